@@ -1,0 +1,87 @@
+"""The bus as the services see it: messages in, records out, offsets that never run ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One consumed record; `timestamp_ms` is the broker's (milliseconds since the epoch)."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()
+    timestamp_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record to produce."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()
+
+
+class Pipe(Protocol):
+    """Consume, transform, produce: records leave and offsets advance together.
+
+    Between two commits a pipe hands out every message at most once; after a crash, an abort or a
+    rebalance it hands out again what was not committed.
+    """
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        """Up to `max_messages`, waiting at most `timeout` seconds for the first. May be empty.
+
+        Raises Fatal when the consumer can't go on.
+        """
+        ...
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """Publish `records` and mark everything polled so far as done; in that order or at once.
+
+        Raises Retryable after which the pipe has rewound to the last commit, or Fatal.
+        """
+        ...
+
+    def lag(self) -> int:
+        """Messages of the assigned partitions not yet committed, as last known."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """A consumer whose offsets the caller commits, for work that outlives a batch."""
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]: ...
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Store the next offset to read of each partition. Raises Retryable or Fatal."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """A producer that returns only when the broker has acknowledged everything."""
+
+    def publish(self, records: Sequence[Record]) -> None:
+        """Raises Retryable when a record was not delivered, or Fatal."""
+        ...
+
+    def close(self) -> None: ...

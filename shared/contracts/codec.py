@@ -1,0 +1,59 @@
+"""Bytes to events and back; an event that does not fit says which field and why."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from shared.contracts.events import Event
+
+E = TypeVar("E", bound=Event)
+
+MAX_EVENT_BYTES = 1_000_000
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoders: dict[type[Event], msgspec.json.Decoder[Event]] = {}
+_PATH = re.compile(r" - at `\$\.?(?P<field>[^`]*)`")
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+class InvalidEvent(ValueError):
+    """Bytes that are not the event they should be.
+
+    `field` is the path of the offending field ("" when the whole document is at fault).
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def decode(data: bytes, kind: type[E]) -> E:
+    """Parse and validate one event. Raises InvalidEvent naming the field."""
+    if len(data) > MAX_EVENT_BYTES:
+        raise InvalidEvent(f"event of {len(data)} bytes exceeds the limit of {MAX_EVENT_BYTES}")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode(data)  # type: ignore[return-value]
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(str(error), field=_field(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(f"not valid JSON: {error}") from error
+
+
+def encode(event: Event) -> bytes:
+    """The event as JSON, keys sorted, so that equal events are equal bytes."""
+    return _encoder.encode(event)
+
+
+def _field(message: str) -> str:
+    path = _PATH.search(message)
+    field = path["field"] if path else ""
+    missing = _MISSING.search(message)
+    if missing:
+        field = f"{field}.{missing['field']}" if field else missing["field"]
+    return field

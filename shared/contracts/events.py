@@ -1,0 +1,196 @@
+"""The events that cross topics, as msgspec structs.
+
+`schemas/events/*.schema.json` is the source of truth; `tests/contract` holds these structs to it.
+Readers ignore fields they do not know, so that an old reader accepts a newer writer; an absent
+`v` means version 1 and an unknown one is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+MAX_TEXT_CHARS = 32_768
+
+Id = Annotated[str, Meta(min_length=1, max_length=256)]
+# Task names become Redis keys, folders and metric labels, so they are kept plain.
+TaskName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARS)]
+TextPair = Annotated[list[Text], Meta(min_length=2, max_length=2)]
+Input = Text | TextPair
+Label = Annotated[str, Meta(min_length=1, max_length=256)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
+Probability = Annotated[float, Meta(gt=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Outcome(StrEnum):
+    """Who answered: the surrogate (`handled`, `audited`) or the teacher (`deferred`)."""
+
+    HANDLED = "handled"
+    AUDITED = "audited"
+    DEFERRED = "deferred"
+
+
+class Reason(StrEnum):
+    """Why the router decided as it did."""
+
+    CERTIFIED = "certified"
+    BELOW_THRESHOLD = "below_threshold"
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
+    NO_ACTIVE_VERSION = "no_active_version"
+    PAUSED = "paused"
+    TRIPPED = "tripped"
+    INVALID_INPUT = "invalid_input"
+
+
+class Source(StrEnum):
+    """How a trace came to be observed."""
+
+    LOG = "log"
+    DEFERRED = "deferred"
+    AUDITED = "audited"
+
+
+class AnnouncementKind(StrEnum):
+    PUBLISHED = "published"
+    REFUSED = "refused"
+    RETIRED = "retired"
+    ROLLED_BACK = "rolled_back"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every event has: a version, absent meaning 1."""
+
+    v: Literal[1] = 1
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    input: Count
+    output: Count
+
+
+class RawTrace(Event, frozen=True, kw_only=True):
+    """One LLM call as a user's system logs it (topic `traces.raw`)."""
+
+    id: Id
+    task: TaskName
+    input: Input
+    teacher: Label
+    occurred_at: Timestamp | None = None
+    model: str | None = None
+    tokens: Tokens | None = None
+    cost: Annotated[float, Meta(ge=0)] | None = None
+    label: Label | None = None
+    metadata: dict[str, Any] | None = None
+    source: Source = Source.LOG
+    observation_probability: Probability = 1.0
+    deferral_reason: Reason | None = None
+
+
+class Trace(Event, frozen=True, kw_only=True):
+    """One LLM call, validated, its label normalised to the task's taxonomy (topic `traces`).
+
+    `label` is the human's label where one is known; the surrogate learns `teacher`.
+    """
+
+    id: Id
+    task: TaskName
+    input: Input
+    teacher: Label
+    occurred_at: Timestamp
+    teacher_model: str | None = None
+    tokens: Tokens | None = None
+    cost: Annotated[float, Meta(ge=0)] | None = None
+    label: Label | None = None
+    metadata: dict[str, Any] | None = None
+    source: Source = Source.LOG
+    observation_probability: Probability = 1.0
+    deferral_reason: Reason | None = None
+
+
+class Request(Event, frozen=True, kw_only=True):
+    """A text to classify (topic `requests`)."""
+
+    id: Id
+    task: TaskName
+    input: Input
+    occurred_at: Timestamp | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Decision(Event, frozen=True, kw_only=True):
+    """The final answer to one request (topic `decisions`); exactly one per request id.
+
+    `timings` are milliseconds by step. `label` is absent only when the teacher could not answer
+    either; `error` then says why.
+    """
+
+    request_id: Id
+    task: TaskName
+    outcome: Outcome
+    reason: Reason
+    decided_at: Timestamp
+    label: Label | None = None
+    accept_score: float | None = None
+    threshold: float | None = None
+    version: str | None = None
+    occurred_at: Timestamp | None = None
+    teacher_model: str | None = None
+    error: str | None = None
+    timings: dict[str, float] = msgspec.field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
+
+
+class Deferral(Event, frozen=True, kw_only=True):
+    """A request the teacher has to answer, with the router's reason (topic `deferred`)."""
+
+    request: Request
+    reason: Reason
+    deferred_at: Timestamp
+    outcome: Literal[Outcome.DEFERRED, Outcome.AUDITED] = Outcome.DEFERRED
+    observation_probability: Probability = 1.0
+    label: Label | None = None
+    accept_score: float | None = None
+    threshold: float | None = None
+    version: str | None = None
+    timings: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class CertificateSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the gate certified: P(agreement >= alpha) >= 1 - delta on exchangeable traffic."""
+
+    kind: Literal["holdout", "crossfit"]
+    alpha: float
+    delta: float
+    method: str
+    n_evidence: Count
+    coverage: float
+    agreement: float
+    agreement_lower: float
+
+
+class ModelAnnouncement(Event, frozen=True, kw_only=True):
+    """What became of a fit or of a version (topic `models`)."""
+
+    kind: AnnouncementKind
+    task: TaskName
+    announced_at: Timestamp
+    reason: str
+    version: str | None = None
+    previous_version: str | None = None
+    epoch: Count | None = None
+    window: str | None = None
+    n_traces: Count | None = None
+    manifest_sha256: str | None = None
+    encoder: str | None = None
+    certificate: CertificateSummary | None = None
+
+
+def utc(moment: datetime) -> datetime:
+    """The same moment in UTC, so that events compare and print alike."""
+    return moment.astimezone(UTC)

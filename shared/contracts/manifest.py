@@ -1,0 +1,75 @@
+"""The manifest of a version: everything a router needs to serve it, and an auditor to check it.
+
+Nothing in it depends on when or where the fit ran, so that a replay gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from shared.contracts.events import CertificateSummary, Count, Label, TaskName
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of the cascade: an ONNX graph from features to (label index, accept score).
+
+    A request is handled by the first stage whose accept score reaches its `threshold`.
+    `features` names what the graph's input is: `embedding` (float32[n, dim]) or
+    `pair_embedding` (float32[n, 4 * dim]: u, v, |u - v|, u * v).
+    """
+
+    name: str
+    features: Literal["embedding", "pair_embedding"]
+    blob: Sha256
+    bytes: Count
+    dim: Annotated[int, Meta(ge=1)]
+    threshold: float
+
+
+class FrontierPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What this fit certifies at one α; coverage 0 means refused."""
+
+    alpha: float
+    coverage: float
+    agreement: float
+    agreement_lower: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One published surrogate."""
+
+    v: Literal[1] = 1
+    task: TaskName
+    window: str
+    encoder: Sha256
+    labels: tuple[Label, ...]
+    stages: Annotated[tuple[Stage, ...], Meta(min_length=1)]
+    certificate: CertificateSummary
+    frontier: tuple[FrontierPoint, ...]
+    n_traces: Count
+    traces_sha256: Sha256
+    candidates: tuple[dict[str, Any], ...] = ()
+    libraries: dict[str, str] = {}
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self, order="deterministic")
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Raises msgspec.DecodeError when `data` is not a manifest."""
+    return msgspec.json.decode(data, type=Manifest)
+
+
+def version_of(manifest: bytes, window: str) -> str:
+    """A version's name: its window and the beginning of its manifest's SHA-256."""
+    return f"{window}-{sha256(manifest)[:12]}"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

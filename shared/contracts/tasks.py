@@ -1,0 +1,90 @@
+"""Tasks: a classification endpoint each, with its label space and its α. Configuration, never code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from shared.contracts.events import Label, TaskName
+
+Alpha = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class UnknownLabels(StrEnum):
+    """What becomes of an answer that is not in the taxonomy."""
+
+    KEEP = "keep"
+    OTHER = "other"
+    DEAD_LETTER = "dead_letter"
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a teacher's call costs, in US dollars. Traces that carry `cost` use that instead."""
+
+    per_call: float = 0.0
+    per_million_input_tokens: float = 0.0
+    per_million_output_tokens: float = 0.0
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One task's settings.
+
+    `labels` is the taxonomy; left out, every label the teacher gives is accepted as it is.
+    `evidence` is the kind of certificate: `crossfit` uses every trace for both fitting and
+    certifying (approximate), `holdout` keeps `holdout_share` for the certificate alone (exact).
+    """
+
+    name: TaskName
+    alpha: Alpha = 0.95
+    delta: Alpha = 0.1
+    labels: tuple[Label, ...] = ()
+    unknown_labels: UnknownLabels = UnknownLabels.KEEP
+    other_label: Label = "other"
+    evidence: str = "crossfit"
+    holdout_share: Alpha = 0.3
+    horizon_days: Annotated[int, Meta(ge=1)] = 90
+    prompt: str = "Classify the user's message."
+    price: Price = Price()
+
+    def __post_init__(self) -> None:
+        if self.evidence not in ("crossfit", "holdout"):
+            raise ValueError(f"evidence must be crossfit or holdout, not {self.evidence!r}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels repeats itself")
+        if self.labels and self.unknown_labels is UnknownLabels.OTHER:
+            if self.other_label not in self.labels:
+                raise ValueError(f"other_label {self.other_label!r} is not one of labels")
+        elif not self.labels and self.unknown_labels is not UnknownLabels.KEEP:
+            raise ValueError("unknown_labels needs labels: without a taxonomy no label is unknown")
+
+
+class Tasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tasks file."""
+
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError("two tasks have the same name")
+
+    def by_name(self) -> dict[str, Task]:
+        return {task.name: task for task in self.tasks}
+
+
+class InvalidTasks(ValueError):
+    """The tasks file cannot be used; the message names the file, the field and the fix."""
+
+
+def load_tasks(path: Path) -> dict[str, Task]:
+    """Read the tasks file (YAML). Raises InvalidTasks."""
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=Tasks).by_name()
+    except FileNotFoundError:
+        raise InvalidTasks(f"{path}: no such file; set TRACER_TASKS to a tasks file") from None
+    except msgspec.DecodeError as error:
+        raise InvalidTasks(f"{path}: {error}") from error
