@@ -1,0 +1,45 @@
+"""Settings common to the services: read from the environment once, frozen, safe to print."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs. Each field is read from `TRACER_<FIELD>`.
+
+    `kafka` holds further librdkafka settings as JSON, for example
+    `TRACER_KAFKA='{"security.protocol": "SASL_SSL", ...}'`; it is masked when printed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TRACER_", frozen=True, extra="ignore")
+
+    bootstrap_servers: str = "localhost:9092"
+    kafka: dict[str, str] = Field(default_factory=dict, repr=False)
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    tasks: Path = Path("config/tasks.yaml")
+    topic_prefix: str = ""
+    group_suffix: str = ""
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    instance: str = Field(default_factory=lambda: f"{os.uname().nodename}-{os.getpid()}")
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
+    log_level: str = "INFO"
+
+    def topic(self, name: str) -> str:
+        return f"{self.topic_prefix}{name}"
+
+    def group(self, service: str) -> str:
+        return f"tracer-{service}{self.group_suffix}"
+
+    def describe(self) -> dict[str, Any]:
+        """The resolved settings with every secret masked, for the log line at start."""
+        shown: dict[str, Any] = json.loads(self.model_dump_json())
+        shown["kafka"] = {name: "**********" for name in self.kafka}
+        return shown
