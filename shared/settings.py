@@ -41,5 +41,5 @@ class ServiceSettings(BaseSettings):
     def describe(self) -> dict[str, Any]:
         """The resolved settings with every secret masked, for the log line at start."""
         shown: dict[str, Any] = json.loads(self.model_dump_json())
-        shown["kafka"] = {name: "**********" for name in self.kafka}
+        shown["kafka"] = dict.fromkeys(self.kafka, "**********")
         return shown

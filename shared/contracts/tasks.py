@@ -1,4 +1,4 @@
-"""Tasks: a classification endpoint each, with its label space and its α. Configuration, never code."""
+"""Tasks: a classification endpoint each, with its labels and its α. Configuration, never code."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The active pointer. `epoch` grows with every change, so that equal pointers mean no change."""
+    """The active pointer; `epoch` grows with every change, so equal pointers mean no change."""
 
     version: str | None
     epoch: int
