@@ -70,6 +70,10 @@ class Source(Protocol):
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]: ...
 
+    def assigned(self) -> frozenset[TopicPartition]:
+        """The partitions this consumer reads now."""
+        ...
+
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Store the next offset to read of each partition. Raises Retryable or Fatal."""
         ...

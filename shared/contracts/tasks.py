@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -36,6 +37,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `labels` is the taxonomy; left out, every label the teacher gives is accepted as it is.
     `evidence` is the kind of certificate: `crossfit` uses every trace for both fitting and
     certifying (approximate), `holdout` keeps `holdout_share` for the certificate alone (exact).
+    Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
     """
 
     name: TaskName
@@ -44,15 +46,18 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     labels: tuple[Label, ...] = ()
     unknown_labels: UnknownLabels = UnknownLabels.KEEP
     other_label: Label = "other"
-    evidence: str = "crossfit"
+    evidence: Literal["crossfit", "holdout"] = "crossfit"
     holdout_share: Alpha = 0.3
     horizon_days: Annotated[int, Meta(ge=1)] = 90
+    timezone: str = "UTC"
     prompt: str = "Classify the user's message."
     price: Price = Price()
 
     def __post_init__(self) -> None:
-        if self.evidence not in ("crossfit", "holdout"):
-            raise ValueError(f"evidence must be crossfit or holdout, not {self.evidence!r}")
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"timezone {self.timezone!r} is not a known time zone") from None
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeats itself")
         if self.labels and self.unknown_labels is UnknownLabels.OTHER:

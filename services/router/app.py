@@ -1,0 +1,109 @@
+"""The router, wired: `build` picks the adapters, `RouterService.run` turns the loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from services.router.config import RouterSettings
+from services.router.handlers import Router, Topics, Version
+from services.router.models import Models
+from shared.bus.base import Message, Pipe, Record
+from shared.bus.dead_letters import dead_letter
+from shared.bus.errors import InvalidMessage
+from shared.bus.kafka import open_pipe
+from shared.bus.runner import run_pipe
+from shared.clock import Clock
+from shared.contracts.tasks import load_tasks
+from shared.contracts.topics import Topic
+from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.encoder.threads import available_threads
+from shared.registry.base import RegistryUnavailable
+from shared.registry.disk import DiskCopy
+from shared.registry.redis import connect
+from shared.telemetry import metrics
+from shared.telemetry.health import Health
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RouterService:
+    """The pipe's loop in this thread, the registry's follower in another."""
+
+    pipe: Pipe
+    router: Router
+    models: Models
+    health: Health
+    clock: Clock
+    settings: RouterSettings
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
+        self.models.start_from_copies()
+        try:
+            self.models.refresh()
+        except RegistryUnavailable as error:
+            log.warning("starting without the registry: %s", error)
+        follower = threading.Thread(
+            target=self.models.follow, args=(stop, self.settings.poll), name="models", daemon=True
+        )
+        follower.start()
+        run_pipe(
+            self.pipe,
+            self.router,
+            stop=stop,
+            health=self.health,
+            clock=self.clock,
+            max_batch=self.settings.max_batch,
+            max_wait=self.settings.max_wait,
+        )
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.models.registry.close()
+
+
+def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterService:
+    """Everything the router needs, from its settings."""
+    tasks = load_tasks(settings.tasks)
+    threads = settings.threads or available_threads()
+    encoder = OnnxEncoder(settings.encoder, threads=threads)
+    models = Models(
+        tasks=sorted(tasks),
+        registry=connect(settings.redis_url.get_secret_value()),
+        copies=DiskCopy(settings.models),
+        encoder=encoder,
+        threads=threads,
+    )
+    router = Router(
+        tasks=frozenset(tasks),
+        versions=lambda: cast("Mapping[str, Version]", models.snapshot()),
+        encoder=encoder,
+        clock=clock,
+        topics=Topics(
+            decisions=settings.topic(Topic.DECISIONS), deferred=settings.topic(Topic.DEFERRED)
+        ),
+        dead_letter=partial(_dead_letter, settings.topic(Topic.DEAD_LETTERS), clock),
+    )
+    pipe = open_pipe(
+        bootstrap=settings.bootstrap_servers,
+        group=settings.group("router"),
+        topics=[settings.topic(Topic.REQUESTS)],
+        delivery=settings.delivery,
+        transactional_id=f"{settings.group('router')}-{settings.instance}",
+        instance_id=settings.group_instance,
+        client_config=settings.kafka,
+    )
+    return RouterService(pipe, router, models, health, clock, settings)
+
+
+def _dead_letter(topic: str, clock: Clock, message: Message, error: InvalidMessage) -> Record:
+    metrics.DEAD_LETTERS.labels("router", message.topic).inc()
+    return dead_letter(
+        message, service="router", error=error, field=error.field, at=clock.now(), topic=topic
+    )

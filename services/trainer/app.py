@@ -1,0 +1,166 @@
+"""The trainer, wired: `build` picks the adapters, `Trainer.run` turns the loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from functools import partial
+from zoneinfo import ZoneInfo
+
+from datetime import timedelta
+
+from services.trainer.config import TrainerSettings
+from services.trainer.handlers import Collector
+from services.trainer.pipeline import Refit
+from services.trainer.worker import RefitWorker
+from shared.bus.base import Message, Publisher, Record, Source, TopicPartition
+from shared.bus.dead_letters import dead_letter
+from shared.bus.errors import InvalidMessage, Retryable
+from shared.bus.kafka import KafkaPublisher, KafkaSource
+from shared.clock import Clock
+from shared.contracts.codec import encode
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement
+from shared.contracts.tasks import Task, load_tasks
+from shared.contracts.topics import Topic
+from shared.core.window import WindowBook, WindowKey
+from shared.encoder.cache import CachedEncoder
+from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.registry.redis import connect
+from shared.store.parquet import WindowStore
+from shared.telemetry import metrics
+from shared.telemetry.health import Health
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trainer:
+    """Polls traces, closes windows and hands refits to the worker."""
+
+    source: Source
+    publisher: Publisher
+    collector: Collector
+    worker: RefitWorker
+    health: Health
+    clock: Clock
+    topic: str
+    max_batch: int
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
+        self.health.ready()
+        committed: dict[TopicPartition, int] = {}
+        while not stop.is_set():
+            self.health.beat()
+            try:
+                committed = self.turn(committed)
+            except (Retryable, OSError) as error:
+                metrics.RETRIES.labels("trainer").inc()
+                log.warning("will be tried again: %s", error)
+                self.clock.sleep(1.0)
+
+    def turn(self, committed: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """One poll and what follows from it; returns the offsets committed so far."""
+        messages = self.source.poll(self.max_batch, 0.25)
+        assigned = [p.partition for p in self.source.assigned()]
+        rejected = self.collector.add(messages, assigned)
+        if rejected:
+            self.publisher.publish(rejected)
+        for key in self.collector.close_due():
+            self.worker.submit(key)
+        offsets = self.collector.committable(self.topic)
+        if offsets != committed:
+            self.source.commit(offsets)
+        return offsets
+
+
+def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer:
+    """Everything the trainer needs, from its settings."""
+    tasks = load_tasks(settings.tasks)
+    store = WindowStore(settings.store)
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    encoder = CachedEncoder(
+        OnnxEncoder(settings.encoder, threads=settings.encoder_threads),
+        settings.cache / "embeddings.sqlite",
+    )
+    publisher = KafkaPublisher(
+        bootstrap=settings.bootstrap_servers, client_config=settings.kafka
+    )
+    announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
+    refit = Refit(
+        tasks=tasks,
+        windows=store,
+        encoder=encoder,
+        registry=connect(settings.redis_url.get_secret_value()),
+        announce=announce,
+        clock=clock,
+        jobs=settings.fit_jobs,
+    )
+
+    def failed(key: WindowKey, error: Exception) -> None:
+        announce(_failure(key, error, clock))
+
+    worker = RefitWorker(refit, clock=clock, failed=failed)
+    windows = WindowBook(
+        lateness=timedelta(seconds=settings.lateness),
+        idle=timedelta(seconds=settings.idle),
+        partition_idle=timedelta(seconds=settings.partition_idle),
+        zones={name: ZoneInfo(task.timezone) for name, task in tasks.items()},
+    )
+    resume(tasks, store, windows, worker)
+    topic = settings.topic(Topic.TRACES)
+    return Trainer(
+        source=KafkaSource(
+            bootstrap=settings.bootstrap_servers,
+            group=settings.group("trainer"),
+            topics=[topic],
+            client_config=settings.kafka,
+        ),
+        publisher=publisher,
+        collector=Collector(
+            tasks=tasks,
+            store=store,
+            windows=windows,
+            clock=clock,
+            dead_letter=partial(_dead_letter, settings.topic(Topic.DEAD_LETTERS), clock),
+        ),
+        worker=worker,
+        health=health,
+        clock=clock,
+        topic=topic,
+        max_batch=settings.max_batch,
+    )
+
+
+def resume(
+    tasks: dict[str, Task], store: WindowStore, windows: WindowBook, worker: RefitWorker
+) -> None:
+    """After a restart: know the closed windows, and refit after those no verdict followed."""
+    for task in tasks:
+        days = store.days(task)
+        windows.restore(task, days)
+        for day in days:
+            if store.verdict(task, day) is None:
+                worker.submit(WindowKey(task, day))
+
+
+def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:
+    publisher.publish([Record(topic, announcement.task.encode(), encode(announcement))])
+
+
+def _dead_letter(topic: str, clock: Clock, message: Message, error: InvalidMessage) -> Record:
+    metrics.DEAD_LETTERS.labels("trainer", message.topic).inc()
+    return dead_letter(
+        message, service="trainer", error=error, field=error.field, at=clock.now(), topic=topic
+    )
+
+
+def _failure(key: WindowKey, error: Exception, clock: Clock) -> ModelAnnouncement:
+    return ModelAnnouncement(
+        kind=AnnouncementKind.REFUSED,
+        task=key.task,
+        announced_at=clock.now(),
+        reason=f"the fit failed: {type(error).__name__}: {error}",
+        window=key.day.isoformat(),
+    )

@@ -1,0 +1,71 @@
+"""Near-duplicate inputs: found once, never split across folds, counted once as evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from shared.core.types import Floats, Ints
+
+_NOT_WORD = re.compile(r"[\W_]+")
+_DIGITS = re.compile(r"\d+")
+
+
+def near_duplicate_groups(texts: Sequence[str]) -> Ints:
+    """int64[n]: equal for texts that differ only in case, punctuation, spacing or numbers."""
+    seen: dict[str, int] = {}
+    groups = [seen.setdefault(_skeleton(text), len(seen)) for text in texts]
+    return np.asarray(groups, dtype=np.int64)
+
+
+def _skeleton(text: str) -> str:
+    skeleton = _NOT_WORD.sub(" ", _DIGITS.sub("0", text.casefold())).strip()
+    return skeleton or text  # "?!" and emoji stay what they are
+
+
+def contradiction_share(groups: Ints, y: Ints) -> tuple[float, int]:
+    """Share of the rows with near-duplicates whose teacher label is not their group's majority.
+
+    Agreement on such texts cannot exceed 1 minus this share. Also the number of rows it is of;
+    (0.0, 0) without near-duplicates.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(sizes[group] > 1)
+    if not len(rows):
+        return 0.0, 0
+    pairs, counts = np.unique(np.stack([group[rows], y[rows]]), axis=1, return_counts=True)
+    majority = np.zeros(len(sizes), dtype=np.int64)
+    np.maximum.at(majority, pairs[0], counts)
+    return float(1.0 - majority.sum() / len(rows)), len(rows)
+
+
+def group_folds(groups: Ints, y: Ints, n_folds: int, seed: int) -> Ints:
+    """int64[n]: the fold of each row; groups stay whole and labels are spread evenly.
+
+    Groups are sorted by the label of their first row, in seeded random order within a label, and
+    dealt to the folds in turn.
+    """
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    shuffle = np.random.default_rng(seed).permutation(len(first))
+    order = shuffle[np.argsort(y[first][shuffle], kind="stable")]
+    fold = np.empty(len(first), dtype=np.int64)
+    fold[order] = np.arange(len(first)) % n_folds
+    return fold[group]
+
+
+def effective_sizes(groups: Ints, weights: Floats) -> Floats:
+    """Kish's effective number of independent rows of every prefix, float64[n].
+
+    (Σ w_g)² / Σ w_g², w_g a group's weight: n rows that are all different count n, n copies of
+    one row count 1.
+    """
+    order = np.argsort(groups, kind="stable")
+    w = weights[order]
+    running = np.cumsum(w)
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    offset = np.repeat(running[starts] - w[starts], np.diff(np.append(starts, len(w))))
+    before = np.empty(len(w))  # the weight a row's group had before the row came
+    before[order] = running - w - offset
+    return np.asarray(np.cumsum(weights) ** 2 / np.cumsum(weights * (weights + 2.0 * before)))

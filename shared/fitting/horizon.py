@@ -1,0 +1,85 @@
+"""A task's traces as the core wants them: texts become embeddings, labels become indices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from shared.contracts.events import Reason, Source
+from shared.core.grouping import near_duplicate_groups
+from shared.core.representation import pair_features
+from shared.core.types import InvalidData, Mask, Matrix, TrainingSet
+from shared.encoder.base import Encoder
+
+FeatureKind = Literal["embedding", "pair_embedding"]
+
+# A request deferred for one of these would have been deferred whatever its text.
+_UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPED})
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The traces of one refit: one or two texts each, the teacher's label, and whether the trace
+    was observed whatever a surrogate thought of it (only such traces may certify)."""
+
+    inputs: Sequence[tuple[str, ...]]
+    teacher: Sequence[str]
+    evidence: Mask
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def digest(self) -> str:
+        """SHA-256 of the traces a surrogate was made of, in order."""
+        sha = hashlib.sha256()
+        for texts, teacher, evidence in zip(self.inputs, self.teacher, self.evidence, strict=True):
+            for part in (*texts, teacher, str(bool(evidence))):
+                data = part.encode()
+                sha.update(len(data).to_bytes(8, "big"))
+                sha.update(data)
+        return sha.hexdigest()
+
+
+def is_evidence(source: Source, deferral_reason: Reason | None) -> bool:
+    """Whether a trace represents all traffic, not only what some surrogate was unsure of."""
+    if source is Source.LOG:
+        return True
+    return source is Source.DEFERRED and deferral_reason in _UNSELECTIVE
+
+
+def feature_kind(inputs: Sequence[tuple[str, ...]]) -> FeatureKind:
+    """Raises InvalidData when single texts and pairs are mixed."""
+    sizes = {len(texts) for texts in inputs}
+    if sizes <= {1}:
+        return "embedding"
+    if sizes == {2}:
+        return "pair_embedding"
+    raise InvalidData("input: the task mixes single texts and pairs; make it two tasks")
+
+
+def encode_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Matrix:
+    """float32[n, d] for texts, float32[n, 4d] for pairs."""
+    kind = feature_kind(inputs)
+    if kind == "embedding":
+        return encoder.encode([texts[0] for texts in inputs])
+    return pair_features(
+        encoder.encode([texts[0] for texts in inputs]),
+        encoder.encode([texts[1] for texts in inputs]),
+    )
+
+
+def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
+    """Raises InvalidData."""
+    labels = tuple(sorted(set(horizon.teacher)))
+    index = {label: i for i, label in enumerate(labels)}
+    return TrainingSet(
+        features=encode_inputs(horizon.inputs, encoder),
+        y=np.asarray([index[label] for label in horizon.teacher], dtype=np.int64),
+        labels=labels,
+        groups=near_duplicate_groups(["\n".join(texts) for texts in horizon.inputs]),
+        evidence=horizon.evidence,
+    )

@@ -1,0 +1,140 @@
+"""Closed windows as Parquet, on a folder or an object store.
+
+    <root>/task=<task>/day=<YYYY-MM-DD>/part-<n>.parquet   the traces; late ones in further parts
+    <root>/task=<task>/day=<YYYY-MM-DD>/verdict.json       what the fit after this window came to
+
+Rows are sorted by event time and id, so that the same traces give the same file in whatever order
+they arrived.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from shared.contracts.events import Trace
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("input", pa.list_(pa.string())),
+        ("teacher", pa.string()),
+        ("occurred_at", pa.timestamp("us", tz="UTC")),
+        ("teacher_model", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cost", pa.float64()),
+        ("label", pa.string()),
+        ("metadata", pa.string()),
+        ("source", pa.string()),
+        ("observation_probability", pa.float64()),
+        ("deferral_reason", pa.string()),
+    ]
+)
+
+
+class WindowStore:
+    """Raises OSError when the store cannot be read or written."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: a folder, `file:///…`, or `s3://bucket/prefix?endpoint_override=…`."""
+        if "://" in url:
+            self._fs, self._root = pafs.FileSystem.from_uri(url)
+        else:
+            self._fs, self._root = pafs.LocalFileSystem(), url
+        self._fs.create_dir(self._root, recursive=True)
+
+    def write(self, task: str, day: date, traces: Iterable[Trace]) -> int:
+        """Add traces to a day, in a part of their own; ids the day already has are left out.
+
+        Returns how many were new. The part appears whole or not at all.
+        """
+        known = set(self._column(task, day, "id"))
+        fresh: dict[str, Trace] = {}
+        for trace in sorted(traces, key=lambda t: (t.occurred_at, t.id)):
+            if trace.id not in known:
+                fresh.setdefault(trace.id, trace)
+        if not fresh:
+            return 0
+        folder = self._folder(task, day)
+        self._fs.create_dir(folder, recursive=True)
+        path = f"{folder}/part-{len(self._parts(task, day)):05d}.parquet"
+        table = pa.Table.from_pylist([_row(trace) for trace in fresh.values()], schema=SCHEMA)
+        pq.write_table(table, f"{path}.tmp", filesystem=self._fs, compression="zstd")
+        self._fs.move(f"{path}.tmp", path)
+        return len(fresh)
+
+    def read(self, task: str, days: Iterable[date]) -> pa.Table:
+        """The traces of these days, oldest day first, columns as in SCHEMA."""
+        tables = [
+            pq.read_table(part, filesystem=self._fs, schema=SCHEMA, partitioning=None)
+            for day in sorted(days)
+            for part in self._parts(task, day)
+        ]
+        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+    def days(self, task: str) -> list[date]:
+        """Days with stored traces, oldest first."""
+        found = self._list(f"{self._root}/task={task}")
+        names = [info.base_name for info in found if info.base_name.startswith("day=")]
+        return sorted(date.fromisoformat(name.removeprefix("day=")) for name in names)
+
+    def write_verdict(self, task: str, day: date, verdict: dict[str, Any]) -> None:
+        path = f"{self._folder(task, day)}/verdict.json"
+        with self._fs.open_output_stream(f"{path}.tmp") as out:
+            out.write(json.dumps(verdict, sort_keys=True).encode())
+        self._fs.move(f"{path}.tmp", path)
+
+    def verdict(self, task: str, day: date) -> dict[str, Any] | None:
+        """None while no fit has followed the window."""
+        path = f"{self._folder(task, day)}/verdict.json"
+        if self._fs.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with self._fs.open_input_stream(path) as source:
+            verdict: dict[str, Any] = json.loads(source.read())
+        return verdict
+
+    def _folder(self, task: str, day: date) -> str:
+        return f"{self._root}/task={task}/day={day.isoformat()}"
+
+    def _parts(self, task: str, day: date) -> list[str]:
+        found = self._list(self._folder(task, day))
+        return sorted(info.path for info in found if info.path.endswith(".parquet"))
+
+    def _column(self, task: str, day: date, name: str) -> list[Any]:
+        values: list[Any] = []
+        for part in self._parts(task, day):
+            table = pq.read_table(part, filesystem=self._fs, columns=[name], partitioning=None)
+            values.extend(table.column(name).to_pylist())
+        return values
+
+    def _list(self, folder: str) -> list[pafs.FileInfo]:
+        found: list[pafs.FileInfo] = self._fs.get_file_info(
+            pafs.FileSelector(folder, allow_not_found=True)
+        )
+        return found
+
+
+def _row(trace: Trace) -> dict[str, Any]:
+    return {
+        "id": trace.id,
+        "input": [trace.input] if isinstance(trace.input, str) else trace.input,
+        "teacher": trace.teacher,
+        "occurred_at": trace.occurred_at,
+        "teacher_model": trace.teacher_model,
+        "input_tokens": trace.tokens.input if trace.tokens else None,
+        "output_tokens": trace.tokens.output if trace.tokens else None,
+        "cost": trace.cost,
+        "label": trace.label,
+        "metadata": msgspec.json.encode(trace.metadata).decode() if trace.metadata else None,
+        "source": trace.source.value,
+        "observation_probability": trace.observation_probability,
+        "deferral_reason": trace.deferral_reason.value if trace.deferral_reason else None,
+    }
