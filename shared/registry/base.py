@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,21 @@ class CorruptArtifact(RegistryError):
     """What was read is not what was published."""
 
 
+class ArtifactTooLarge(RegistryError):
+    """More bytes than a registry takes; nothing was sent."""
+
+
+MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def checked_task(task: str) -> str:
+    """`task`, fit to be part of a key or a file name. Raises ValueError when it is not."""
+    if _TASK_NAME.fullmatch(task) is None:
+        raise ValueError(f"not a task name: {task!r}")
+    return task
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A manifest and the blobs it names, both as bytes."""
@@ -46,20 +62,49 @@ class Artifact:
     def version(self) -> str:
         return version_of(self.manifest_bytes, self.manifest.window)
 
+    @property
+    def size(self) -> int:
+        """Bytes of manifest and blobs together."""
+        return len(self.manifest_bytes) + sum(map(len, self.blobs.values()))
+
     def verify(self, version: str) -> None:
         """Raises CorruptArtifact unless manifest and blobs are those `version` was made of."""
-        try:
-            manifest = self.manifest
-        except ValueError as error:
-            raise CorruptArtifact(f"manifest of {version} cannot be read: {error}") from error
-        if version_of(self.manifest_bytes, manifest.window) != version:
-            raise CorruptArtifact(f"manifest of {version} is not the one published")
-        for stage in manifest.stages:
+        for stage in verified_manifest(self.manifest_bytes, version).stages:
             blob = self.blobs.get(stage.blob)
             if blob is None:
                 raise CorruptArtifact(f"stage {stage.name} of {version} is missing")
             if len(blob) != stage.bytes or sha256(blob) != stage.blob:
                 raise CorruptArtifact(f"stage {stage.name} of {version} is not the one published")
+
+
+def verified_manifest(data: bytes, version: str) -> Manifest:
+    """The manifest, if it is the one `version` was made of. Raises CorruptArtifact."""
+    try:
+        manifest = decode_manifest(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptArtifact(f"manifest of {version} cannot be read: {error}") from error
+    if version_of(data, manifest.window) != version:
+        raise CorruptArtifact(f"manifest of {version} is not the one published")
+    return manifest
+
+
+def publishable(artifact: Artifact) -> tuple[str, Artifact]:
+    """The artifact's version, and the artifact with exactly the blobs its manifest names.
+
+    Raises ArtifactTooLarge, or CorruptArtifact when manifest and blobs do not belong together.
+    """
+    if artifact.size > MAX_ARTIFACT_BYTES:
+        raise ArtifactTooLarge(
+            f"artifact of {artifact.size:,} bytes exceeds the limit of {MAX_ARTIFACT_BYTES:,}"
+        )
+    try:
+        manifest = artifact.manifest
+    except (ValueError, RecursionError) as error:
+        raise CorruptArtifact(f"manifest cannot be read: {error}") from error
+    version = version_of(artifact.manifest_bytes, manifest.window)
+    artifact.verify(version)
+    named = {stage.blob: bytes(artifact.blobs[stage.blob]) for stage in manifest.stages}
+    return version, Artifact(artifact.manifest_bytes, named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +117,8 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
+    """One change of the active pointer: from `previous` to `version` (None: no active one)."""
+
     kind: AnnouncementKind
     version: str | None
     previous: str | None
@@ -88,9 +135,14 @@ class Registry(Protocol):
         ...
 
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
-        """Store and activate in one step. Raises StaleEpoch when a newer fence was acquired.
+        """Store and activate in one step.
 
-        Publishing the active version again changes nothing.
+        Publishing the active version again changes nothing but repairs its bytes; publishing a
+        stored one activates it. The oldest versions beyond the registry's limit are deleted, but
+        never the active one nor the one `rollback` would return to.
+
+        Raises StaleEpoch when `fence` is not the newest one acquired, ArtifactTooLarge, and
+        CorruptArtifact when manifest and blobs do not belong together.
         """
         ...
 
@@ -113,7 +165,12 @@ class Registry(Protocol):
     def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
         """Activate `to`, or the version that was active before the current one.
 
-        Raises UnknownVersion.
+        The registry keeps a trail of the versions active before. A rollback goes back along it,
+        so that two in a row go two versions back and not to and fro; what was rolled back from,
+        or retired, comes back only by name or by a publish. Rolling back to the active version
+        changes nothing and returns the entry that activated it.
+
+        Raises UnknownVersion when `to` is not stored or the trail is empty.
         """
         ...
 
@@ -124,7 +181,8 @@ class Registry(Protocol):
     def wait_for_change(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for a hint that some task changed.
 
-        Hints can be lost: callers poll `active` as well.
+        True also when hints may have been missed, as on the first call and after a reconnect.
+        Hints can be lost: callers poll `active` as well. One thread waits at a time.
         """
         ...
 

@@ -1,0 +1,140 @@
+"""`tracerctl demo`: the whole system on one machine, five days in a few minutes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from shared.encoder.default import ensure_default_encoder
+
+from services.ctl.demo.cluster import Cluster, ClusterSettings
+from services.ctl.demo.plan import make_plan
+from services.ctl.demo.run import Demo, write_summary
+from services.ctl.demo.traffic import TimedOut, Traffic
+from services.ctl.embedded.processes import ChildDied, ChildNotReady
+from services.ctl.files import InvalidFile, Row, read_rows
+from services.ctl.output import console, fail, messages, print_json
+from services.ctl.paths import cache_folder
+from services.ctl.sample.generator import write_sample
+from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka import KafkaPublisher, KafkaSource
+from shared.clock import SystemClock
+from shared.contracts.topics import Topic
+
+DAYS = 5
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="Traces, one JSON object a line; default: our own sample.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Agreement to certify.", min=0.01, max=0.999)] = 0.95,
+    folder: Annotated[Path, typer.Option(help="Logs, windows and summary.")] = Path(".demo"),
+    routers: Annotated[int, typer.Option(help="Routers in one group.", min=1)] = 1,
+    bootstrap: Annotated[
+        str | None, typer.Option(help="A running Kafka; default: the embedded broker.")
+    ] = None,
+    last_day_share: Annotated[
+        float | None, typer.Option(help="Share of the live requests kept for the last day.")
+    ] = None,
+    kill_router_on: Annotated[
+        int | None, typer.Option(help="Kill -9 a router amid this day's requests.", min=1, max=DAYS)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Replay five days of traces through every service, with live requests in between."""
+    say = messages.print if json else console.print
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    cache = cache_folder()
+    encoder = ensure_default_encoder(cache / "encoder")
+    try:
+        rows = _rows(data, folder)
+        plan = make_plan(rows, task=_task(data), days=DAYS, last_day_share=last_day_share)
+        settings = ClusterSettings(
+            folder=folder.absolute(),
+            encoder=encoder.absolute(),
+            cache=cache.absolute(),
+            alpha=alpha,
+            routers=routers,
+            bootstrap=bootstrap,
+        )
+        say(f"{len(rows)} rows of {data or 'the sample'}; starting broker, Redis and services …")
+        with Cluster(settings, plan, rows) as cluster:
+            summary = _play(cluster, say, kill_router_on)
+    except (InvalidFile, TimedOut, ChildDied, ChildNotReady, Fatal, Retryable) as error:
+        fail(f"{error}\nlogs are in {folder}")
+    path = folder / "summary.json"
+    write_summary(summary, path)
+    if json:
+        print_json(summary)
+    else:
+        _tell(summary, path)
+    if summary["undecided"] or (
+        summary["delivery"] == "exactly_once" and summary["decided_more_than_once"]
+    ):
+        raise typer.Exit(1)
+
+
+def _play(cluster: Cluster, say: Any, kill_router_on: int | None) -> dict[str, Any]:
+    topics = (Topic.DECISIONS, Topic.MODELS, Topic.TRACES_RAW, Topic.DEAD_LETTERS)
+    publisher = KafkaPublisher(bootstrap=cluster.bootstrap)
+    source = KafkaSource(
+        bootstrap=cluster.bootstrap,
+        group=f"{cluster.prefix}demo-observer",
+        topics=[f"{cluster.prefix}{topic}" for topic in topics],
+    )
+    traffic = Traffic(publisher, source, cluster.prefix, SystemClock(), cluster.check)
+    try:
+        return Demo(
+            cluster=cluster,
+            traffic=traffic,
+            plan=cluster.plan,
+            say=lambda line: say(line, soft_wrap=True),
+            kill_router_on=kill_router_on,
+        ).play()
+    finally:
+        source.close()
+        publisher.close()
+
+
+def _rows(data: Path | None, folder: Path) -> list[Row]:
+    if data is None:
+        data = folder / "sample.jsonl"
+        write_sample(data)
+    return list(read_rows(data))
+
+
+def _task(data: Path | None) -> str:
+    if data is None:
+        return "support"
+    name = "".join(c if c.isalnum() else "-" for c in data.stem.lower()).strip("-")
+    return name[:63] or "demo"
+
+
+def _tell(summary: dict[str, Any], path: Path) -> None:
+    """The result a person understands."""
+    last = summary["days"][-1]
+    agreement = summary["agreement"]
+    console.print()
+    if last["verdict"] != "published" and agreement is None:
+        console.print(f"Nothing could be certified at α = {summary['alpha']}: {last['reason']}")
+        console.print(f"All {summary['requests']} live requests went to the LLM, as they should.")
+    else:
+        console.print(
+            f"On the last day the surrogate answered {summary['coverage']:.1%} of the live "
+            f"requests and agreed with the LLM on {agreement:.1%} of those "
+            f"(asked for: {summary['alpha']:.0%})."
+        )
+        console.print(
+            f"Over all days {summary['calls_saved']} of {summary['requests']} LLM calls were "
+            f"saved, ${summary['dollars_saved']:.2f}; at the last day's coverage "
+            f"${summary['dollars_saved_per_million_requests']:,.0f} per million requests."
+        )
+    console.print(
+        f"Every request once: {summary['decided_once']} decided once, "
+        f"{summary['decided_more_than_once']} more than once, {summary['undecided']} not at all."
+    )
+    console.print(f"Summary: {path}   logs and windows: {path.parent}/")

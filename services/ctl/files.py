@@ -1,0 +1,70 @@
+"""Trace files: JSON lines with an input, a teacher's answer and perhaps a split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
+TEST_SPLIT = "test"
+
+
+class InvalidFile(ValueError):
+    """The file cannot be used; the message names the line, the field and the fix."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: one or two texts, what the teacher (or else the human) answered."""
+
+    id: str
+    texts: tuple[str, ...]
+    teacher: str
+    split: str | None
+    raw: dict[str, Any]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a JSON lines file: `input` (a text, or two in a list) or `premise` and `hypothesis`;
+    `teacher`, or `label` where there is none. Raises InvalidFile."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _row(line, f"{path}:{number}", number)
+    except FileNotFoundError:
+        raise InvalidFile(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InvalidFile(f"{path}: not UTF-8: {error}") from error
+
+
+def _row(line: str, where: str, number: int) -> Row:
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidFile(f"{where}: not JSON ({error.msg}); one object a line") from error
+    if not isinstance(raw, dict):
+        raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}")
+    teacher = raw.get("teacher") or raw.get("label")
+    if not isinstance(teacher, str):
+        raise InvalidFile(f"{where}: field `teacher` (or `label`) must be a text")
+    split = raw.get("split")
+    if split is not None and not isinstance(split, str):
+        raise InvalidFile(f"{where}: field `split` must be a text")
+    row_id = str(raw.get("id") or f"row-{number}")
+    return Row(row_id, _texts(raw, where), teacher, split, raw)
+
+
+def _texts(raw: dict[str, Any], where: str) -> tuple[str, ...]:
+    if "input" in raw:
+        texts = raw["input"] if isinstance(raw["input"], list) else [raw["input"]]
+    elif "premise" in raw and "hypothesis" in raw:
+        texts = [raw["premise"], raw["hypothesis"]]
+    else:
+        raise InvalidFile(f"{where}: field `input` is missing (or `premise` and `hypothesis`)")
+    if len(texts) not in (1, 2) or not all(isinstance(t, str) and t for t in texts):
+        raise InvalidFile(f"{where}: field `input` must be a text, or two texts in a list")
+    return tuple(texts)

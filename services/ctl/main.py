@@ -1,0 +1,35 @@
+"""tracerctl: the command line for people."""
+
+from __future__ import annotations
+
+import typer
+
+from services.ctl.demo.command import demo
+from services.ctl.encoder_commands import app as encoder_app
+from services.ctl.model_commands import app as models_app
+from services.ctl.model_commands import rollback, status
+from services.ctl.replay import replay
+from services.ctl.scan_command import scan
+from services.ctl.topic_commands import app as topics_app
+
+app = typer.Typer(
+    help="Certified light classifiers from LLM traces, on Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(demo)
+app.command()(scan)
+app.command()(replay)
+app.command()(status)
+app.command()(rollback)
+app.add_typer(models_app, name="models")
+app.add_typer(encoder_app, name="encoder")
+app.add_typer(topics_app, name="topics")
+
+
+def run() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    run()

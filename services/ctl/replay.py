@@ -1,0 +1,81 @@
+"""`tracerctl replay FILE`: a file of traces into the raw topic, with their event times."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
+from services.ctl.output import console, fail, print_json, progress
+from shared.bus.base import Record
+from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka import KafkaPublisher
+from shared.contracts.topics import Topic
+from shared.settings import ServiceSettings
+
+BATCH = 1_000
+_PASSED_ON = ("occurred_at", "model", "tokens", "cost", "metadata")
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line.")],
+    task: Annotated[str, typer.Option(help="The task they belong to.")],
+    days: Annotated[int, typer.Option(help="Days to spread undated rows over.", min=1)] = 1,
+    start: Annotated[
+        datetime | None, typer.Option(help="First of those days; default: so that they end today.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Publish a file's traces to `traces.raw`. Rows of `split: test` are left out."""
+    settings = ServiceSettings()
+    try:
+        rows = [row for row in read_rows(file) if row.split in FIT_SPLITS]
+    except InvalidFile as error:
+        fail(str(error))
+    first = start.replace(tzinfo=UTC) if start else datetime.now(UTC) - timedelta(days=days)
+    topic = settings.topic(Topic.TRACES_RAW)
+    records = (
+        Record(topic, row.id.encode(), jsonlib.dumps(trace).encode())
+        for row, trace in zip(rows, _traces(rows, task, first, days), strict=True)
+    )
+    publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
+    sent = 0
+    try:
+        with progress() as bar:
+            shown = bar.add_task("publishing", total=len(rows))
+            while batch := list(islice(records, BATCH)):
+                publisher.publish(batch)
+                sent += len(batch)
+                bar.advance(shown, len(batch))
+    except (Retryable, Fatal) as error:
+        fail(f"{error}; {sent} of {len(rows)} traces were published (repeats are dropped by id)")
+    finally:
+        publisher.close()
+    if json:
+        print_json({"file": str(file), "task": task, "topic": topic, "published": sent})
+    else:
+        console.print(f"{sent} traces published to {topic}.")
+
+
+def _traces(rows: list[Row], task: str, first: datetime, days: int) -> Iterator[dict[str, Any]]:
+    """Rows as raw traces; those without `occurred_at` are spread evenly over the days."""
+    for i, row in enumerate(rows):
+        trace: dict[str, Any] = {
+            "id": row.id,
+            "task": task,
+            "input": row.texts[0] if len(row.texts) == 1 else list(row.texts),
+            "teacher": row.teacher,
+            "occurred_at": (first + timedelta(days=days * i / len(rows))).isoformat(),
+        }
+        trace |= {f: row.raw[f] for f in _PASSED_ON if row.raw.get(f) is not None}
+        if "teacher" in row.raw and isinstance(row.raw.get("label"), str):
+            trace["label"] = row.raw["label"]
+        if "teacher_model" in row.raw:
+            trace.setdefault("model", row.raw["teacher_model"])
+        yield trace

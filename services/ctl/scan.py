@@ -1,0 +1,162 @@
+"""The core offline on one file: fit, certify, evaluate. No Kafka, no Redis, no network."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row, read_rows
+from shared.core.fit import Fit, Settings, fit
+from shared.core.gate import Certified, Refused
+from shared.core.types import TrainingSet
+from shared.encoder.base import Encoder
+from shared.fitting.artifact import make_artifact
+from shared.fitting.horizon import Horizon, encode_inputs, feature_kind, training_set
+from shared.onnx.session import StageSession
+from shared.registry.base import Artifact
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What `tracerctl scan` prints; coverage and agreement are those of the held-out rows."""
+
+    result: dict[str, Any]
+    artifact: Artifact | None
+
+
+class ProgressEncoder:
+    """Encodes in chunks and moves a progress bar."""
+
+    def __init__(self, encoder: Encoder, bar: Progress) -> None:
+        self._encoder = encoder
+        self._bar = bar
+
+    @property
+    def digest(self) -> str:
+        return self._encoder.digest
+
+    @property
+    def dim(self) -> int:
+        return self._encoder.dim
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        parts = [np.empty((0, self.dim), dtype=np.float32)]
+        task = self._bar.add_task("encoding", total=len(texts))
+        for start in range(0, len(texts), CHUNK):
+            parts.append(self._encoder.encode(texts[start : start + CHUNK]))
+            self._bar.advance(task, len(parts[-1]))
+        return np.concatenate(parts)
+
+
+def scan(path: Path, *, settings: Settings, encoder: Encoder) -> Scan:
+    """Fit on the rows that are not `split: test`, evaluate on those that are.
+
+    Rows of other splits (`oos_test`, …) are left out and counted. Raises InvalidFile, InvalidData
+    and ParityError.
+    """
+    rows = list(read_rows(path))
+    known = [row for row in rows if row.split in FIT_SPLITS]
+    held_out = [row for row in rows if row.split == TEST_SPLIT]
+    if not known:
+        raise InvalidFile(f"{path}: no rows to fit on (all are `split: test` or of other splits)")
+    horizon = Horizon(
+        inputs=[row.texts for row in known],
+        teacher=[row.teacher for row in known],
+        evidence=np.ones(len(known), dtype=np.bool_),
+    )
+    training = training_set(horizon, encoder)
+    started = time.perf_counter()
+    cpu = _cpu_seconds()
+    fitted = fit(training, settings)
+    result = _verdict(fitted, settings, len(known))
+    result["fit_seconds"] = round(time.perf_counter() - started, 2)
+    result["fit_cpu_seconds"] = round(_cpu_seconds() - cpu, 2)
+    artifact = None
+    if not result["refused"]:
+        artifact = _export(fitted, training, horizon, encoder, path)
+        result.update(_evaluate(artifact, held_out, encoder))
+    others = Counter(row.split for row in rows if row.split not in FIT_SPLITS | {TEST_SPLIT})
+    result.update(
+        n_test=len(held_out), left_out=dict(others), encoder=encoder.digest,
+        labels=len(training.labels),
+    )  # fmt: skip
+    return Scan(result, artifact)
+
+
+def _verdict(fitted: Fit, settings: Settings, n_traces: int) -> dict[str, Any]:
+    verdict = fitted.verdict
+    certified = isinstance(verdict, Certified)
+    return {
+        "refused": not certified,
+        "reason": verdict.reason if isinstance(verdict, Refused) else None,
+        "method": fitted.method,
+        "evidence": verdict.kind,
+        "alpha": settings.alpha,
+        "delta": settings.delta,
+        "n_traces": n_traces,
+        "n_evidence": verdict.n_evidence,
+        "coverage": None,
+        "agreement": None,
+        "certified_coverage": verdict.coverage if isinstance(verdict, Certified) else None,
+        "certified_agreement_lower": (
+            verdict.agreement_lower if isinstance(verdict, Certified) else None
+        ),
+        "candidates": [
+            {"name": t.name, "agreement": round(t.agreement, 4), "chosen": t.chosen}
+            for t in fitted.tried
+        ],
+        "frontier": [
+            {"alpha": p.alpha, "coverage": p.coverage if isinstance(p, Certified) else 0.0}
+            for p in fitted.frontier
+        ],
+    }
+
+
+def _export(
+    fitted: Fit, training: TrainingSet, horizon: Horizon, encoder: Encoder, path: Path
+) -> Artifact:
+    artifact, _ = make_artifact(
+        fitted,
+        training,
+        task="scan",
+        window=path.stem,
+        encoder_digest=encoder.digest,
+        kind=feature_kind(horizon.inputs),
+        traces_sha256=horizon.digest(),
+    )
+    return artifact
+
+
+def _evaluate(artifact: Artifact, held_out: Sequence[Row], encoder: Encoder) -> dict[str, Any]:
+    """Coverage and agreement of the exported graph, as a router would serve it."""
+    if not held_out:
+        return {}
+    manifest = artifact.manifest
+    (stage,) = manifest.stages
+    session = StageSession(artifact.blobs[stage.blob], stage, n_labels=len(manifest.labels))
+    scored = session.run(encode_inputs([row.texts for row in held_out], encoder))
+    handled = scored.accept >= stage.threshold
+    teacher = [row.teacher for row in held_out]
+    agrees = np.asarray(
+        [manifest.labels[i] == t for i, t in zip(scored.label, teacher, strict=True)]
+    )
+    return {
+        "coverage": round(float(handled.mean()), 4),
+        "agreement": round(float(agrees[handled].mean()), 4) if handled.any() else None,
+    }
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

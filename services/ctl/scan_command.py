@@ -1,0 +1,80 @@
+"""`tracerctl scan`: is this traffic worth it, before anything is deployed?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from shared.encoder.cache import CachedEncoder
+from shared.encoder.default import ensure_default_encoder
+from shared.encoder.onnx_encoder import OnnxEncoder
+
+from services.ctl.files import InvalidFile
+from services.ctl.output import console, fail, messages, print_json, progress
+from services.ctl.paths import cache_folder
+from services.ctl.scan import ProgressEncoder
+from services.ctl.scan import scan as run_scan
+from shared.core.fit import Settings
+from shared.core.types import InvalidData
+from shared.onnx.parity import ParityError
+
+
+def scan(
+    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line.")],
+    alpha: Annotated[float, typer.Option(help="Agreement to certify.", min=0.01, max=0.999)] = 0.95,
+    delta: Annotated[
+        float, typer.Option(help="Risk of a wrong certificate.", min=0.001, max=0.5)
+    ] = 0.1,
+    evidence: Annotated[str, typer.Option(help="crossfit or holdout.")] = "crossfit",
+    encoder: Annotated[Path | None, typer.Option(help="Encoder artifact; default: MiniLM.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit and certify on a file offline, and evaluate on its `split: test` rows."""
+    if evidence not in ("crossfit", "holdout"):
+        fail(f"--evidence must be crossfit or holdout, not {evidence!r}", code=2)
+    cache = cache_folder()
+    settings = Settings(
+        alpha=alpha,
+        delta=delta,
+        kind="holdout" if evidence == "holdout" else "crossfit",
+        seed=seed,
+        jobs=len(os.sched_getaffinity(0)),
+    )
+    folder = encoder or ensure_default_encoder(cache / "encoder")
+    cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
+    try:
+        with progress() as bar:
+            result = run_scan(file, settings=settings, encoder=ProgressEncoder(cached, bar)).result
+    except (InvalidFile, InvalidData, ParityError) as error:
+        fail(str(error))
+    if json:
+        print_json(result)
+    else:
+        _tell(result)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """The result in plain sentences."""
+    alpha, delta = result["alpha"], result["delta"]
+    if result["refused"]:
+        console.print(f"Refused at α = {alpha}: {result['reason']}.")
+        return
+    console.print(
+        f"Certified ({result['method']}, {result['evidence']}): a surrogate of "
+        f"{result['n_traces']} traces may answer {result['certified_coverage']:.1%} of the traffic; "
+        f"its agreement there is at least {result['certified_agreement_lower']:.3f} "
+        f"(with probability {1 - delta:.0%})."
+    )
+    if result["n_test"]:
+        console.print(
+            f"On {result['n_test']} held-out rows it answers {result['coverage']:.1%} "
+            f"and agrees on {result['agreement']:.1%} of those."
+        )
+    else:
+        messages.print(
+            "The file has no `split: test` rows, so nothing was held out to check it on."
+        )
+    console.print(f"Fitted in {result['fit_seconds']} s.")

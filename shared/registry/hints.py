@@ -1,0 +1,102 @@
+"""Listening to Redis for hints that some task changed, over connections that may lie."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import redis
+
+from shared.clock import Clock, SystemClock
+from shared.registry.scripts import CHANNEL
+
+_SLICE_SECONDS = 0.2
+
+
+class HintListener:
+    """One subscription, opened at the first wait and opened again after a failure.
+
+    redis-py never notices that a subscription's peer is gone without a word (a half-open
+    connection), so after `quiet_seconds` of silence this asks for a sign of life, and gives the
+    connection up when none comes for `patience_seconds`.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        quiet_seconds: float,
+        patience_seconds: float,
+        clock: Clock | None = None,
+    ) -> None:
+        self._client = client
+        self._quiet_seconds = quiet_seconds
+        self._patience_seconds = patience_seconds
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._pubsub: Any = None
+        self._heard_at = 0.0
+        self._asked_at: float | None = None
+
+    def wait(self, timeout: float) -> bool:
+        """Whether there was a hint, or a new subscription, before which hints were lost.
+
+        Raises redis.ConnectionError or redis.TimeoutError.
+        """
+        deadline = self._clock.monotonic() + timeout
+        with self._lock:
+            try:
+                while not self._closed.is_set():
+                    left = deadline - self._clock.monotonic()
+                    if self._heard_hint(min(max(left, 0.0), _SLICE_SECONDS)):
+                        self._drain()
+                        return True
+                    if left <= 0:
+                        return False
+            except (redis.ConnectionError, redis.TimeoutError):
+                self._drop()
+                raise
+        return False
+
+    def close(self) -> None:
+        """Ends a wait in another thread, too."""
+        self._closed.set()
+        with self._lock:
+            self._drop()
+        self._client.close()
+
+    def _heard_hint(self, timeout: float) -> bool:
+        if self._pubsub is None:
+            self._pubsub = self._client.pubsub()  # type: ignore[no-untyped-call]
+            self._pubsub.subscribe(CHANNEL)
+            self._alive()
+        message = self._pubsub.get_message(timeout=timeout)
+        if message is None:
+            self._mind_the_silence()
+            return False
+        self._alive()
+        # redis-py subscribes again by itself when it reconnects; that, too, is a hint.
+        return message["type"] in ("message", "subscribe")
+
+    def _drain(self) -> None:
+        while self._pubsub.get_message(timeout=0.0) is not None:
+            self._alive()
+
+    def _alive(self) -> None:
+        self._heard_at = self._clock.monotonic()
+        self._asked_at = None
+
+    def _mind_the_silence(self) -> None:
+        now = self._clock.monotonic()
+        if self._asked_at is None:
+            if now - self._heard_at >= self._quiet_seconds:
+                self._pubsub.ping()
+                self._asked_at = now
+        elif now - self._asked_at >= self._patience_seconds:
+            raise redis.TimeoutError("the subscription gave no sign of life")
+
+    def _drop(self) -> None:
+        if self._pubsub is not None:
+            self._pubsub.close()
+            self._pubsub = None
