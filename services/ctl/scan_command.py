@@ -64,8 +64,8 @@ def _tell(result: dict[str, Any]) -> None:
         return
     console.print(
         f"Certified ({result['method']}, {result['evidence']}): a surrogate of "
-        f"{result['n_traces']} traces may answer {result['certified_coverage']:.1%} of the traffic; "
-        f"its agreement there is at least {result['certified_agreement_lower']:.3f} "
+        f"{result['n_traces']} traces may answer {result['certified_coverage']:.1%} of the "
+        f"traffic; its agreement there is at least {result['certified_agreement_lower']:.3f} "
         f"(with probability {1 - delta:.0%})."
     )
     if result["n_test"]:

@@ -7,10 +7,13 @@ from typing import TypeVar
 
 import msgspec
 
-from shared.contracts.events import Event
+from shared.contracts.events import Event, RawTrace, Request
 
 E = TypeVar("E", bound=Event)
 
+# What users may send. What we make of it carries more (a deferral holds its request), and must
+# still fit the topics' max_message_bytes.
+MAX_SENT_BYTES = 900_000
 MAX_EVENT_BYTES = 1_000_000
 
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -32,8 +35,9 @@ class InvalidEvent(ValueError):
 
 def decode(data: bytes, kind: type[E]) -> E:
     """Parse and validate one event. Raises InvalidEvent naming the field."""
-    if len(data) > MAX_EVENT_BYTES:
-        raise InvalidEvent(f"event of {len(data)} bytes exceeds the limit of {MAX_EVENT_BYTES}")
+    limit = MAX_SENT_BYTES if kind in (RawTrace, Request) else MAX_EVENT_BYTES
+    if len(data) > limit:
+        raise InvalidEvent(f"event of {len(data)} bytes exceeds the limit of {limit}")
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)

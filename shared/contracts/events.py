@@ -18,7 +18,8 @@ MAX_TEXT_CHARS = 32_768
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 # Task names become Redis keys, folders and metric labels, so they are kept plain.
-TaskName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+# \Z because Python's $ would also let a trailing newline through.
+TaskName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARS)]
 TextPair = Annotated[list[Text], Meta(min_length=2, max_length=2)]
 Input = Text | TextPair
@@ -34,6 +35,12 @@ class Outcome(StrEnum):
     HANDLED = "handled"
     AUDITED = "audited"
     DEFERRED = "deferred"
+
+
+# msgspec knows no subset of an enum, so Deferral checks it itself.
+TeacherOutcome = Annotated[
+    Outcome, Meta(extra_json_schema={"enum": [Outcome.AUDITED.value, Outcome.DEFERRED.value]})
+]
 
 
 class Reason(StrEnum):
@@ -152,13 +159,18 @@ class Deferral(Event, frozen=True, kw_only=True):
     request: Request
     reason: Reason
     deferred_at: Timestamp
-    outcome: Literal[Outcome.DEFERRED, Outcome.AUDITED] = Outcome.DEFERRED
+    outcome: TeacherOutcome = Outcome.DEFERRED
     observation_probability: Probability = 1.0
     label: Label | None = None
     accept_score: float | None = None
     threshold: float | None = None
     version: str | None = None
     timings: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.outcome is Outcome.HANDLED:
+            # Worded as msgspec does, so that the codec finds the field.
+            raise ValueError("Invalid enum value 'handled' - at `$.outcome`")
 
 
 class CertificateSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

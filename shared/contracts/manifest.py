@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from shared.contracts.events import CertificateSummary, Count, Label, TaskName
 
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,88 @@
+"""From a message that cannot be used to its dead letter, and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared.bus.base import Message, Record
+from shared.bus.errors import InvalidMessage
+from shared.contracts.dead_letters import (
+    CONTEXT_HEADERS,
+    MAX_MESSAGE_CHARS,
+    DeadLetter,
+    NotADeadLetter,
+    bounded,
+)
+
+
+def dead_letter(
+    message: Message,
+    *,
+    service: str,
+    error: BaseException,
+    at: datetime,
+    topic: str,
+    field: str | None = None,
+    stage: str = "handle",
+) -> Record:
+    """The record that keeps `message` as it was, with `error` in its headers.
+
+    `topic` is the dead-letter topic with its prefix. `field` is the error's own (InvalidMessage
+    and InvalidEvent have one) unless given. `at` needs a time zone.
+    """
+    named = getattr(error, "field", "") if field is None else field
+    letter = DeadLetter(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        service=bounded(service),
+        stage=bounded(stage),
+        component=bounded(_raised_in(error) or service),
+        error=bounded(_class_name(error)),
+        message=bounded(str(error), MAX_MESSAGE_CHARS),
+        field=bounded(str(named)),
+        at=at,
+        key=message.key,
+        value=message.value,
+        headers=tuple(message.headers),
+    )
+    return Record(topic=topic, key=message.key, value=message.value, headers=letter.to_headers())
+
+
+def read_dead_letter(message: Message) -> DeadLetter:
+    """The dead letter a consumed record carries. Raises InvalidMessage naming the header."""
+    try:
+        return DeadLetter.from_headers(message.headers, key=message.key, value=message.value)
+    except NotADeadLetter as error:
+        raise InvalidMessage(str(error), field=error.field) from error
+
+
+def redrive(message: Message) -> Record:
+    """The original record, for the topic it came from. Raises InvalidMessage.
+
+    The topic in the header already has the prefix of the deployment it came from, so none is
+    added. A letter that names its own topic is refused: redriving it would never end.
+    """
+    letter = read_dead_letter(message)
+    if letter.topic == message.topic:
+        raise InvalidMessage(
+            f"a dead letter of {message.topic} itself cannot be redriven",
+            field=CONTEXT_HEADERS["topic"],
+        )
+    return Record(topic=letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
+
+
+def _class_name(error: BaseException) -> str:
+    kind = type(error)
+    prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{prefix}{kind.__qualname__}"
+
+
+def _raised_in(error: BaseException) -> str:
+    """Module and name of the function that raised `error`; "" when it never was raised."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__', '')}.{trace.tb_frame.f_code.co_qualname}"

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from shared.core.gate import (
+    Certified,
+    Evidence,
+    Refused,
+    agreement_lower,
+    certify,
+    frontier,
+    p_value,
+)
+
+
+def evidence(agrees: np.ndarray, scores: np.ndarray | None = None) -> Evidence:
+    n = len(agrees)
+    return Evidence(
+        scores=np.linspace(1, 0, n) if scores is None else scores,
+        agrees=agrees,
+        groups=np.arange(n),
+        weights=np.ones(n),
+        kind="holdout",
+    )
+
+
+@pytest.mark.parametrize(("errors", "size"), [(0, 50), (3, 100), (40, 1000), (99, 100)])
+def test_bounds_are_the_exact_binomial_ones(errors: int, size: int) -> None:
+    agreement = 1 - errors / size
+    exact = binomtest(size - errors, size, alternative="greater").proportion_ci(0.9, "exact").low
+    assert agreement_lower(agreement, size, 0.1) == pytest.approx(exact, abs=1e-9)
+    assert p_value(agreement, size, 0.9) == pytest.approx(binom.cdf(errors, size, 0.1), abs=1e-9)
+
+
+def test_perfect_agreement_is_handled_whole() -> None:
+    verdict = certify(evidence(np.ones(500, bool)), alpha=0.95, delta=0.1)
+    assert isinstance(verdict, Certified)
+    assert (verdict.threshold, verdict.coverage, verdict.agreement) == (0.0, 1.0, 1.0)
+    assert verdict.agreement_lower == pytest.approx(0.1 ** (1 / 500))
+
+
+def test_threshold_separates_what_was_certified() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.uniform(size=4_000)
+    agrees = rng.uniform(size=4_000) < 0.6 + 0.4 * scores
+    verdict = certify(evidence(agrees, scores), alpha=0.9, delta=0.1)
+    assert isinstance(verdict, Certified)
+    handled = scores >= verdict.threshold
+    assert handled.mean() == pytest.approx(verdict.coverage)
+    assert agrees[handled].mean() == pytest.approx(verdict.agreement)
+    assert verdict.agreement_lower >= 0.9
+
+
+def test_coverage_never_grows_with_alpha() -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.uniform(size=3_000)
+    agrees = rng.uniform(size=3_000) < 0.7 + 0.3 * scores
+    points = frontier(evidence(agrees, scores), np.linspace(0.5, 0.999, 60), 0.1)
+    coverages = [p.coverage if isinstance(p, Certified) else 0.0 for p in points]
+    assert coverages == sorted(coverages, reverse=True)
+    assert coverages[0] == 1.0
+    assert coverages[-1] == 0.0
+
+
+def test_equal_scores_are_handled_together() -> None:
+    scores = np.repeat([0.9, 0.5], 300)
+    agrees = np.concatenate([np.ones(300, bool), np.zeros(300, bool)])
+    verdict = certify(evidence(agrees, scores), alpha=0.9, delta=0.1)
+    assert isinstance(verdict, Certified)
+    assert (verdict.threshold, verdict.coverage) == (0.9, 0.5)
+
+
+def test_refusals_say_what_to_do() -> None:
+    too_few = certify(evidence(np.ones(20, bool)), alpha=0.9, delta=0.1)
+    assert isinstance(too_few, Refused)
+    assert "needs about 30 more" in too_few.reason
+    not_yet = certify(evidence(np.ones(100, bool)), alpha=0.99, delta=0.1)
+    assert isinstance(not_yet, Refused)
+    assert "needs about" in not_yet.reason
+    hopeless = certify(evidence(np.arange(400) % 2 == 0), alpha=0.9, delta=0.1)
+    assert isinstance(hopeless, Refused)
+    assert "only 0.5" in hopeless.reason
+
+
+def test_the_number_of_traces_it_asks_for_is_about_right() -> None:
+    verdict = certify(evidence(np.ones(100, bool)), alpha=0.99, delta=0.1)
+    assert isinstance(verdict, Refused)
+    more = int(verdict.reason.split("needs about ")[1].split()[0])
+    assert isinstance(
+        certify(evidence(np.ones(100 + more, bool)), alpha=0.99, delta=0.1), Certified
+    )
