@@ -61,6 +61,8 @@ class RouterService:
             clock=self.clock,
             max_batch=self.settings.max_batch,
             max_wait=self.settings.max_wait,
+            on_retry=lambda _: metrics.RETRIES.labels("router").inc(),
+            on_lag=metrics.CONSUMER_LAG.labels("router").set,
         )
 
     def close(self) -> None:

@@ -15,8 +15,14 @@ from typing import Protocol
 
 from services.router.surrogate import LoadedVersion, UnusableArtifact, load_version
 from shared.encoder.base import Encoder
-from shared.registry.base import Active, Artifact, CorruptArtifact, Registry, RegistryUnavailable
-from shared.registry.base import UnknownVersion
+from shared.registry.base import (
+    Active,
+    Artifact,
+    CorruptArtifact,
+    Registry,
+    RegistryUnavailable,
+    UnknownVersion,
+)
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -28,6 +34,8 @@ class Copies(Protocol):
     def save(self, task: str, active: Active, artifact: Artifact) -> None: ...
 
     def load(self, task: str) -> tuple[Active, Artifact] | None: ...
+
+    def forget(self, task: str) -> None: ...
 
 
 @dataclass
@@ -68,7 +76,7 @@ class Models:
                 self._reject(task, active, str(error))
                 continue
             if self._swap(task, active, artifact):
-                self.copies.save(task, active, artifact)
+                self._keep(task, active, artifact)
 
     def follow(self, stop: threading.Event, poll: float) -> None:
         """Refresh on every hint and at least every `poll` seconds, until `stop`."""
@@ -100,9 +108,16 @@ class Models:
         log.info("serving", extra={"task": task, "version": active.version, "epoch": active.epoch})
         return True
 
+    def _keep(self, task: str, active: Active, artifact: Artifact) -> None:
+        try:
+            self.copies.save(task, active, artifact)
+        except OSError as error:  # serving goes on; only a start without Redis would miss it
+            log.warning("no disk copy of %s: %s", active.version, error, extra={"task": task})
+
     def _drop(self, task: str, active: Active) -> None:
         self._loaded = {name: kept for name, kept in self._loaded.items() if name != task}
         self._seen[task] = active
+        self.copies.forget(task)
         metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
         log.info("no active version", extra={"task": task, "epoch": active.epoch})
 

@@ -45,9 +45,7 @@ class LoadedVersion:
     def version(self) -> str:
         return self.active.version or ""
 
-    def answer(
-        self, inputs: Sequence[tuple[str, ...]], encoder: Encoder
-    ) -> list[Answer]:
+    def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         """One answer per input (one or two texts each), in order."""
         texts_needed = 2 if self.sessions[0].stage.features == "pair_embedding" else 1
         answers = [Answer(Reason.INVALID_INPUT)] * len(inputs)

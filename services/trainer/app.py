@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
-from datetime import timedelta
+from shared.encoder.cache import CachedEncoder
+from shared.encoder.onnx_encoder import OnnxEncoder
 
 from services.trainer.config import TrainerSettings
 from services.trainer.handlers import Collector
@@ -24,8 +26,6 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
-from shared.encoder.cache import CachedEncoder
-from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.registry.redis import connect
 from shared.store.parquet import WindowStore
 from shared.telemetry import metrics
@@ -84,9 +84,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         OnnxEncoder(settings.encoder, threads=settings.encoder_threads),
         settings.cache / "embeddings.sqlite",
     )
-    publisher = KafkaPublisher(
-        bootstrap=settings.bootstrap_servers, client_config=settings.kafka
-    )
+    publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
     refit = Refit(
         tasks=tasks,

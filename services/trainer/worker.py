@@ -43,7 +43,7 @@ class RefitWorker:
             key = self._queue.get()
             try:
                 self._retrying(key)
-            except Exception as error:  # noqa: BLE001 - whatever one fit raises, the next goes on
+            except Exception as error:
                 metrics.FITS.labels(key.task, "failed").inc()
                 log.exception("refit failed", extra={"task": key.task})
                 self._failed(key, error)
@@ -60,4 +60,3 @@ class RefitWorker:
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 return
-

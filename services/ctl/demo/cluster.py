@@ -145,9 +145,9 @@ class Cluster:
             "TRACER_LATENESS": "0",
             "TRACER_PARTITION_IDLE": "2",
             "TRACER_FIT_JOBS": "2",
-            "TRACER_BASE_URL": f"http://127.0.0.1:{llm_port}/v1",
-            "TRACER_MODEL": "recorded",
-            "TRACER_CONCURRENCY": "16",
+            "TRACER_TEACHER_BASE_URL": f"http://127.0.0.1:{llm_port}/v1",
+            "TRACER_TEACHER_MODEL": "recorded",
+            "TRACER_TEACHER_CONCURRENCY": "16",
         }
 
     def _child(self, service: str, environment: dict[str, str], number: int = 0) -> Child:
@@ -158,8 +158,6 @@ class Cluster:
             # Two cores: routers with more threads than that each would only wait for one another.
             own |= {"TRACER_MODELS": str(folder / "models" / name), "TRACER_THREADS": "1"}
             own |= {"TRACER_GROUP_INSTANCE": name}
-        if service == "ingest":
-            own |= {"TRACER_DATA": str(folder / "ingest")}
         return self._fleet.start(
             Child(
                 name,

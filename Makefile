@@ -1,0 +1,97 @@
+# Everything a person or CI does goes through here. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TRACER_CACHE ?= $(CURDIR)/.cache
+
+ALPHA ?= 0.95
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+SOURCES := services shared tests deploy benchmarks
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# --- setup -----------------------------------------------------------------------------------
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (about 800 MB, a minute or two) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.cache/encoder/encoder.json: | $(VENV)/.ready
+	@$(BIN)/tracerctl encoder export --out .cache/encoder
+
+.PHONY: setup
+setup: $(VENV)/.ready .cache/encoder/encoder.json ## Install everything from the lock file, build the encoder
+
+.PHONY: lock
+lock: $(VENV)/.ready ## Renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
+		--extra dev --no-emit-package tracer-kafka --quiet --upgrade -o requirements.lock
+
+# --- the two commands ------------------------------------------------------------------------
+.PHONY: demo
+demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALPHA=0.95
+	@$(BIN)/tracerctl demo --alpha $(ALPHA) $(if $(DATA),--data $(DATA)) $(DEMO_FLAGS)
+
+.PHONY: test
+test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# --- parts of it -----------------------------------------------------------------------------
+.PHONY: lint
+lint: $(VENV)/.ready ## ruff: lint and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(VENV)/.ready ## ruff: rewrite
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: $(VENV)/.ready ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: layers
+layers: $(VENV)/.ready ## import-linter: DESIGN's arrows
+	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
+
+.PHONY: test-quick
+test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical $(PYTEST_FLAGS)
+
+.PHONY: stat
+stat: setup ## The statistical tests with many repeats
+	@TRACER_REPEATS=5000 $(BIN)/python -m pytest tests/statistical --timeout=3600 $(PYTEST_FLAGS)
+
+# --- a real broker ---------------------------------------------------------------------------
+KAFKA_PORT ?= 9092
+
+.PHONY: kafka
+kafka: $(VENV)/.ready ## Fetch and run Apache Kafka on this machine (Java 17, Maven; no Docker)
+	@$(BIN)/python deploy/kafka/local_kafka.py run --port $(KAFKA_PORT) --data .cache/kafka/data
+
+.PHONY: acceptance
+acceptance: setup ## Issue 2's acceptance: real data (DATA_DIR), Apache Kafka, two routers, kill -9
+	@$(BIN)/python benchmarks/acceptance.py --data-dir $(or $(DATA_DIR),../shared/data)
+
+.PHONY: topics
+topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRAP_SERVERS
+	@$(BIN)/tracerctl topics create
+
+.PHONY: schemas
+schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml
+	@$(BIN)/python -m shared.contracts.asyncapi
+
+.PHONY: clean
+clean: ## Remove what the demo and the tests made (not the caches)
+	@rm -rf .demo .e2e .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from artifacts import make_artifact
+from doubles import HashEncoder
+from surrogates import make_surrogate
+
+from services.router.models import Models
+from shared.registry.base import Artifact, RegistryUnavailable
+from shared.registry.disk import DiskCopy
+from shared.registry.memory import MemoryRegistry
+
+AT = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.registry = MemoryRegistry()
+        self.encoder = HashEncoder()
+        self.folder = folder
+
+    def models(self) -> Models:
+        return Models(
+            tasks=["support", "other"],
+            registry=self.registry,
+            copies=DiskCopy(self.folder),
+            encoder=self.encoder,
+            threads=1,
+        )
+
+    def publish(self, artifact: Artifact) -> str:
+        fence = self.registry.acquire("support")
+        self.registry.publish(artifact, fence=fence, at=AT, reason="test")
+        return artifact.version
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def serving(models: Models) -> str | None:
+    version = models.snapshot().get("support")
+    return version.version if version else None
+
+
+def test_nothing_published_nothing_served(bench: Bench) -> None:
+    models = bench.models()
+    models.start_from_copies()
+    models.refresh()
+    assert models.snapshot() == {}
+
+
+def test_a_new_version_is_swapped_in_and_a_snapshot_never_changes(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    before = models.snapshot()
+    second = bench.publish(make_surrogate(bench.encoder, window="2026-01-06"))
+    models.refresh()
+    assert serving(models) == second
+    assert before["support"].version == first
+
+
+def test_an_unchanged_version_is_not_loaded_again(bench: Bench) -> None:
+    models = bench.models()
+    bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    before = models.snapshot()
+    models.refresh()
+    assert models.snapshot() is before
+
+
+def test_rollback_and_retirement_are_followed(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    bench.publish(make_surrogate(bench.encoder, window="2026-01-06"))
+    models.refresh()
+    bench.registry.rollback("support", to=None, at=AT, reason="test")
+    models.refresh()
+    assert serving(models) == first
+    bench.registry.retire("support", at=AT, reason="test")
+    models.refresh()
+    assert serving(models) is None
+
+
+def test_a_version_for_another_encoder_leaves_the_old_one(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    bench.publish(make_surrogate(HashEncoder(digest="f" * 64), window="2026-01-06"))
+    models.refresh()
+    assert serving(models) == first
+
+
+def test_a_graph_that_cannot_be_loaded_leaves_the_old_one(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    bench.publish(make_artifact(task="support", window="2026-01-06", text="junk"))
+    models.refresh()
+    assert serving(models) == first
+
+
+def test_without_the_registry_what_is_loaded_goes_on(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    bench.registry.available = False
+    with pytest.raises(RegistryUnavailable):
+        models.refresh()
+    assert serving(models) == first
+
+
+def test_a_restart_without_the_registry_serves_the_disk_copy(bench: Bench) -> None:
+    first = bench.publish(make_surrogate(bench.encoder))
+    bench.models().refresh()
+    bench.registry.available = False
+    restarted = bench.models()
+    restarted.start_from_copies()
+    assert serving(restarted) == first
+
+
+def test_a_retired_version_is_not_served_again_from_disk(bench: Bench) -> None:
+    bench.publish(make_surrogate(bench.encoder))
+    models = bench.models()
+    models.refresh()
+    bench.registry.retire("support", at=AT, reason="test")
+    models.refresh()
+    restarted = bench.models()
+    restarted.start_from_copies()
+    assert serving(restarted) is None
+
+
+def test_following_notices_without_a_hint_and_after_an_outage(bench: Bench) -> None:
+    models = bench.models()
+    stop = threading.Event()
+    bench.registry.available = False
+    thread = threading.Thread(target=models.follow, args=(stop, 0.05))
+    thread.start()
+    try:
+        bench.registry.available = True
+        first = bench.publish(make_surrogate(bench.encoder))
+        deadline = threading.Event()
+        for _ in range(100):
+            if serving(models) == first:
+                break
+            deadline.wait(0.05)
+        assert serving(models) == first
+    finally:
+        stop.set()
+        thread.join(5)
+    assert not thread.is_alive()

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from services.trainer.handlers import Collector
+from shared.bus.base import Message, Record, TopicPartition
+from shared.bus.errors import InvalidMessage
+from shared.clock import FakeClock
+from shared.contracts.codec import encode
+from shared.contracts.events import Trace
+from shared.contracts.tasks import Task
+from shared.core.window import WindowBook, WindowKey
+from shared.store.parquet import WindowStore
+
+DAY1, DAY2 = date(2026, 1, 1), date(2026, 1, 2)
+
+
+def trace(number: int, day: date = DAY1, hour: float = 12.0, task: str = "support") -> Trace:
+    return Trace(
+        id=f"t-{number}",
+        task=task,
+        input=f"text {number}",
+        teacher="billing",
+        occurred_at=datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hour),
+    )
+
+
+def message(event: Trace | bytes, offset: int, partition: int = 0) -> Message:
+    value = event if isinstance(event, bytes) else encode(event)
+    return Message("traces", partition, offset, b"key", value)
+
+
+def rejected(message: Message, error: InvalidMessage) -> Record:
+    return Record("dead-letters", message.key, f"{error.field}: {error}".encode())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WindowStore:
+    return WindowStore(str(tmp_path))
+
+
+def collector(store: WindowStore, clock: FakeClock) -> Collector:
+    return Collector(
+        tasks={"support": Task(name="support")},
+        store=store,
+        windows=WindowBook(
+            lateness=timedelta(0), idle=timedelta(seconds=60), partition_idle=timedelta(seconds=5)
+        ),
+        clock=clock,
+        dead_letter=rejected,
+    )
+
+
+def ids(store: WindowStore, day: date) -> list[str]:
+    found: list[str] = store.read("support", [day]).column("id").to_pylist()
+    return found
+
+
+def test_a_window_is_stored_when_the_watermark_passes(store: WindowStore) -> None:
+    collected = collector(store, FakeClock())
+    collected.add([message(trace(2), 0), message(trace(1, hour=1), 1)], [0])
+    assert collected.close_due() == []
+    collected.add([message(trace(3, DAY2), 2)], [0])
+    assert collected.close_due() == [WindowKey("support", DAY1)]
+    assert ids(store, DAY1) == ["t-1", "t-2"]
+    assert collected.close_due() == []
+
+
+def test_a_window_is_stored_when_its_task_is_idle(store: WindowStore) -> None:
+    clock = FakeClock(datetime(2026, 2, 1, tzinfo=UTC))
+    collected = collector(store, clock)
+    collected.add([message(trace(1), 0)], [0])
+    assert collected.close_due() == []
+    clock.sleep(61)
+    assert collected.close_due() == [WindowKey("support", DAY1)]
+
+
+def test_offsets_are_released_only_by_storing(store: WindowStore) -> None:
+    collected = collector(store, FakeClock())
+    partition = TopicPartition("traces", 0)
+    collected.add([message(trace(1), 7), message(trace(2, DAY2), 8)], [0])
+    assert collected.committable("traces") == {partition: 7}
+    collected.close_due()
+    assert collected.committable("traces") == {partition: 8}
+
+
+def test_a_crash_before_the_commit_loses_and_doubles_nothing(store: WindowStore) -> None:
+    """Everything from the committed offset comes again to a new process."""
+    messages = [message(trace(i), i) for i in range(5)] + [message(trace(9, DAY2), 5)]
+    first = collector(store, FakeClock())
+    first.add(messages, [0])
+    first.close_due()
+    again = collector(store, FakeClock())
+    again.windows.restore("support", store.days("support"))
+    again.add([*messages, message(trace(10, date(2026, 1, 3)), 6)], [0])
+    assert again.close_due() == [WindowKey("support", DAY2)]  # day 1 is stored, not refitted
+    assert ids(store, DAY1) == [f"t-{i}" for i in range(5)]
+    assert ids(store, DAY2) == ["t-9"]
+
+
+def test_late_traces_join_their_day_and_call_for_no_refit(store: WindowStore) -> None:
+    collected = collector(store, FakeClock())
+    collected.add([message(trace(1), 0), message(trace(2, DAY2), 1)], [0])
+    assert collected.close_due() == [WindowKey("support", DAY1)]
+    collected.add([message(trace(3), 2)], [0])
+    assert collected.committable("traces") == {TopicPartition("traces", 0): 1}
+    assert collected.close_due() == []
+    assert sorted(ids(store, DAY1)) == ["t-1", "t-3"]
+
+
+def test_a_repeat_is_stored_once(store: WindowStore) -> None:
+    collected = collector(store, FakeClock())
+    collected.add([message(trace(1), 0), message(trace(1), 1), message(trace(2, DAY2), 2)], [0])
+    collected.close_due()
+    assert ids(store, DAY1) == ["t-1"]
+
+
+def test_what_is_no_trace_goes_to_the_dead_letters(store: WindowStore) -> None:
+    collected = collector(store, FakeClock())
+    letters = collected.add(
+        [message(b"{", 0), message(b'{"id":"1"}', 1), message(trace(1, task="other"), 2)], [0]
+    )
+    assert [letter.value.split(b":")[0] for letter in letters] == [b"", b"task", b"task"]
+    assert b"known: support" in letters[2].value
+    assert collected.committable("traces") == {TopicPartition("traces", 0): 3}
+
+
+def test_a_store_that_fails_loses_nothing(store: WindowStore) -> None:
+    class Full:
+        def write(self, *_: object) -> int:
+            raise OSError("no space left on device")
+
+    collected = collector(store, FakeClock())
+    collected.add([message(trace(1), 0), message(trace(2, DAY2), 1)], [0])
+    collected.store = Full()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="no space"):
+        collected.close_due()
+    assert collected.committable("traces") == {TopicPartition("traces", 0): 0}
+    collected.store = store
+    assert collected.close_due() == [WindowKey("support", DAY1)]
+    assert ids(store, DAY1) == ["t-1"]

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import threading
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doubles import HashEncoder
+
+from services.trainer.app import resume
+from services.trainer.pipeline import Refit
+from services.trainer.worker import RefitWorker
+from shared.clock import FakeClock
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
+from shared.contracts.tasks import Task
+from shared.core.window import WindowBook, WindowKey
+from shared.onnx.session import StageSession
+from shared.registry.base import RegistryUnavailable
+from shared.registry.memory import MemoryRegistry
+from shared.store.parquet import WindowStore
+
+DAY = date(2026, 1, 1)
+WORDS = {
+    "billing": ["invoice", "charged", "payment", "receipt", "card"],
+    "delivery": ["parcel", "courier", "late", "shipping", "address"],
+    "account": ["password", "login", "email", "profile", "locked"],
+}
+
+
+def traces(n: int, *, scrambled: bool = False, day: date = DAY, first: int = 0) -> list[Trace]:
+    rng = np.random.default_rng(first)
+    labels = list(WORDS)
+    made = []
+    for i in range(first, first + n):
+        label = labels[i % 3]
+        words = [*rng.choice(WORDS[label], 3).tolist(), f"n{rng.integers(1000)}"]
+        made.append(
+            Trace(
+                id=f"t-{i:05d}",
+                task="support",
+                input=" ".join(words),
+                teacher=labels[rng.integers(3)] if scrambled else label,
+                occurred_at=datetime(day.year, day.month, day.day, tzinfo=UTC)
+                + timedelta(seconds=i),
+            )
+        )
+    return made
+
+
+class Bench:
+    """A refit on a folder, a memory registry and a fake clock."""
+
+    def __init__(self, folder: Path, alpha: float = 0.9) -> None:
+        self.store = WindowStore(str(folder))
+        self.registry = MemoryRegistry()
+        self.encoder = HashEncoder()
+        self.announced: list[ModelAnnouncement] = []
+        self.refit = Refit(
+            tasks={"support": Task(name="support", alpha=alpha, horizon_days=2)},
+            windows=self.store,
+            encoder=self.encoder,
+            registry=self.registry,
+            announce=self.announced.append,
+            clock=FakeClock(),
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_certified_surrogate_is_published_announced_and_noted(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(600))
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert bench.announced == [announced]
+    assert announced.certificate is not None
+    assert announced.certificate.agreement_lower >= 0.9
+    assert announced.n_traces == 600
+    active = bench.registry.active("support")
+    assert (active.version, active.epoch) == (announced.version, announced.epoch)
+    verdict = bench.store.verdict("support", DAY)
+    assert verdict == {"kind": "published", "version": announced.version}
+
+
+def test_what_is_published_serves(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(600))
+    version = bench.refit(WindowKey("support", DAY)).version
+    artifact = bench.registry.load("support", version or "")
+    manifest = artifact.manifest
+    (stage,) = manifest.stages
+    session = StageSession(artifact.blobs[stage.blob], stage, n_labels=len(manifest.labels))
+    fresh = traces(300, first=10_000)
+    scored = session.run(bench.encoder.encode([str(t.input) for t in fresh]))
+    handled = scored.accept >= stage.threshold
+    labels = np.asarray(manifest.labels)[scored.label]
+    assert handled.mean() > 0.9
+    assert (labels == [t.teacher for t in fresh])[handled].mean() > 0.9
+    assert manifest.encoder == bench.encoder.digest
+
+
+def test_noise_is_refused_announced_and_nothing_published(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(600, scrambled=True))
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "below α" in announced.reason
+    assert bench.registry.active("support").version is None
+    assert bench.registry.versions("support") == []
+
+
+def test_a_refusal_leaves_the_incumbent_active(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    following = DAY + timedelta(days=1)
+    bench.store.write("support", following, traces(900, scrambled=True, day=following, first=900))
+    assert bench.refit(WindowKey("support", following)).kind is AnnouncementKind.REFUSED
+    assert bench.registry.active("support").version == version
+
+
+def test_the_same_traces_in_any_order_give_the_same_version(tmp_path: Path) -> None:
+    one, two = Bench(tmp_path / "1"), Bench(tmp_path / "2")
+    one.store.write("support", DAY, traces(300))
+    two.store.write("support", DAY, traces(300)[200:])
+    two.store.write("support", DAY, reversed(traces(300)))
+    versions = {b.refit(WindowKey("support", DAY)).version for b in (one, two)}
+    assert len(versions) == 1
+
+
+def test_doing_it_again_after_a_crash_changes_nothing(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    first = bench.refit(WindowKey("support", DAY))
+    history = bench.registry.history("support")
+    second = bench.refit(WindowKey("support", DAY))
+    assert (first.version, first.epoch) == (second.version, second.epoch)
+    assert bench.registry.history("support") == history
+
+
+def test_the_horizon_is_the_days_before_and_no_later_ones(bench: Bench) -> None:
+    for i in range(4):
+        day = DAY + timedelta(days=i)
+        bench.store.write("support", day, traces(100, day=day, first=100 * i))
+    announced = bench.refit(WindowKey("support", DAY + timedelta(days=2)))
+    assert announced.n_traces == 200  # horizon_days = 2: days 2 and 3 of 4
+
+
+def test_selected_traces_train_but_do_not_certify(bench: Bench) -> None:
+    deferred = [
+        Trace(
+            id=f"d-{i}",
+            task="support",
+            input=t.input,
+            teacher=t.teacher,
+            occurred_at=t.occurred_at,
+            source=Source.DEFERRED,
+            deferral_reason=Reason.BELOW_THRESHOLD if i % 2 else Reason.NO_ACTIVE_VERSION,
+        )
+        for i, t in enumerate(traces(200, first=5_000))
+    ]
+    bench.store.write("support", DAY, [*traces(300), *deferred])
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.n_traces == 500
+    assert announced.certificate is not None
+    assert announced.certificate.n_evidence == 400
+
+
+def test_mixed_inputs_are_refused_with_the_field(bench: Bench) -> None:
+    pair = Trace(
+        id="p",
+        task="support",
+        input=["one", "two"],
+        teacher="billing",
+        occurred_at=traces(1)[0].occurred_at,
+    )
+    bench.store.write("support", DAY, [*traces(100), pair])
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert announced.reason.startswith("input: ")
+
+
+def test_the_registry_away_leaves_everything_to_be_done_again(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    bench.registry.available = False
+    with pytest.raises(RegistryUnavailable):
+        bench.refit(WindowKey("support", DAY))
+    assert bench.announced == []
+    assert bench.store.verdict("support", DAY) is None
+
+
+def test_worker_retries_passing_faults_and_outlives_failed_fits() -> None:
+    key, bad = WindowKey("a", DAY), WindowKey("b", DAY)
+    calls: list[WindowKey] = []
+    failures: list[str] = []
+    done = threading.Event()
+
+    def refit(given: WindowKey) -> None:
+        calls.append(given)
+        if given == bad:
+            raise ValueError("broken")
+        if len(calls) < 4:
+            raise RegistryUnavailable("away")
+        done.set()
+
+    clock = FakeClock()
+    worker = RefitWorker(refit, clock=clock, failed=lambda k, e: failures.append(f"{k.task}: {e}"))
+    worker.submit(bad)
+    worker.submit(key)
+    assert done.wait(5)
+    assert calls == [bad, key, key, key]
+    assert failures == ["b: broken"]
+    assert clock.monotonic() == 3.0  # 1 s, then 2 s
+
+
+def test_a_window_without_a_verdict_is_refitted_after_a_restart(bench: Bench) -> None:
+    submitted: list[WindowKey] = []
+
+    class Worker:
+        def submit(self, key: WindowKey) -> None:
+            submitted.append(key)
+
+    following = DAY + timedelta(days=1)
+    bench.store.write("support", DAY, traces(300))
+    bench.refit(WindowKey("support", DAY))
+    bench.store.write("support", following, traces(10, day=following, first=300))
+    book = WindowBook(timedelta(0), timedelta(1), timedelta(1))
+    resume(bench.refit.tasks, bench.store, book, Worker())  # type: ignore[arg-type]
+    assert submitted == [WindowKey("support", following)]
+    late = book.add("support", traces(1)[0].occurred_at, partition=0, assigned=[0], now=0.0)
+    assert late == (WindowKey("support", DAY), True)
