@@ -1,0 +1,92 @@
+"""docker-compose.yml and Dockerfile name only what exists. (No Docker engine is needed.)"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.contracts.topics import Topic, load_topics
+from shared.settings import ServiceSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SERVICES = {"ingest", "trainer", "teacher", "router"}
+
+
+def settings_of(service: str) -> type[ServiceSettings]:
+    module = importlib.import_module(f"services.{service}.config")
+    found: type[ServiceSettings] = getattr(module, f"{service.capitalize()}Settings")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+def test_build_targets_exist(name: str) -> None:
+    build = COMPOSE["services"][name].get("build")
+    if build:
+        assert re.search(rf"^FROM \S+ AS {build['target']}$", DOCKERFILE, re.M)
+
+
+@pytest.mark.parametrize("name", ["ingest", "trainer", "teacher", "router", "router-2"])
+def test_environment_names_are_settings(name: str) -> None:
+    service = COMPOSE["services"][name]
+    known = {
+        f"TRACER_{field.upper()}" for field in settings_of(service["build"]["target"]).model_fields
+    }
+    assert set(service["environment"]) <= known
+    image = re.search(
+        rf"^FROM base AS {service['build']['target']}\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.M | re.S
+    )
+    assert image
+    assert set(re.findall(r"(TRACER_[A-Z_]+)=", image[1])) <= known
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_images_run_modules_that_exist(service: str) -> None:
+    assert f'CMD ["python", "-m", "services.{service}.main"]' in DOCKERFILE
+    assert (ROOT / "services" / service / "main.py").exists()
+
+
+def test_every_service_waits_for_topics_and_redis_and_runs_unprivileged() -> None:
+    for name in [*SERVICES, "router-2"]:
+        service = COMPOSE["services"][name]
+        assert set(service["depends_on"]) == {"topics", "redis"}
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+    assert re.search(r"^USER tracer$", DOCKERFILE, re.M)
+
+
+def test_two_routers_in_the_scale_profile() -> None:
+    assert COMPOSE["services"]["router-2"]["profiles"] == ["scale"]
+    instances = {
+        COMPOSE["services"][name]["environment"]["TRACER_INSTANCE"]
+        for name in ("router", "router-2")
+    }
+    assert len(instances) == 2
+
+
+def test_kafka_and_redis_keep_their_data() -> None:
+    for name in ("kafka", "redis"):
+        assert COMPOSE["services"][name]["volumes"]
+        assert COMPOSE["services"][name]["healthcheck"]
+    assert "--appendonly" in COMPOSE["services"]["redis"]["command"]
+
+
+def test_the_router_image_is_small() -> None:
+    """The router's extra names nothing the router has no use for."""
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    names = {re.split(r"[><=\[ ]", need)[0] for need in extras["router"]}
+    assert names == {"confluent-kafka", "onnxruntime", "redis", "tokenizers"}
+
+
+def test_every_topic_has_a_spec() -> None:
+    assert set(load_topics()) == set(Topic)
