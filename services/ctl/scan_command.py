@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from services.ctl.scan import ProgressEncoder
 from services.ctl.scan import scan as run_scan
 from shared.core.fit import Settings
 from shared.core.types import InvalidData
+from shared.encoder.threads import usable_threads
 from shared.onnx.parity import ParityError
 
 
@@ -41,7 +41,7 @@ def scan(
         delta=delta,
         kind="holdout" if evidence == "holdout" else "crossfit",
         seed=seed,
-        jobs=len(os.sched_getaffinity(0)),
+        jobs=usable_threads(),
     )
     folder = encoder or ensure_default_encoder(cache / "encoder")
     cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")

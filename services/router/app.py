@@ -21,7 +21,7 @@ from shared.clock import Clock
 from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.encoder.onnx_encoder import OnnxEncoder
-from shared.encoder.threads import available_threads
+from shared.encoder.threads import usable_threads
 from shared.registry.base import RegistryUnavailable
 from shared.registry.disk import DiskCopy
 from shared.registry.redis import connect
@@ -73,7 +73,7 @@ class RouterService:
 def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterService:
     """Everything the router needs, from its settings."""
     tasks = load_tasks(settings.tasks)
-    threads = settings.threads or available_threads()
+    threads = settings.threads or usable_threads()
     encoder = OnnxEncoder(settings.encoder, threads=threads)
     models = Models(
         tasks=sorted(tasks),

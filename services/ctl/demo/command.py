@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,13 +18,14 @@ from services.ctl.embedded.processes import ChildDied, ChildNotReady
 from services.ctl.files import InvalidFile, Row, read_rows
 from services.ctl.output import console, fail, messages, print_json
 from services.ctl.paths import cache_folder
-from services.ctl.sample.generator import write_sample
+from services.ctl.sample.generator import generate
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.clock import SystemClock
 from shared.contracts.topics import Topic
 
 DAYS = 5
+SAMPLE_ROWS = 6_000
 
 
 def demo(
@@ -103,7 +105,8 @@ def _play(cluster: Cluster, say: Any, kill_router_on: int | None) -> dict[str, A
 def _rows(data: Path | None, folder: Path) -> list[Row]:
     if data is None:
         data = folder / "sample.jsonl"
-        write_sample(data)
+        lines = (jsonlib.dumps(row) + "\n" for row in generate(SAMPLE_ROWS))
+        data.write_text("".join(lines), encoding="utf-8")
     return list(read_rows(data))
 
 

@@ -20,6 +20,7 @@ from shared.clock import Clock, SystemClock
 _ROOT = Path(services.__file__).resolve().parents[1]
 _POLL_SECONDS = 0.05
 _KILL_WAIT_SECONDS = 5.0
+_TAIL_CHARS = 400
 
 
 class ChildDied(RuntimeError):
@@ -150,11 +151,12 @@ class Child:
         self._close()
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of its log."""
+        """The last lines of its log, each cut to what a person reads."""
         if not self.log.exists():
             return ""
         with self.log.open(encoding="utf-8", errors="replace") as file:
-            return "".join(deque(file, maxlen=lines)).rstrip()
+            last = deque((line.rstrip()[:_TAIL_CHARS] for line in file), maxlen=lines)
+        return "\n".join(last)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -90,7 +90,7 @@ class _Writer:
         if self._chance.random() < 0.6:
             return before
         ending = self._chance.choice(("", " please", "!", " ??", " thanks"))
-        text = before.text.rstrip(".!? ") + ending
+        text = (before.text.rstrip(".!? ") + ending).strip() or before.text
         return self._written.setdefault(text, _Message(text, before.teacher, before.label))
 
     def _compose(self) -> tuple[str, tuple[str, ...]]:
@@ -125,12 +125,12 @@ class _Writer:
         after: list[str] = []
         if chance.random() < 0.25:
             before.append(self._grammar.expand(chance.choice(phrases.greetings)))
-        if intent is not None and chance.random() < 0.40:
+        if intent is not None and chance.random() < 0.28:
             story = self._grammar.expand(chance.choice(intent.contexts))
             (before if chance.random() < 0.7 else after).append(story)
         if chance.random() < 0.12:
             before.append(chance.choice(phrases.softeners))
-        if chance.random() < 0.18:
+        if chance.random() < 0.14:
             after.append(self._grammar.expand(chance.choice(phrases.asides)))
         if chance.random() < 0.22:
             after.append(self._grammar.expand(chance.choice(phrases.closings)))

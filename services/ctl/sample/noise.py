@@ -38,11 +38,11 @@ def punctuate(sentence: str, chance: random.Random) -> str:
 
 def type_it(text: str, chance: random.Random) -> str:
     """The text as somebody in a hurry might have typed it."""
-    if chance.random() < 0.12:
+    if chance.random() < 0.08:
         for pattern, short in _CHAT:
             if chance.random() < 0.5:
                 text = re.sub(pattern, short, text)
-    if chance.random() < 0.30:
+    if chance.random() < 0.20:
         for _ in range(chance.choice((1, 1, 1, 2, 3))):
             text = _slip(text, chance)
     style = chance.random()
