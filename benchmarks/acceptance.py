@@ -68,7 +68,7 @@ def scanned(name: str, file: Path, alpha: float, coverage: float, agreement: flo
     figures = {
         key: found[key]
         for key in ("coverage", "agreement", "certified_coverage", "certified_agreement_lower",
-                    "method", "fit_seconds", "fit_cpu_seconds")
+                    "method", "fit_seconds")
     }  # fmt: skip
     met = not found["refused"] and (
         found["coverage"] >= coverage and found["agreement"] >= agreement

@@ -85,7 +85,9 @@ class RecordedLLM:
         handler = type("BoundHandler", (_Handler,), {"llm": self})
         self._server = _Server((_LOOPBACK, port), handler)
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
         self._thread.start()
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -77,11 +76,9 @@ def scan(path: Path, *, settings: Settings, encoder: Encoder) -> Scan:
     )
     training = training_set(horizon, encoder)
     started = time.perf_counter()
-    cpu = _cpu_seconds()
     fitted = fit(training, settings)
     result = _verdict(fitted, settings, len(known))
     result["fit_seconds"] = round(time.perf_counter() - started, 2)
-    result["fit_cpu_seconds"] = round(_cpu_seconds() - cpu, 2)
     artifact = None
     if not result["refused"]:
         artifact = _export(fitted, training, horizon, encoder, path)
@@ -155,8 +152,3 @@ def _evaluate(artifact: Artifact, held_out: Sequence[Row], encoder: Encoder) -> 
         "coverage": round(float(handled.mean()), 4),
         "agreement": round(float(agrees[handled].mean()), 4) if handled.any() else None,
     }
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
