@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from shared.encoder.cache import CachedEncoder
-from shared.encoder.default import ensure_default_encoder
-from shared.encoder.onnx_encoder import OnnxEncoder
 
 from services.ctl.files import InvalidFile
 from services.ctl.output import console, fail, messages, print_json, progress
@@ -17,6 +14,9 @@ from services.ctl.scan import ProgressEncoder
 from services.ctl.scan import scan as run_scan
 from shared.core.fit import Settings
 from shared.core.types import InvalidData
+from shared.encoder.cache import CachedEncoder
+from shared.encoder.default import ensure_default_encoder
+from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
 from shared.onnx.parity import ParityError
 

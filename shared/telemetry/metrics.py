@@ -18,6 +18,9 @@ RETRIES = Counter("tracer_retries_total", "Batches tried again after a passing f
 # --- ingest
 TRACES_INGESTED = Counter("tracer_traces_ingested_total", "Traces written to `traces`", ["task"])
 TRACES_REPEATED = Counter("tracer_traces_repeated_total", "Repeats dropped by trace id", ["task"])
+SEEN_STORE_AWAY = Gauge(
+    "tracer_ingest_seen_store_away", "1 while Redis is away and repeats are known from memory alone"
+)
 
 # --- trainer
 WINDOWS_CLOSED = Counter("tracer_windows_closed_total", "Daily windows stored", ["task"])

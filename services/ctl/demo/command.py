@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from shared.encoder.default import ensure_default_encoder
 
 from services.ctl.demo.cluster import Cluster, ClusterSettings
 from services.ctl.demo.plan import make_plan
@@ -23,6 +22,7 @@ from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.clock import SystemClock
 from shared.contracts.topics import Topic
+from shared.encoder.default import ensure_default_encoder
 
 DAYS = 5
 SAMPLE_ROWS = 6_000
