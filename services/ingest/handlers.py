@@ -1,0 +1,190 @@
+"""What ingest does with raw traces; plain functions, no client library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from shared.bus.base import Message, Record
+from shared.bus.dead_letters import dead_letter
+from shared.bus.errors import InvalidMessage
+from shared.clock import Clock
+from shared.contracts.codec import InvalidEvent, decode, encode
+from shared.contracts.events import Input, RawTrace, Trace
+from shared.contracts.taxonomy import Taxonomy, UnknownLabel
+from shared.seen.base import Seen, SeenKey, seen_key
+from shared.telemetry.metrics import DEAD_LETTERS, TRACES_INGESTED, TRACES_REPEATED
+
+SERVICE = "ingest"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED_TASKS = 20
+
+# The topic takes 1,048,576; Kafka's own framing of a record needs the rest.
+MAX_RECORD_BYTES = 1_045_000
+
+
+class Publish(Protocol):
+    async def __call__(self, records: Sequence[Record]) -> None:
+        """Return once every record is acknowledged. Raises Retryable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a raw trace is held to, and where the results go."""
+
+    taxonomies: Mapping[str, Taxonomy]
+    future_tolerance: timedelta
+    raw_topic: str
+    traces_topic: str
+    dead_letters_topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A usable trace and the record it becomes."""
+
+    trace: Trace
+    record: Record
+
+    @property
+    def key(self) -> SeenKey:
+        return seen_key(self.trace.task, self.trace.id)
+
+
+async def ingest(
+    messages: Sequence[Message], *, rules: Rules, seen: Seen, publish: Publish, clock: Clock
+) -> None:
+    """Turn one batch of raw traces into traces and dead letters.
+
+    The order of side effects: look up repeats, publish and wait for every acknowledgement, mark
+    as seen; the caller then advances the offsets. A crash between any two steps makes the batch
+    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked.
+    """
+    accepted, rejected = sort(messages, rules=rules, now=clock.now())
+    fresh = await _without_repeats(accepted, seen)
+    await publish([*(item.record for item in fresh), *rejected])
+    await seen.add([item.key for item in fresh])
+    for item in fresh:
+        TRACES_INGESTED.labels(task=item.trace.task).inc()
+    if rejected:
+        DEAD_LETTERS.labels(service=SERVICE, topic=rules.raw_topic).inc(len(rejected))
+
+
+def sort(
+    messages: Sequence[Message], *, rules: Rules, now: datetime
+) -> tuple[list[Accepted], list[Record]]:
+    """The usable traces, and the dead letters of the rest, each in the order of `messages`."""
+    accepted: list[Accepted] = []
+    rejected: list[Record] = []
+    for message in messages:
+        try:
+            accepted.append(accept(message, rules=rules, now=now))
+        except InvalidMessage as error:
+            rejected.append(
+                dead_letter(
+                    message,
+                    service=SERVICE,
+                    error=error,
+                    at=now,
+                    topic=rules.dead_letters_topic,
+                )
+            )
+    return accepted, rejected
+
+
+def accept(message: Message, *, rules: Rules, now: datetime) -> Accepted:
+    """Validate one raw trace and normalise it. Raises InvalidMessage naming the field."""
+    if not message.value:
+        raise InvalidMessage("the record is empty")
+    try:
+        raw = decode(message.value, RawTrace)
+    except InvalidEvent as error:
+        raise InvalidMessage(str(error), field=error.field) from error
+    trace = _normalise(raw, message, rules=rules, now=now)
+    record = Record(rules.traces_topic, trace.id.encode(), encode(trace), message.headers)
+    if (size := _size(record)) > MAX_RECORD_BYTES:
+        raise InvalidMessage(f"the trace's record has {size} bytes of at most {MAX_RECORD_BYTES}")
+    return Accepted(trace, record)
+
+
+def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) -> Trace:
+    taxonomy = rules.taxonomies.get(raw.task)
+    if taxonomy is None:
+        raise InvalidMessage(_unknown_task(raw.task, rules.taxonomies), field="task")
+    _reject_blank(raw.input)
+    if not raw.teacher.strip():
+        raise InvalidMessage("the teacher's label is blank", field="teacher")
+    try:
+        teacher = taxonomy.normalise(raw.teacher)
+    except UnknownLabel as error:
+        raise InvalidMessage(str(error), field="teacher") from error
+    # A human's label is kept even if unknown: it is shown beside the teacher's, never learned.
+    label = raw.label and (taxonomy.find(raw.label) or raw.label)
+    return Trace(
+        id=raw.id,
+        task=raw.task,
+        input=raw.input,
+        teacher=teacher,
+        occurred_at=_occurred_at(raw, message, now=now, tolerance=rules.future_tolerance),
+        teacher_model=raw.model,
+        tokens=raw.tokens,
+        cost=raw.cost,
+        label=label,
+        metadata=raw.metadata,
+        source=raw.source,
+        observation_probability=raw.observation_probability,
+        deferral_reason=raw.deferral_reason,
+    )
+
+
+def _occurred_at(
+    raw: RawTrace, message: Message, *, now: datetime, tolerance: timedelta
+) -> datetime:
+    """When the call took place, in UTC: as the trace says, or when the broker got the record."""
+    try:
+        if raw.occurred_at is not None:
+            moment = raw.occurred_at.astimezone(UTC)
+        elif message.timestamp_ms > 0:
+            moment = _EPOCH + timedelta(milliseconds=message.timestamp_ms)
+        else:
+            moment = now
+    except OverflowError as error:
+        raise InvalidMessage("the time is out of range", field="occurred_at") from error
+    if moment > now + tolerance:
+        raise InvalidMessage(
+            f"{moment.isoformat()} is more than {tolerance} after now, {now.isoformat()}",
+            field="occurred_at",
+        )
+    return moment
+
+
+async def _without_repeats(accepted: Sequence[Accepted], seen: Seen) -> list[Accepted]:
+    """Those not seen before, in the store or earlier in this batch."""
+    known = await seen.contains([item.key for item in accepted])
+    fresh: dict[SeenKey, Accepted] = {}
+    for item, repeated in zip(accepted, known, strict=True):
+        if repeated or item.key in fresh:
+            TRACES_REPEATED.labels(task=item.trace.task).inc()
+        else:
+            fresh[item.key] = item
+    return list(fresh.values())
+
+
+def _reject_blank(text: Input) -> None:
+    for part in [text] if isinstance(text, str) else text:
+        if not part.strip():
+            raise InvalidMessage("the text is blank", field="input")
+
+
+def _unknown_task(task: str, known: Mapping[str, Taxonomy]) -> str:
+    names = sorted(known)
+    more = f" and {len(names) - _NAMED_TASKS} more" if len(names) > _NAMED_TASKS else ""
+    return f"unknown task {task!r}; known tasks: {', '.join(names[:_NAMED_TASKS])}{more}"
+
+
+def _size(record: Record) -> int:
+    headers = sum(len(name.encode()) + len(value) for name, value in record.headers)
+    return len(record.key or b"") + len(record.value) + headers

@@ -1,0 +1,72 @@
+"""Ingest: environment -> settings -> logs -> build -> run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from services.ingest.app import build
+from services.ingest.config import IngestSettings
+from services.ingest.handlers import SERVICE
+from services.ingest.quiet import quieten
+from shared.bus.errors import Fatal, Retryable
+from shared.clock import Clock, SystemClock
+from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.telemetry.health import Health, HealthServer
+from shared.telemetry.log import configure_logging
+
+log = logging.getLogger(__name__)
+
+_CHATTY = ("faust", "mode", "aiokafka")
+_RESTART_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. 0: stopped as told; 1: could not go on; 2: misconfigured."""
+    settings = IngestSettings()
+    configure_logging(SERVICE, settings.log_level)
+    clock = SystemClock()
+    quieten(_CHATTY, clock=clock)
+    log.info("settings", extra={"settings": settings.describe()})
+    try:
+        tasks = load_tasks(settings.tasks)
+    except InvalidTasks as error:
+        log.error("%s", error)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="tracer-ingest-") as data:
+        try:
+            asyncio.run(_run(settings, tasks, clock, Path(data)))
+        except Fatal as error:
+            log.critical("%s", error, exc_info=error)
+            return 1
+    return 0
+
+
+async def _run(settings: IngestSettings, tasks: dict[str, Task], clock: Clock, data: Path) -> None:
+    health = Health(clock, stall_seconds=settings.ingest_stall_seconds)
+    server = HealthServer(health, settings.health_host, settings.health_port)
+    log.info("health on port %d", server.port)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        while not stop.is_set():
+            try:
+                await build(settings, tasks, clock=clock, health=health, data=data).run(stop)
+            except Retryable as error:
+                log.warning("%s; trying again in %g s", error, _RESTART_SECONDS)
+                health.not_ready(str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

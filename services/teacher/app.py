@@ -1,0 +1,130 @@
+"""The teacher's composition root."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from services.teacher.client import EndpointRefuses, OpenAITeacher, PassingFault
+from services.teacher.config import TeacherSettings
+from services.teacher.handlers import SERVICE, Rules, teach
+from services.teacher.panel import Limits, Panel
+from services.teacher.retries import Policy
+from shared.bus.base import Message, Pipe, Record
+from shared.bus.kafka import open_pipe
+from shared.bus.runner import run_pipe
+from shared.clock import Clock
+from shared.contracts.tasks import Task
+from shared.contracts.taxonomy import taxonomies
+from shared.contracts.topics import Topic
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import CONSUMER_LAG, RETRIES
+
+log = logging.getLogger(__name__)
+
+_PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The parts of a running teacher."""
+
+    settings: TeacherSettings
+    client: OpenAITeacher
+    panel: Panel
+    rules: Rules
+    pipe: Pipe
+    health: Health
+    clock: Clock
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set, then to the end of the batch in hand. Raises Fatal."""
+        if not self._wait_for_endpoint(stop):
+            return
+        run_pipe(
+            self.pipe,
+            self._handle,
+            stop=stop,
+            health=self.health,
+            clock=self.clock,
+            max_batch=self.settings.teacher_max_batch,
+            max_wait=self.settings.teacher_max_wait_seconds,
+            on_retry=lambda _: RETRIES.labels(service=SERVICE).inc(),
+            on_lag=CONSUMER_LAG.labels(service=SERVICE).set,
+        )
+
+    def close(self) -> None:
+        self.panel.close()
+        self.pipe.close()
+        self.client.close()
+
+    def _handle(self, messages: Sequence[Message]) -> list[Record]:
+        return teach(messages, rules=self.rules, ask_all=self.panel.ask_all, clock=self.clock)
+
+    def _wait_for_endpoint(self, stop: threading.Event) -> bool:
+        """Nothing is read before somebody can answer it. False when told to stop meanwhile."""
+        said = ""
+        while not stop.is_set():
+            self.health.beat()
+            try:
+                self.client.probe(timeout=self.settings.teacher_timeout_seconds)
+            except (PassingFault, EndpointRefuses) as error:
+                self.health.not_ready(str(error))
+                if str(error) != said:
+                    log.warning("waiting for the teacher's endpoint: %s", error)
+                    said = str(error)
+                stop.wait(_PROBE_SECONDS)
+            else:
+                return True
+        return False
+
+
+def build(
+    settings: TeacherSettings,
+    tasks: Mapping[str, Task],
+    *,
+    stop: threading.Event,
+    clock: Clock,
+    health: Health,
+) -> Teacher:
+    """Wire the teacher. Raises Fatal when the broker won't do."""
+    client = OpenAITeacher(
+        base_url=settings.teacher_base_url,
+        api_key=settings.teacher_api_key.get_secret_value(),
+        model=settings.teacher_model,
+        clock=clock,
+        temperature=settings.teacher_temperature,
+        max_tokens=settings.teacher_max_tokens,
+    )
+    panel = Panel(
+        client,
+        policy=Policy(settings.teacher_max_attempts),
+        limits=Limits(
+            timeout=settings.teacher_timeout_seconds,
+            batch=settings.teacher_batch_seconds,
+            patience=settings.teacher_patience_seconds,
+            concurrency=settings.teacher_concurrency,
+        ),
+        clock=clock,
+        wait=stop.wait,
+        on_answer=health.beat,
+    )
+    rules = Rules(
+        tasks=tasks,
+        taxonomies=taxonomies(tasks),
+        deferred_topic=settings.topic(Topic.DEFERRED),
+        decisions_topic=settings.topic(Topic.DECISIONS),
+        raw_topic=settings.topic(Topic.TRACES_RAW),
+        dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
+    )
+    pipe = open_pipe(
+        bootstrap=settings.bootstrap_servers,
+        group=settings.group(SERVICE),
+        topics=[rules.deferred_topic],
+        delivery=settings.delivery,
+        transactional_id=f"{settings.group(SERVICE)}-{settings.instance}",
+        client_config=settings.kafka,
+    )
+    return Teacher(settings, client, panel, rules, pipe, health, clock)

@@ -1,0 +1,196 @@
+"""What the teacher does with deferrals: decisions for those waiting, traces for the flywheel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.teacher.client import Answer, CannotAnswer
+from services.teacher.panel import Key, Question, Reply
+from shared.bus.base import Message, Record
+from shared.bus.dead_letters import dead_letter
+from shared.bus.errors import InvalidMessage
+from shared.clock import Clock
+from shared.contracts.codec import InvalidEvent, decode, encode
+from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source, Tokens
+from shared.contracts.tasks import Price, Task
+from shared.contracts.taxonomy import Taxonomy, UnknownLabel
+from shared.telemetry.metrics import DEAD_LETTERS
+
+SERVICE = "teacher"
+_MAX_LABEL_CHARS = 256
+
+AskAll = Callable[[Sequence[Question]], Mapping[Key, Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The tasks the teacher knows, and where its records go."""
+
+    tasks: Mapping[str, Task]
+    taxonomies: Mapping[str, Taxonomy]
+    deferred_topic: str
+    decisions_topic: str
+    raw_topic: str
+    dead_letters_topic: str
+
+
+def teach(
+    messages: Sequence[Message], *, rules: Rules, ask_all: AskAll, clock: Clock
+) -> list[Record]:
+    """The records of one batch of deferrals, in their order. Raises Retryable.
+
+    An answered deferral becomes a decision, unless the router has decided already (`audited`),
+    and a raw trace; one that can never be answered a decision that says why, and a dead letter.
+    """
+    readings = [_read(message, rules.tasks) for message in messages]
+    replies = ask_all([item for item in readings if isinstance(item, Question)])
+    now = clock.now()
+    records: list[Record] = []
+    for message, reading in zip(messages, readings, strict=True):
+        if isinstance(reading, Question):
+            records += _settle(message, reading, replies[reading.key], rules=rules, now=now)
+        else:
+            records += _reject(message, reading, rules=rules, now=now)
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    """`deferral` is None when the record was not one."""
+
+    error: InvalidMessage
+    deferral: Deferral | None = None
+
+
+def _read(message: Message, tasks: Mapping[str, Task]) -> Question | _Unusable:
+    try:
+        deferral = decode(message.value, Deferral)
+    except InvalidEvent as error:
+        return _Unusable(InvalidMessage(str(error), field=error.field))
+    task = tasks.get(deferral.request.task)
+    if task is None:
+        why = f"unknown task {deferral.request.task!r}"
+        return _Unusable(InvalidMessage(why, field="request.task"), deferral)
+    return Question(deferral, task)
+
+
+def _settle(
+    message: Message, question: Question, reply: Reply, *, rules: Rules, now: datetime
+) -> list[Record]:
+    deferral = question.deferral
+    try:
+        if isinstance(reply.answer, CannotAnswer):
+            raise reply.answer
+        label = _label(reply.answer, rules.taxonomies[question.task.name])
+    except InvalidMessage as error:
+        return _reject(message, _Unusable(error, deferral), rules=rules, now=now)
+    request_key = deferral.request.id.encode()
+    trace = _trace(question, reply.answer, label, now)
+    records = [Record(rules.raw_topic, request_key, encode(trace), message.headers)]
+    if deferral.outcome is Outcome.DEFERRED:
+        decision = _decision(
+            deferral,
+            now,
+            label=label,
+            model=reply.answer.model,
+            timings={**deferral.timings, "teacher": round(reply.seconds * 1000, 3)},
+        )
+        records.insert(
+            0, Record(rules.decisions_topic, request_key, encode(decision), message.headers)
+        )
+    return records
+
+
+def _reject(message: Message, unusable: _Unusable, *, rules: Rules, now: datetime) -> list[Record]:
+    """A dead letter, and the last word on the request where somebody waits for one."""
+    DEAD_LETTERS.labels(service=SERVICE, topic=rules.deferred_topic).inc()
+    letter = dead_letter(
+        message, service=SERVICE, error=unusable.error, at=now, topic=rules.dead_letters_topic
+    )
+    deferral = unusable.deferral
+    if deferral is None or deferral.outcome is not Outcome.DEFERRED:
+        return [letter]
+    decision = _decision(deferral, now, error=str(unusable.error), timings=deferral.timings)
+    request_key = deferral.request.id.encode()
+    return [
+        Record(rules.decisions_topic, request_key, encode(decision), message.headers),
+        letter,
+    ]
+
+
+def _label(answer: Answer, taxonomy: Taxonomy) -> str:
+    """Raises InvalidMessage for an answer that is no label of the task."""
+    try:
+        label = taxonomy.normalise(answer.label)
+    except UnknownLabel as error:
+        raise InvalidMessage(f"the model's answer {error}", field="label") from error
+    if len(label) > _MAX_LABEL_CHARS:
+        raise InvalidMessage(
+            f"the model's answer has {len(label)} characters; a label has at most "
+            f"{_MAX_LABEL_CHARS}",
+            field="label",
+        )
+    return label
+
+
+def _decision(
+    deferral: Deferral,
+    now: datetime,
+    *,
+    timings: dict[str, float],
+    label: str | None = None,
+    model: str | None = None,
+    error: str | None = None,
+) -> Decision:
+    return Decision(
+        request_id=deferral.request.id,
+        task=deferral.request.task,
+        outcome=deferral.outcome,
+        reason=deferral.reason,
+        decided_at=now,
+        label=label,
+        accept_score=deferral.accept_score,
+        threshold=deferral.threshold,
+        version=deferral.version,
+        occurred_at=deferral.request.occurred_at,
+        teacher_model=model,
+        error=error,
+        timings=timings,
+        metadata=deferral.request.metadata,
+    )
+
+
+def _trace(question: Question, answer: Answer, label: str, now: datetime) -> RawTrace:
+    deferral = question.deferral
+    request = deferral.request
+    deferred = deferral.outcome is Outcome.DEFERRED
+    return RawTrace(
+        id=request.id,
+        task=request.task,
+        input=request.input,
+        teacher=label,
+        occurred_at=request.occurred_at or now,
+        model=answer.model,
+        tokens=answer.tokens,
+        cost=_cost(question.task.price, answer.tokens),
+        metadata=request.metadata,
+        source=Source.DEFERRED if deferred else Source.AUDITED,
+        observation_probability=deferral.observation_probability,
+        deferral_reason=deferral.reason if deferred else None,
+    )
+
+
+def _cost(price: Price, tokens: Tokens | None) -> float | None:
+    """US dollars; None where the task has no price, or has one by tokens nobody counted."""
+    if price == Price():
+        return None
+    if tokens is None:
+        by_token = price.per_million_input_tokens or price.per_million_output_tokens
+        return None if by_token else price.per_call
+    return (
+        price.per_call
+        + tokens.input * price.per_million_input_tokens / 1e6
+        + tokens.output * price.per_million_output_tokens / 1e6
+    )

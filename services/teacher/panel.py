@@ -1,0 +1,169 @@
+"""Asks many questions at once, and remembers the answers until they are safely published."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NewType
+
+from services.teacher.client import Answer, Ask, CannotAnswer, PassingFault
+from services.teacher.retries import Interrupted, Policy, Wait, with_retries
+from shared.bus.errors import Retryable
+from shared.clock import Clock
+from shared.contracts.codec import encode
+from shared.contracts.events import Deferral
+from shared.contracts.tasks import Task
+from shared.telemetry.metrics import TEACHER_CALLS, TEACHER_SECONDS
+
+Key = NewType("Key", bytes)
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    deferral: Deferral
+    task: Task
+
+    @property
+    def key(self) -> Key:
+        """The same for the same request, however often its deferral is read."""
+        return Key(blake2b(encode(self.deferral.request), digest_size=16).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer, or why there will never be one; `seconds` with all attempts."""
+
+    answer: Answer | CannotAnswer
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`timeout` of a call, `batch` for all of them, `patience` with one request; in seconds."""
+
+    timeout: float
+    batch: float
+    patience: float
+    concurrency: int
+
+
+class Panel:
+    """Concurrent calls to one endpoint. Called from one thread; asks from several."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        *,
+        policy: Policy,
+        limits: Limits,
+        clock: Clock,
+        wait: Wait,
+        on_answer: Callable[[], None],
+        seed: int | None = None,
+    ) -> None:
+        self._ask = ask
+        self._policy = policy
+        self._limits = limits
+        self._clock = clock
+        self._wait = wait
+        self._on_answer = on_answer
+        self._chance = random.Random(seed)
+        self._replies: OrderedDict[Key, Reply] = OrderedDict()
+        self._failing_since: dict[Key, float] = {}
+        self._answered_at = float("-inf")
+        self._threads = ThreadPoolExecutor(limits.concurrency, thread_name_prefix="teacher")
+
+    def ask_all(self, questions: Sequence[Question]) -> dict[Key, Reply]:
+        """A reply for every question, asked at most once however often this is called.
+
+        Raises Retryable when some could not be answered now; the replies that did come are kept,
+        and the next call asks for the rest only.
+        """
+        by_key = {question.key: question for question in questions}
+        deadline = self._clock.monotonic() + self._limits.batch
+        asked = {
+            key: self._threads.submit(self._ask_one, question, deadline)
+            for key, question in by_key.items()
+            if key not in self._replies
+        }
+        faults = [
+            fault
+            for key, future in asked.items()
+            if (fault := self._collect(key, future)) is not None
+        ]
+        if faults:
+            raise Retryable(
+                f"{len(faults)} of {len(by_key)} not answered: {faults[0]}"
+            ) from faults[0]
+        replies = {key: self._replies[key] for key in by_key}
+        self._forget()
+        return replies
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _ask_one(self, question: Question, deadline: float) -> Reply:
+        task = question.task
+        began = self._clock.monotonic()
+
+        def call(timeout: float) -> Answer:
+            result = "fault"
+            with TEACHER_SECONDS.labels(task=task.name).time():
+                try:
+                    answer = self._ask(task, question.deferral.request.input, timeout=timeout)
+                    result = "answered"
+                except CannotAnswer:
+                    result = "failed"
+                    raise
+                finally:
+                    TEACHER_CALLS.labels(task=task.name, result=result).inc()
+            return answer
+
+        answer: Answer | CannotAnswer
+        try:
+            answer = with_retries(
+                call,
+                policy=self._policy,
+                deadline=deadline,
+                timeout=self._limits.timeout,
+                clock=self._clock,
+                chance=self._chance,
+                wait=self._wait,
+            )
+        except CannotAnswer as error:
+            answer = error
+        return Reply(answer, self._clock.monotonic() - began)
+
+    def _collect(self, key: Key, future: Future[Reply]) -> Exception | None:
+        """Keep the reply; or the fault, if there is still hope."""
+        try:
+            reply = future.result()
+        except PassingFault as fault:
+            if not self._hopeless(key):
+                return fault
+            spent = self._clock.monotonic() - self._failing_since[key]
+            error = CannotAnswer(f"given up after {spent:.0f} s: {fault}", field="request.input")
+            reply = Reply(error, spent)
+        except (Interrupted, Retryable) as fault:
+            return fault
+        else:
+            self._answered_at = self._clock.monotonic()
+            self._on_answer()
+        self._replies[key] = reply
+        self._failing_since.pop(key, None)
+        return None
+
+    def _hopeless(self, key: Key) -> bool:
+        """Has this request failed for long, and is it the request rather than the endpoint?"""
+        now = self._clock.monotonic()
+        since = self._failing_since.setdefault(key, now)
+        return now - since >= self._limits.patience and self._answered_at >= since
+
+    def _forget(self) -> None:
+        while len(self._replies) > _REMEMBERED:
+            self._replies.popitem(last=False)

@@ -1,0 +1,71 @@
+"""A real Apache Kafka for the tests marked `kafka`: one per test process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from deploy.kafka.local_kafka import KafkaUnavailable, LocalKafka
+
+pytest.register_assert_rewrite("tests.contract.bus_laws")
+
+REQUIRE = "TRACER_REQUIRE_KAFKA"
+
+
+def start_kafka() -> LocalKafka:
+    """A started broker. Without one the test is skipped, or fails when REQUIRE is 1."""
+    broker: LocalKafka | None = None
+    try:
+        broker = LocalKafka()
+        broker.start()
+    except KafkaUnavailable as reason:
+        if broker is not None:
+            broker.stop()
+        if os.environ.get(REQUIRE) == "1":
+            pytest.fail(f"{REQUIRE}=1, but {reason}")
+        pytest.skip(str(reason))
+    return broker
+
+
+def create_topic(
+    bootstrap: str, partitions: int = 1, *, name: str | None = None, **config: str
+) -> str:
+    """A new topic, under a name of its own unless told; its name."""
+    name = name or f"topic-{uuid4().hex[:12]}"
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(10)
+    return name
+
+
+@pytest.fixture(scope="session")
+def local_kafka() -> Iterator[LocalKafka]:
+    broker = start_kafka()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(local_kafka: LocalKafka) -> str:
+    """Bootstrap servers of the broker; use topics and groups of your own, never restart it."""
+    return local_kafka.bootstrap
+
+
+@pytest.fixture
+def make_topic(kafka: str) -> Callable[..., str]:
+    """make_topic(partitions=1, **config) creates a topic and returns its name."""
+
+    def make(partitions: int = 1, **config: str) -> str:
+        return create_topic(kafka, partitions, **config)
+
+    return make
+
+
+@pytest.fixture
+def topic(make_topic: Callable[..., str]) -> str:
+    """A new topic of one partition."""
+    return make_topic()

@@ -1,0 +1,365 @@
+"""Deferrals in, decisions and traces out; with the real client, endpoint and loop at the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from services.ctl.recorded_llm import RecordedLLM
+from services.teacher.app import Teacher
+from services.teacher.client import Answer, CannotAnswer, OpenAITeacher
+from services.teacher.config import TeacherSettings
+from services.teacher.handlers import Rules, teach
+from services.teacher.panel import Limits, Panel, Question, Reply
+from services.teacher.retries import Policy
+from shared.bus.base import Message, Record
+from shared.bus.errors import Retryable
+from shared.bus.memory import Crash, CrashPoint, MemoryPipe
+from shared.bus.memory_broker import MemoryBroker
+from shared.clock import FakeClock, SystemClock
+from shared.contracts.codec import decode, encode
+from shared.contracts.dead_letters import DeadLetter
+from shared.contracts.events import (
+    Decision,
+    Deferral,
+    Outcome,
+    RawTrace,
+    Reason,
+    Request,
+    Source,
+    Tokens,
+)
+from shared.contracts.tasks import Price, Task, UnknownLabels
+from shared.contracts.taxonomy import taxonomies
+from shared.telemetry.health import Health
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+THEN = datetime(2026, 2, 28, 23, tzinfo=UTC)
+HEADERS = (("traceparent", b"00-aa-bb-01"),)
+TASKS = {
+    "support": Task(
+        name="support",
+        labels=("refund", "other"),
+        unknown_labels=UnknownLabels.DEAD_LETTER,
+        price=Price(per_call=0.5, per_million_input_tokens=2.0, per_million_output_tokens=4.0),
+    ),
+    "lenient": Task(name="lenient", labels=("refund", "other"), unknown_labels=UnknownLabels.OTHER),
+    "free": Task(name="free", price=Price(per_call=0.01)),
+    "bytoken": Task(name="bytoken", price=Price(per_million_input_tokens=1.0)),
+}
+RULES = Rules(
+    tasks=TASKS,
+    taxonomies=taxonomies(TASKS),
+    deferred_topic="deferred",
+    decisions_topic="decisions",
+    raw_topic="traces.raw",
+    dead_letters_topic="dead-letters",
+)
+TOKENS = Tokens(input=100_000, output=10)
+
+
+def deferral(text: Any = "money back", number: int = 1, **changes: Any) -> Deferral:
+    request: dict[str, Any] = {
+        "id": f"r{number}",
+        "task": "support",
+        "input": text,
+        "occurred_at": THEN,
+        "metadata": {"channel": "web"},
+    }
+    request |= changes.pop("request", {})
+    fields: dict[str, Any] = {
+        "reason": Reason.BELOW_THRESHOLD,
+        "deferred_at": NOW,
+        "accept_score": 0.5,
+        "threshold": 0.9,
+        "version": "v1",
+        "timings": {"encode": 1.0},
+    }
+    return Deferral(request=Request(**request), **{**fields, **changes})
+
+
+def message(event: Deferral | bytes, offset: int = 0) -> Message:
+    value = event if isinstance(event, bytes) else encode(event)
+    return Message("deferred", 0, offset, b"k", value, HEADERS, 1)
+
+
+def taught(
+    event: Deferral | bytes, answer: Answer | CannotAnswer | None = None
+) -> dict[str, Record]:
+    """The records by topic."""
+
+    def ask_all(questions: Sequence[Question]) -> dict[Any, Reply]:
+        given = answer or Answer("Refund", "model-x", TOKENS)
+        return {question.key: Reply(given, 0.25) for question in questions}
+
+    records = teach([message(event)], rules=RULES, ask_all=ask_all, clock=FakeClock(NOW))
+    by_topic = {record.topic: record for record in records}
+    assert len(by_topic) == len(records)
+    return by_topic
+
+
+def test_a_deferred_request_gets_its_decision_and_becomes_a_trace() -> None:
+    records = taught(deferral(observation_probability=1.0))
+    assert set(records) == {"decisions", "traces.raw"}
+    assert {record.key for record in records.values()} == {b"r1"}
+    assert {record.headers for record in records.values()} == {HEADERS}
+    assert decode(records["decisions"].value, Decision) == Decision(
+        request_id="r1",
+        task="support",
+        outcome=Outcome.DEFERRED,
+        reason=Reason.BELOW_THRESHOLD,
+        decided_at=NOW,
+        label="refund",
+        accept_score=0.5,
+        threshold=0.9,
+        version="v1",
+        occurred_at=THEN,
+        teacher_model="model-x",
+        timings={"encode": 1.0, "teacher": 250.0},
+        metadata={"channel": "web"},
+    )
+    assert decode(records["traces.raw"].value, RawTrace) == RawTrace(
+        id="r1",
+        task="support",
+        input="money back",
+        teacher="refund",
+        occurred_at=THEN,
+        model="model-x",
+        tokens=TOKENS,
+        cost=pytest.approx(0.5 + 0.2 + 0.00004),
+        metadata={"channel": "web"},
+        source=Source.DEFERRED,
+        deferral_reason=Reason.BELOW_THRESHOLD,
+    )
+
+
+def test_an_audited_request_becomes_a_trace_only() -> None:
+    event = deferral(
+        outcome=Outcome.AUDITED,
+        reason=Reason.CERTIFIED,
+        observation_probability=0.05,
+        label="refund",
+        request={"occurred_at": None},
+    )
+    records = taught(event)
+    assert set(records) == {"traces.raw"}
+    trace = decode(records["traces.raw"].value, RawTrace)
+    assert trace.source is Source.AUDITED
+    assert trace.observation_probability == 0.05
+    assert trace.deferral_reason is None
+    assert trace.occurred_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("task", "tokens", "cost"),
+    [
+        ("free", TOKENS, 0.01),
+        ("free", None, 0.01),
+        ("bytoken", TOKENS, 0.1),
+        ("bytoken", None, None),
+        ("lenient", TOKENS, None),
+    ],
+)
+def test_the_cost_by_the_tasks_price(task: str, tokens: Tokens | None, cost: float | None) -> None:
+    records = taught(deferral(request={"task": task}), Answer("refund", "m", tokens))
+    assert decode(records["traces.raw"].value, RawTrace).cost == cost
+
+
+def failed(event: Deferral, answer: Answer | CannotAnswer | None = None) -> tuple[str, DeadLetter]:
+    """The decision's error and the dead letter."""
+    records = taught(event, answer)
+    assert set(records) == {"decisions", "dead-letters"}
+    decision = decode(records["decisions"].value, Decision)
+    assert decision.label is None
+    assert decision.outcome is Outcome.DEFERRED
+    letter = records["dead-letters"]
+    assert letter.value == encode(event)
+    read = DeadLetter.from_headers(letter.headers, key=letter.key, value=letter.value)
+    assert (read.service, read.topic) == ("teacher", "deferred")
+    assert decision.error == read.message
+    return read.message, read
+
+
+def test_what_can_never_be_answered_gets_a_decision_that_says_why() -> None:
+    why, letter = failed(deferral(), CannotAnswer("the model refused: no", field="request.input"))
+    assert why == "the model refused: no"
+    assert letter.field == "request.input"
+    why, letter = failed(deferral(request={"task": "sales"}))
+    assert "sales" in why
+    assert letter.field == "request.task"
+
+
+def test_an_answer_outside_the_taxonomy_by_policy() -> None:
+    answer = Answer("Refnd", "m", None)
+    why, letter = failed(deferral(), answer)
+    assert "'Refnd'" in why
+    assert "'refund'" in why
+    assert letter.field == "label"
+    for task, label in [("lenient", "other"), ("free", "Refnd")]:
+        records = taught(deferral(request={"task": task}), answer)
+        assert decode(records["decisions"].value, Decision).label == label
+        assert decode(records["traces.raw"].value, RawTrace).teacher == label
+
+
+def test_an_essay_is_not_a_label() -> None:
+    why, _ = failed(deferral(request={"task": "free"}), Answer("x" * 300, "m", None))
+    assert "300 characters" in why
+
+
+def test_an_audit_that_fails_changes_no_decision() -> None:
+    records = taught(deferral(outcome=Outcome.AUDITED), CannotAnswer("no"))
+    assert set(records) == {"dead-letters"}
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (b"", ""),
+        (b"junk", ""),
+        (b"{}", "request"),
+        (encode(deferral()).replace(b"below_threshold", b"a_whim"), "reason"),
+    ],
+)
+def test_what_is_no_deferral_is_a_dead_letter(value: bytes, field: str) -> None:
+    (letter,) = taught(value).values()
+    assert letter.topic == "dead-letters"
+    read = DeadLetter.from_headers(letter.headers, key=letter.key, value=letter.value)
+    assert read.field == field
+    assert read.message
+
+
+class Running:
+    """A teacher on the memory bus, with the real client, panel and loop."""
+
+    def __init__(self, llm: RecordedLLM, broker: MemoryBroker, **settings: Any) -> None:
+        self.stop = threading.Event()
+        self.health = Health(SystemClock())
+        self.pipe = MemoryPipe(broker, group="teacher", topics=["deferred"])
+        clock = SystemClock()
+        client = OpenAITeacher(base_url=llm.base_url, api_key="none", model="m", clock=clock)
+        panel = Panel(
+            client,
+            policy=Policy(settings.pop("attempts", 6), 0.01, 0.02),
+            limits=Limits(
+                timeout=settings.pop("timeout", 5.0), batch=20.0, patience=600.0, concurrency=8
+            ),
+            clock=clock,
+            wait=self.stop.wait,
+            on_answer=self.health.beat,
+        )
+        made = TeacherSettings(teacher_max_wait_seconds=0.05, **settings)
+        self.teacher = Teacher(made, client, panel, RULES, self.pipe, self.health, clock)
+        self.thread = threading.Thread(target=self.run)
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.teacher.run(self.stop)
+        except Crash as error:
+            self.error = error
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        self.thread.start()
+        waiting = threading.Event()
+        for _ in range(600):
+            if condition() or not self.thread.is_alive():
+                break
+            waiting.wait(0.02)
+        self.stop.set()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        self.teacher.panel.close()
+        if self.error is None:
+            self.pipe.close()
+
+
+def broker_with(n: int) -> MemoryBroker:
+    broker = MemoryBroker()
+    for topic in ("deferred", "decisions", "traces.raw", "dead-letters"):
+        broker.create_topic(topic)
+    broker.publish(
+        Record("deferred", f"r{number}".encode(), encode(deferral(number=number)), HEADERS)
+        for number in range(n)
+    )
+    return broker
+
+
+def decided(broker: MemoryBroker) -> list[str]:
+    return [decode(m.value, Decision).request_id for m in broker.messages("decisions")]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {},
+        {"fail_every": 3, "fail_status": 500},
+        {"hang_every": 20},
+    ],
+    ids=["well", "500s", "hangs"],
+)
+def test_end_to_end_every_deferral_is_decided_once(
+    recorded: Callable[..., RecordedLLM], behaviour: dict[str, Any]
+) -> None:
+    n = 60
+    broker = broker_with(n)
+    running = Running(recorded(**behaviour), broker, timeout=0.5, teacher_max_batch=16)
+    running.until(lambda: len(broker.messages("decisions")) >= n)
+    assert sorted(decided(broker)) == sorted(f"r{number}" for number in range(n))
+    assert len(broker.messages("traces.raw")) == n
+    assert broker.messages("dead-letters") == []
+    assert {decode(m.value, Decision).label for m in broker.messages("decisions")} == {"refund"}
+
+
+def test_answers_are_kept_while_the_rest_of_the_batch_is_turned_away(
+    recorded: Callable[..., RecordedLLM],
+) -> None:
+    broker = broker_with(3)
+    llm = recorded(fail_every=2, fail_status=429)  # with Retry-After: 1
+    Running(llm, broker, attempts=1).until(lambda: len(decided(broker)) == 3)
+    assert sorted(decided(broker)) == ["r0", "r1", "r2"]
+    assert llm.calls <= 6, "what was answered is not asked again"
+
+
+def test_a_crash_between_answer_and_commit_loses_nothing(
+    recorded: Callable[..., RecordedLLM],
+) -> None:
+    broker = broker_with(5)
+    llm = recorded()
+    first = Running(llm, broker)
+    first.pipe.crash_next_commit(CrashPoint.BEFORE_PUBLISH)
+    first.until(lambda: False)
+    assert first.error is not None
+    assert decided(broker) == []
+    Running(llm, broker).until(lambda: len(decided(broker)) == 5)
+    assert sorted(decided(broker)) == [f"r{number}" for number in range(5)]
+
+
+def test_nothing_is_read_before_the_endpoint_lets_us_in(
+    recorded: Callable[..., RecordedLLM],
+) -> None:
+    broker = broker_with(1)
+    running = Running(recorded(api_key="another"), broker)
+    running.until(lambda: "401" in running.health.readiness()[1])
+    ready, why = running.health.readiness()
+    assert not ready
+    assert "refuses the API key (401)" in why
+    assert decided(broker) == []
+
+
+def test_a_passing_fault_that_lasts_is_retryable() -> None:
+    def ask_all(questions: Sequence[Question]) -> dict[Any, Reply]:
+        raise Retryable("1 of 1 not answered")
+
+    with pytest.raises(Retryable):
+        teach([message(deferral())], rules=RULES, ask_all=ask_all, clock=FakeClock(NOW))
+
+
+def test_settings_are_safe_to_print() -> None:
+    settings = TeacherSettings(teacher_api_key=SecretStr("sk-secret"))
+    assert "sk-secret" not in repr(settings)
+    assert "sk-secret" not in str(settings.describe())
