@@ -1,0 +1,123 @@
+"""The encoder that trainer and router share: tokenizers in front of ONNX Runtime, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from shared.encoder.artifact import EncoderFiles, EncoderInfo, read_encoder
+from shared.encoder.base import Matrix
+from shared.encoder.errors import BrokenEncoder
+from shared.encoder.threads import usable_threads
+
+_INPUTS = ["input_ids", "attention_mask"]
+_OUTPUT = "embedding"
+# 128 to 1024 are equally fast; the more, the more memory attention takes.
+MAX_BATCH_TOKENS = 512
+_TOKENIZE_AT_ONCE = 4096  # bounds the memory that encodings take
+
+
+class OnnxEncoder:
+    """Embeddings of an encoder artifact on the CPU.
+
+    A text's embedding does not depend on the other texts of a call: measured over many batch
+    compositions, float32 and int8, the largest difference of a component is 4e-8.
+    `encode` may be called from several threads.
+    """
+
+    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+        """Raises BrokenEncoder unless the files are whole.
+
+        `threads`: for one call of `encode`; None takes what affinity and quota allow.
+        """
+        files = read_encoder(Path(folder))
+        self._info = files.info
+        self._session = _session(files, threads if threads is not None else usable_threads())
+        self._tokenizer = Tokenizer.from_buffer(files.tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(files.info.max_tokens)
+
+    @property
+    def info(self) -> EncoderInfo:
+        return self._info
+
+    @property
+    def digest(self) -> str:
+        return self._info.digest
+
+    @property
+    def dim(self) -> int:
+        return self._info.dim
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        """Unit-length embeddings, float32[len(texts), dim], in the order of `texts`.
+
+        Texts beyond `max_tokens` tokens are cut there. Every text has an embedding, the empty
+        one too.
+        """
+        embeddings = np.empty((len(texts), self.dim), np.float32)
+        for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
+            ids = self._tokenize(texts[start : start + _TOKENIZE_AT_ONCE])
+            for batch in batches([len(row) for row in ids], MAX_BATCH_TOKENS):
+                embeddings[np.add(batch, start)] = self._run([ids[position] for position in batch])
+        return embeddings
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
+
+    def _run(self, rows: list[list[int]]) -> Matrix:
+        ids, mask = padded(rows, self._info.pad_id)
+        inputs = dict(zip(_INPUTS, (ids, mask), strict=True))
+        embeddings: Matrix = self._session.run([_OUTPUT], inputs)[0]
+        return embeddings
+
+
+def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Positions in batches of similar length, each at most `max_tokens` tokens with padding.
+
+    A text longer than that is a batch of its own.
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[position] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def padded(
+    rows: Sequence[Sequence[int]], pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and attention mask, int64[len(rows), longest row]."""
+    shape = (len(rows), max(map(len, rows)))
+    ids = np.full(shape, pad_id, np.int64)
+    mask = np.zeros(shape, np.int64)
+    for target, present, row in zip(ids, mask, rows, strict=True):
+        target[: len(row)] = row
+        present[: len(row)] = 1
+    return ids, mask
+
+
+def _session(files: EncoderFiles, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads would burn the CPU that Kafka and the tokenizer need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    # From bytes, because those were verified, and external data is refused then.
+    session = onnxruntime.InferenceSession(files.model, options, providers=["CPUExecutionProvider"])
+    inputs = sorted(value.name for value in session.get_inputs())
+    outputs = {value.name: value.shape for value in session.get_outputs()}
+    if inputs != sorted(_INPUTS) or outputs.get(_OUTPUT, [None])[-1] != files.info.dim:
+        raise BrokenEncoder(f"model.onnx has inputs {inputs} and outputs {outputs}")
+    return session

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.encoder.base import Encoder
+from shared.encoder.onnx_encoder import OnnxEncoder, batches, padded
+from shared.encoder.sentences import SENTENCES
+
+ODD = [
+    *("", " ", "\t\n", "\x00", "a\x00b", "😀", "👩‍👩‍👧‍👦", "e\u0301", "\u200b", "[PAD]", "[MASK]"),
+    *("\ud800 lone surrogate", "x" * 32_768, "word " * 6_000, "\u202e reversed"),
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_folder: Path) -> OnnxEncoder:
+    return OnnxEncoder(encoder_folder, threads=1)
+
+
+def test_is_an_encoder(encoder: OnnxEncoder):
+    port: Encoder = encoder
+    assert (port.dim, len(port.digest)) == (384, 64)
+
+
+def test_no_texts(encoder):
+    found = encoder.encode([])
+    assert (found.shape, found.dtype) == ((0, 384), np.float32)
+
+
+@pytest.mark.parametrize("text", ODD, ids=lambda text: repr(text[:12]))
+def test_every_text_has_a_unit_embedding(encoder, text):
+    found = encoder.encode([text])
+    assert np.isfinite(found).all()
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+
+
+def test_order_is_the_input_order(encoder):
+    texts = ["a longer text about cards and their delivery times", "ok", "where is my card"]
+    found = encoder.encode(texts)
+    for row, text in zip(found, texts, strict=True):
+        np.testing.assert_allclose(row, encoder.encode([text])[0], atol=1e-6)
+
+
+def test_an_embedding_does_not_depend_on_the_batch(encoder):
+    texts = [*SENTENCES, *ODD]
+    together = encoder.encode(texts)
+    alone = np.vstack([encoder.encode([text]) for text in texts])
+    rng = np.random.default_rng(0)
+    shuffled = np.empty_like(together)
+    order = rng.permutation(len(texts))
+    for part in np.array_split(order, 7):
+        shuffled[part] = encoder.encode([texts[row] for row in part])
+    assert np.abs(together - alone).max() < 1e-6
+    assert np.abs(together - shuffled).max() < 1e-6
+
+
+def test_threads_give_the_same_numbers(encoder, encoder_folder):
+    two = OnnxEncoder(encoder_folder, threads=2).encode(SENTENCES)
+    np.testing.assert_allclose(two, encoder.encode(SENTENCES), atol=1e-6)
+
+
+def test_may_be_called_from_several_threads(encoder):
+    expected = encoder.encode(SENTENCES[:20])
+    found: list[np.ndarray] = []
+    workers = [
+        threading.Thread(target=lambda: found.append(encoder.encode(SENTENCES[:20])))
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 4
+    for embeddings in found:
+        np.testing.assert_array_equal(embeddings, expected)
+
+
+def test_more_texts_than_are_tokenized_at_once(tiny_encoder, monkeypatch):
+    monkeypatch.setattr("shared.encoder.onnx_encoder._TOKENIZE_AT_ONCE", 7)
+    encoder = OnnxEncoder(tiny_encoder, threads=1)
+    alone = np.vstack([encoder.encode([text]) for text in SENTENCES])
+    np.testing.assert_allclose(encoder.encode(SENTENCES), alone, atol=1e-6)
+
+
+def test_batches_cover_all_within_the_budget():
+    lengths = np.random.default_rng(0).integers(2, 257, 300).tolist()
+    found = list(batches(lengths, 512))
+    assert sorted(row for batch in found for row in batch) == list(range(300))
+    assert all(len(b) * max(lengths[row] for row in b) <= 512 for b in found)
+    assert list(batches([900, 2], 512)) == [[1], [0]]
+    assert list(batches([], 512)) == []
+
+
+def test_padding_is_masked():
+    ids, mask = padded([[5, 6, 7], [8]], pad_id=9)
+    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_needs_no_onnx_sklearn_or_torch(encoder_folder):
+    """The router's image has none of them."""
+    program = f"""
+import sys
+from pathlib import Path
+blocked = {{"onnx", "sklearn", "scipy", "torch", "transformers", "sentence_transformers",
+            "safetensors", "rich", "typer", "skl2onnx"}}
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ImportError(f"blocked: {{name}}")
+sys.meta_path.insert(0, Block())
+from shared.encoder.onnx_encoder import OnnxEncoder
+import shared.encoder.cache
+print(OnnxEncoder(Path({str(encoder_folder)!r}), threads=1).encode(["hello"]).shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert done.stdout.strip() == "(1, 384)", done.stderr
