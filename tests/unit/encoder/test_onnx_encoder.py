@@ -65,6 +65,17 @@ def test_threads_give_the_same_numbers(encoder, encoder_folder):
     np.testing.assert_allclose(two, encoder.encode(SENTENCES), atol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_a_small_call_is_shared_by_all_threads(tiny_encoder, threads, n):
+    encoder = OnnxEncoder(tiny_encoder, threads=threads)
+    lengths = [15] * n
+    plan = encoder._plan(lengths)
+    assert sorted(row for batch in plan for row in batch) == list(range(n))
+    assert len(plan) == (threads if n == 30 else 1)
+    assert encoder.encode(["some words"] * n).shape == (n, encoder.dim)
+
+
 def test_may_be_called_from_several_threads(encoder):
     expected = encoder.encode(SENTENCES[:20])
     found: list[np.ndarray] = []

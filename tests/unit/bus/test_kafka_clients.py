@@ -1,0 +1,130 @@
+"""Settings and errors of the Kafka clients; no broker needed."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+
+from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka import open_pipe
+from shared.bus.kafka_config import consumer_config, producer_config, transactional_config
+from shared.bus.kafka_errors import ErrorInbox, client_logger, fate_of, serving
+
+
+@pytest.mark.parametrize(
+    "name", ["enable.auto.commit", "group.id", "isolation.level", "transactional.id", "error_cb"]
+)
+def test_what_the_guarantees_rest_on_is_not_configurable(name: str) -> None:
+    for make in (
+        lambda config: consumer_config("b", "g", None, config),
+        lambda config: producer_config("b", config),
+        lambda config: transactional_config("b", "t", config),
+    ):
+        with pytest.raises(Fatal, match=name):
+            make({name: "x"})
+
+
+def test_users_override_the_rest_and_each_client_gets_its_own() -> None:
+    theirs = {"session.timeout.ms": 7_000, "linger.ms": 9, "security.protocol": "PLAINTEXT"}
+    consumer = consumer_config("b:1", "g", "instance", theirs)
+    assert consumer["session.timeout.ms"] == 7_000
+    assert consumer["group.instance.id"] == "instance"
+    assert "linger.ms" not in consumer
+    producer = producer_config("b:1", theirs)
+    assert producer["linger.ms"] == 9
+    assert "session.timeout.ms" not in producer
+    assert consumer["security.protocol"] == producer["security.protocol"] == "PLAINTEXT"
+
+
+def test_the_defaults_keep_the_promises() -> None:
+    consumer = consumer_config("b:1", "g", None, {})
+    assert consumer["auto.offset.reset"] == "earliest"
+    assert consumer["enable.auto.commit"] is False
+    assert consumer["isolation.level"] == "read_committed"
+    assert consumer["partition.assignment.strategy"] == "cooperative-sticky"
+    assert consumer["session.timeout.ms"] == 10_000
+    assert "group.instance.id" not in consumer
+    assert producer_config("b:1", {})["enable.idempotence"] is True
+
+
+def test_librdkafka_takes_the_settings_without_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    theirs = {"session.timeout.ms": 7_000, "linger.ms": 9, "transaction.timeout.ms": 50_000}
+    consumer = Consumer(consumer_config("127.0.0.1:1", "g", None, theirs), logger=client_logger())
+    consumer.poll(0.05)
+    consumer.close()
+    for config in (producer_config, lambda b, c: transactional_config(b, "t", c)):
+        Producer(config("127.0.0.1:1", theirs), logger=client_logger()).poll(0.05)
+    assert [r.getMessage() for r in caplog.records if "CONFWARN" in r.getMessage()] == []
+
+
+def test_a_message_must_not_outlive_its_transaction() -> None:
+    with pytest.raises(Fatal, match=r"message\.timeout\.ms must be less"):
+        transactional_config("b", "t", {"transaction.timeout.ms": 20_000})
+    with pytest.raises(Fatal, match="alias"):
+        transactional_config("b", "t", {"delivery.timeout.ms": 90_000})
+
+
+def test_exactly_once_needs_a_transactional_id() -> None:
+    with pytest.raises(Fatal, match="transactional_id"):
+        open_pipe(bootstrap="b", group="g", topics=["t"], delivery="exactly_once")
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (KafkaError(KafkaError._TRANSPORT), Retryable),
+        (KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), Retryable),
+        (KafkaError(KafkaError.ILLEGAL_GENERATION, txn_requires_abort=True), Retryable),
+        (KafkaError(KafkaError._MSG_TIMED_OUT), Retryable),
+        (KafkaError(KafkaError._FENCED), Fatal),
+        (KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), Fatal),
+        (KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), Fatal),
+        (KafkaError(KafkaError.UNKNOWN, fatal=True), Fatal),
+    ],
+)
+def test_errors_have_a_fate(error: KafkaError, fate: type[Exception]) -> None:
+    raised = fate_of(error, "producing")
+    assert type(raised) is fate
+    assert str(raised).startswith("producing: ")
+    assert error.name() in str(raised)
+
+
+def test_the_inbox_keeps_a_fatal_error_until_asked() -> None:
+    inbox = ErrorInbox("consumer")
+    inbox.raise_fatal()
+    inbox(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    inbox(KafkaError(KafkaError._TRANSPORT))
+    with pytest.raises(Fatal, match="Kafka consumer: wrong password"):
+        inbox.raise_fatal()
+
+
+def test_the_inbox_logs_a_passing_error_once_until_recovery(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inbox = ErrorInbox("consumer")
+    for _ in range(3):
+        inbox(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert len(caplog.records) == 1
+    inbox.raise_fatal()
+    inbox.recovered()
+    inbox(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert len(caplog.records) == 2
+
+
+def test_attempts_to_connect_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    client_logger().error("%s [%s] %s", "FAIL", "rdkafka#1", "connection refused")
+    client_logger().error("%s [%s] %s", "MAXPOLL", "rdkafka#1", "poll interval exceeded")
+    assert [record.args[0] for record in caplog.records if record.args] == ["MAXPOLL"]
+    assert client_logger() is logging.getLogger("librdkafka")
+
+
+def test_a_fatal_error_wrapped_by_the_binding_is_unwrapped() -> None:
+    fatal = KafkaException(KafkaError(KafkaError._FENCED, fatal=True))
+    with pytest.raises(KafkaException), serving():
+        raise SystemError("returned a result with an exception set") from fatal
+    with pytest.raises(SystemError), serving():
+        raise SystemError("something else")
