@@ -12,8 +12,6 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import KafkaUnavailable, LocalKafka
 
-pytest.register_assert_rewrite("tests.contract.bus_laws")
-
 REQUIRE = "TRACER_REQUIRE_KAFKA"
 
 

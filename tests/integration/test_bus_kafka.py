@@ -294,7 +294,7 @@ def test_a_second_holder_of_the_transactional_id_fences_the_first(
     topic, out = make_topic(), make_topic()
     with transactional(kafka, group, topic, "a") as first:
         first.commit([Record(out, b"k", b"first")])
-        with transactional(kafka, f"{group}", topic, "a") as second:
+        with transactional(kafka, group, topic, "a") as second:
             with pytest.raises(Fatal, match="fenced"):
                 first.commit([Record(out, b"k", b"zombie")])
             second.commit([Record(out, b"k", b"second")])
@@ -458,11 +458,20 @@ def outlive_a_kill(broker: LocalKafka) -> None:
     assert {m.value for m in read_all(bootstrap, works[1][1])} == set(values)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("kafka")  # skips where there is none
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    start_kafka().stop()  # skips where there is none
     port = free_port()
-    script = Path(local_kafka.__file__)
-    command = [sys.executable, script, "run", "--port", str(port), "--data", tmp_path / "kafka"]
+    data = tmp_path / "kafka"
+    command: list[str | Path] = [
+        sys.executable,
+        local_kafka.__file__,
+        "run",
+        "--port",
+        str(port),
+        "--data",
+        data,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().endswith(f"on 127.0.0.1:{port}\n")
@@ -470,6 +479,6 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     process.terminate()
     assert process.wait(20) == 0
     process.stdout.close()
-    with LocalKafka(port=port, data=tmp_path / "kafka") as again:
+    with LocalKafka(port=port, data=data) as again:
         admin = AdminClient({"bootstrap.servers": again.bootstrap})
         assert "kept" in admin.list_topics(timeout=10).topics

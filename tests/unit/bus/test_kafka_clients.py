@@ -9,7 +9,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import open_pipe
-from shared.bus.kafka_config import consumer_config, producer_config, transactional_config
+from shared.bus.kafka_config import (
+    ClientConfig,
+    consumer_config,
+    producer_config,
+    transactional_config,
+)
 from shared.bus.kafka_errors import ErrorInbox, client_logger, fate_of, serving
 
 
@@ -17,17 +22,20 @@ from shared.bus.kafka_errors import ErrorInbox, client_logger, fate_of, serving
     "name", ["enable.auto.commit", "group.id", "isolation.level", "transactional.id", "error_cb"]
 )
 def test_what_the_guarantees_rest_on_is_not_configurable(name: str) -> None:
-    for make in (
-        lambda config: consumer_config("b", "g", None, config),
-        lambda config: producer_config("b", config),
-        lambda config: transactional_config("b", "t", config),
-    ):
-        with pytest.raises(Fatal, match=name):
-            make({name: "x"})
+    with pytest.raises(Fatal, match=name):
+        consumer_config("b", "g", None, {name: "x"})
+    with pytest.raises(Fatal, match=name):
+        producer_config("b", {name: "x"})
+    with pytest.raises(Fatal, match=name):
+        transactional_config("b", "t", {name: "x"})
 
 
 def test_users_override_the_rest_and_each_client_gets_its_own() -> None:
-    theirs = {"session.timeout.ms": 7_000, "linger.ms": 9, "security.protocol": "PLAINTEXT"}
+    theirs: ClientConfig = {
+        "session.timeout.ms": 7_000,
+        "linger.ms": 9,
+        "security.protocol": "PLAINTEXT",
+    }
     consumer = consumer_config("b:1", "g", "instance", theirs)
     assert consumer["session.timeout.ms"] == 7_000
     assert consumer["group.instance.id"] == "instance"
@@ -52,12 +60,13 @@ def test_the_defaults_keep_the_promises() -> None:
 def test_librdkafka_takes_the_settings_without_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    theirs = {"session.timeout.ms": 7_000, "linger.ms": 9, "transaction.timeout.ms": 50_000}
+    theirs: ClientConfig = {"session.timeout.ms": 7_000, "transaction.timeout.ms": 50_000}
     consumer = Consumer(consumer_config("127.0.0.1:1", "g", None, theirs), logger=client_logger())
     consumer.poll(0.05)
     consumer.close()
-    for config in (producer_config, lambda b, c: transactional_config(b, "t", c)):
-        Producer(config("127.0.0.1:1", theirs), logger=client_logger()).poll(0.05)
+    plain = producer_config("127.0.0.1:1", theirs)
+    for config in (plain, transactional_config("127.0.0.1:1", "t", theirs)):
+        Producer(config, logger=client_logger()).poll(0.05)
     assert [r.getMessage() for r in caplog.records if "CONFWARN" in r.getMessage()] == []
 
 
@@ -118,7 +127,9 @@ def test_the_inbox_logs_a_passing_error_once_until_recovery(
 def test_attempts_to_connect_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
     client_logger().error("%s [%s] %s", "FAIL", "rdkafka#1", "connection refused")
     client_logger().error("%s [%s] %s", "MAXPOLL", "rdkafka#1", "poll interval exceeded")
-    assert [record.args[0] for record in caplog.records if record.args] == ["MAXPOLL"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "MAXPOLL [rdkafka#1] poll interval exceeded"
+    ]
     assert client_logger() is logging.getLogger("librdkafka")
 
 

@@ -66,7 +66,7 @@ def test_without_kafka_tests_are_skipped_with_the_reason_or_fail_when_required(
 
     monkeypatch.setattr(conftest, "LocalKafka", unavailable)
     monkeypatch.delenv(conftest.REQUIRE, raising=False)
-    with pytest.raises(pytest.skip.Exception, match="^no Java here$"):
+    with pytest.raises(pytest.skip.Exception, match=r"^no Java here$"):
         conftest.start_kafka()
     monkeypatch.setenv(conftest.REQUIRE, "1")
     with pytest.raises(pytest.fail.Exception, match="no Java here"):
