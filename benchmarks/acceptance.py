@@ -81,28 +81,30 @@ def scanned(name: str, file: Path, alpha: float, coverage: float, agreement: flo
 def refused(data: Path) -> Result:
     """MNLI: refused at every α from 0.80, and end to end everything is deferred."""
     file = data / "mnli_matched.jsonl"
-    verdicts = {}
-    for alpha in (0.80, 0.85, 0.90, 0.95, 0.99):
-        command = ["scan", str(file), "--alpha", str(alpha), "--json"]
-        verdicts[alpha] = tracerctl(command)["refused"]
+    scan = ["scan", str(file), "--alpha", "0.8", "--json"]
+    found = tracerctl(scan)
+    certified = [p["alpha"] for p in found["frontier"] if p["coverage"] > 0]
     with tempfile.TemporaryDirectory() as folder:
         demo = ["demo", "--data", str(file), "--alpha", "0.8", "--folder", folder, "--json"]
         summary = tracerctl(demo)
     published = sum(day["verdict"] == "published" for day in summary["days"])
     figures = {
-        "refused_at": [alpha for alpha, was in verdicts.items() if was],
+        "refused": found["refused"],
+        "reason": found["reason"],
+        "certified_at": certified,  # of 0.80, 0.85, … 0.99: none
         "published": published,
         "requests": summary["requests"],
         "deferred": summary["requests"] - summary["calls_saved"],
         "decided_once": summary["decided_once"],
     }
     met = (
-        all(verdicts.values())
+        found["refused"]
+        and not certified
         and published == 0
         and figures["deferred"] == figures["requests"] == figures["decided_once"]
     )
     return Result(
-        "3 mnli", f"{shown(['scan', str(file), '--alpha', '0.8'])}; {shown(demo)}",
+        "3 mnli", f"{shown(scan)}; {shown(demo)}",
         "refused at α ≥ 0.80, nothing published, everything deferred", figures, met,
     )  # fmt: skip
 

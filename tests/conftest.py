@@ -8,7 +8,10 @@ import pytest
 
 from services.ctl.embedded.redis_server import EmbeddedRedis
 
-pytest.register_assert_rewrite("tests.contract.registry_laws")
+pytest_plugins = ["tests.kafka_fixtures"]
+
+for laws in ("registry_laws", "bus_laws"):
+    pytest.register_assert_rewrite(f"tests.contract.{laws}")
 
 
 @pytest.fixture(scope="session")

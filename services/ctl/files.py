@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ def read_rows(path: Path) -> Iterator[Row]:
                     yield _row(line, f"{path}:{number}", number)
     except FileNotFoundError:
         raise InvalidFile(f"{path}: no such file") from None
+    except OSError as error:
+        raise InvalidFile(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidFile(f"{path}: not UTF-8: {error}") from error
 
@@ -44,8 +47,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _row(line: str, where: str, number: int) -> Row:
     try:
         raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidFile(f"{where}: not JSON ({error.msg}); one object a line") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InvalidFile(f"{where}: not JSON ({error}); one object a line") from error
     if not isinstance(raw, dict):
         raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}")
     teacher = raw.get("teacher") or raw.get("label")
@@ -54,8 +57,11 @@ def _row(line: str, where: str, number: int) -> Row:
     split = raw.get("split")
     if split is not None and not isinstance(split, str):
         raise InvalidFile(f"{where}: field `split` must be a text")
-    row_id = str(raw.get("id") or f"row-{number}")
-    return Row(row_id, _texts(raw, where), teacher, split, raw)
+    texts = _texts(raw, where)
+    # Without an id of its own a row is known by its place and content, whatever file it is in.
+    content = hashlib.sha256("\n".join((*texts, teacher)).encode(errors="surrogatepass"))
+    row_id = str(raw.get("id") or f"row-{number}-{content.hexdigest()[:12]}")
+    return Row(row_id, texts, teacher, split, raw)
 
 
 def _texts(raw: dict[str, Any], where: str) -> tuple[str, ...]:
@@ -67,4 +73,8 @@ def _texts(raw: dict[str, Any], where: str) -> tuple[str, ...]:
         raise InvalidFile(f"{where}: field `input` is missing (or `premise` and `hypothesis`)")
     if len(texts) not in (1, 2) or not all(isinstance(t, str) and t for t in texts):
         raise InvalidFile(f"{where}: field `input` must be a text, or two texts in a list")
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise InvalidFile(
+            f"{where}: field `input` has half a surrogate pair, which is no character"
+        )
     return tuple(texts)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json, print_table
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
@@ -113,14 +112,19 @@ def rollback(
 @contextmanager
 def _registry() -> Iterator[tuple[Registry, ServiceSettings]]:
     """The registry the environment names; its errors end the command with what to do."""
-    settings = ServiceSettings(tasks=Path(os.environ.get("TRACER_TASKS", "config/tasks.yaml")))
-    registry = connect(settings.redis_url.get_secret_value())
+    settings = environment()
+    try:
+        registry = connect(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        fail(f"TRACER_REDIS_URL: {error}")
     try:
         yield registry, settings
     except UnknownVersion as error:
         fail(f"{error}; see `tracerctl models list TASK`")
     except RegistryError as error:
         fail(f"{error}; is TRACER_REDIS_URL right?")
+    except ValueError as error:  # a task name that is none
+        fail(str(error), code=2)
     finally:
         registry.close()
 

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from services.ctl.environment import environment
 from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
 from services.ctl.output import console, fail, print_json, progress
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
+from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.contracts.topics import Topic
 from shared.settings import ServiceSettings
 
@@ -28,17 +30,22 @@ def replay(
     task: Annotated[str, typer.Option(help="The task they belong to.")],
     days: Annotated[int, typer.Option(help="Days to spread undated rows over.", min=1)] = 1,
     start: Annotated[
-        datetime | None, typer.Option(help="First of those days; default: so that they end today.")
+        datetime | None,
+        typer.Option(help="First of those days; default: so that the last is yesterday."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Publish a file's traces to `traces.raw`. Rows of `split: test` are left out."""
-    settings = ServiceSettings()
+    settings = environment()
+    _check_task(settings, task)
     try:
         rows = [row for row in read_rows(file) if row.split in FIT_SPLITS]
     except InvalidFile as error:
         fail(str(error))
-    first = start.replace(tzinfo=UTC) if start else datetime.now(UTC) - timedelta(days=days)
+    if not rows:
+        fail(f"{file}: no traces to publish (rows of `split: test` are left out)")
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = start.replace(tzinfo=UTC) if start else today - timedelta(days=days)
     topic = settings.topic(Topic.TRACES_RAW)
     records = (
         Record(topic, row.id.encode(), jsonlib.dumps(trace).encode())
@@ -61,6 +68,18 @@ def replay(
         print_json({"file": str(file), "task": task, "topic": topic, "published": sent})
     else:
         console.print(f"{sent} traces published to {topic}.")
+
+
+def _check_task(settings: ServiceSettings, task: str) -> None:
+    """A task ingest does not know would send every trace to the dead letters."""
+    if not settings.tasks.exists():
+        return  # the services' own, elsewhere
+    try:
+        known = load_tasks(settings.tasks)
+    except InvalidTasks as error:
+        fail(str(error))
+    if task not in known:
+        fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
 
 
 def _traces(rows: list[Row], task: str, first: datetime, days: int) -> Iterator[dict[str, Any]]:

@@ -6,14 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row, read_rows
+from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
 from shared.core.types import TrainingSet
@@ -58,17 +57,16 @@ class ProgressEncoder:
         return np.concatenate(parts)
 
 
-def scan(path: Path, *, settings: Settings, encoder: Encoder) -> Scan:
+def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder) -> Scan:
     """Fit on the rows that are not `split: test`, evaluate on those that are.
 
     Rows of other splits (`oos_test`, …) are left out and counted. Raises InvalidFile, InvalidData
     and ParityError.
     """
-    rows = list(read_rows(path))
     known = [row for row in rows if row.split in FIT_SPLITS]
     held_out = [row for row in rows if row.split == TEST_SPLIT]
     if not known:
-        raise InvalidFile(f"{path}: no rows to fit on (all are `split: test` or of other splits)")
+        raise InvalidFile(f"{name}: no rows to fit on (all are `split: test` or of other splits)")
     horizon = Horizon(
         inputs=[row.texts for row in known],
         teacher=[row.teacher for row in known],
@@ -81,7 +79,7 @@ def scan(path: Path, *, settings: Settings, encoder: Encoder) -> Scan:
     result["fit_seconds"] = round(time.perf_counter() - started, 2)
     artifact = None
     if not result["refused"]:
-        artifact = _export(fitted, training, horizon, encoder, path)
+        artifact = _export(fitted, training, horizon, encoder, name)
         result.update(_evaluate(artifact, held_out, encoder))
     others = Counter(row.split for row in rows if row.split not in FIT_SPLITS | {TEST_SPLIT})
     result.update(
@@ -121,13 +119,13 @@ def _verdict(fitted: Fit, settings: Settings, n_traces: int) -> dict[str, Any]:
 
 
 def _export(
-    fitted: Fit, training: TrainingSet, horizon: Horizon, encoder: Encoder, path: Path
+    fitted: Fit, training: TrainingSet, horizon: Horizon, encoder: Encoder, name: str
 ) -> Artifact:
     artifact, _ = make_artifact(
         fitted,
         training,
         task="scan",
-        window=path.stem,
+        window=name,
         encoder_digest=encoder.digest,
         kind=feature_kind(horizon.inputs),
         traces_sha256=horizon.digest(),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.ctl.files import InvalidFile
+from services.ctl.files import InvalidFile, read_rows
 from services.ctl.output import console, fail, messages, print_json, progress
 from services.ctl.paths import cache_folder
 from services.ctl.scan import ProgressEncoder
@@ -16,6 +16,7 @@ from shared.core.fit import Settings
 from shared.core.types import InvalidData
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
+from shared.encoder.errors import EncoderError
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
 from shared.onnx.parity import ParityError
@@ -43,12 +44,15 @@ def scan(
         seed=seed,
         jobs=usable_threads(),
     )
-    folder = encoder or ensure_default_encoder(cache / "encoder")
-    cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
     try:
+        rows = list(read_rows(file))
+        folder = encoder or ensure_default_encoder(cache / "encoder")
+        cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
         with progress() as bar:
-            result = run_scan(file, settings=settings, encoder=ProgressEncoder(cached, bar)).result
-    except (InvalidFile, InvalidData, ParityError) as error:
+            result = run_scan(
+                rows, name=file.stem, settings=settings, encoder=ProgressEncoder(cached, bar)
+            ).result
+    except (InvalidFile, InvalidData, ParityError, EncoderError) as error:
         fail(str(error))
     if json:
         print_json(result)
@@ -68,7 +72,9 @@ def _tell(result: dict[str, Any]) -> None:
         f"traffic; its agreement there is at least {result['certified_agreement_lower']:.3f} "
         f"(with probability {1 - delta:.0%})."
     )
-    if result["n_test"]:
+    if result["n_test"] and result["agreement"] is None:
+        console.print(f"Of {result['n_test']} held-out rows it answers none.")
+    elif result["n_test"]:
         console.print(
             f"On {result['n_test']} held-out rows it answers {result['coverage']:.1%} "
             f"and agrees on {result['agreement']:.1%} of those."

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json
 from shared.bus.admin import create_topics
 from shared.bus.errors import Fatal, Retryable
 from shared.contracts.topics import load_topics
-from shared.settings import ServiceSettings
 
 app = typer.Typer(help="Topics, from schemas/topics.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def create(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Create the topics that are missing; those that exist are left as they are."""
-    settings = ServiceSettings()
+    settings = environment()
     try:
         lines = create_topics(
             settings.bootstrap_servers,

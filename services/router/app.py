@@ -22,7 +22,7 @@ from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
-from shared.registry.base import RegistryUnavailable
+from shared.registry.base import RegistryError
 from shared.registry.disk import DiskCopy
 from shared.registry.redis import connect
 from shared.telemetry import metrics
@@ -47,7 +47,7 @@ class RouterService:
         self.models.start_from_copies()
         try:
             self.models.refresh()
-        except RegistryUnavailable as error:
+        except RegistryError as error:
             log.warning("starting without the registry: %s", error)
         follower = threading.Thread(
             target=self.models.follow, args=(stop, self.settings.poll), name="models", daemon=True

@@ -49,6 +49,7 @@ class Models:
     threads: int
     _loaded: Mapping[str, LoadedVersion] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
+    _complained: dict[str, Active] = field(default_factory=dict)
 
     def snapshot(self) -> Mapping[str, LoadedVersion]:
         """The versions to answer one batch with. Never changes under the reader."""
@@ -68,12 +69,12 @@ class Models:
             if active == self._seen.get(task):
                 continue
             if active.version is None:
-                self._drop(task, active)
+                self._without_version(task, active)
                 continue
             try:
                 artifact = self.registry.load(task, active.version)
             except (CorruptArtifact, UnknownVersion) as error:
-                self._reject(task, active, str(error))
+                self._complain(task, active, str(error))  # and look again: it may be repaired
                 continue
             if self._swap(task, active, artifact):
                 self._keep(task, active, artifact)
@@ -90,6 +91,9 @@ class Models:
                     log.warning("registry is away, serving what is loaded: %s", error)
                 away = True
                 stop.wait(poll)
+            except Exception:  # a router that no longer follows would not be noticed
+                log.exception("registry could not be followed, serving what is loaded")
+                stop.wait(poll)
             else:
                 if away:
                     log.info("registry is back")
@@ -99,7 +103,8 @@ class Models:
         try:
             loaded = load_version(active, artifact, self.encoder, threads=self.threads)
         except UnusableArtifact as error:
-            self._reject(task, active, str(error))
+            self._complain(task, active, str(error))
+            self._seen[task] = active  # the same bytes would fail again
             return False
         self._loaded = {**self._loaded, task: loaded}
         self._seen[task] = active
@@ -114,15 +119,30 @@ class Models:
         except OSError as error:  # serving goes on; only a start without Redis would miss it
             log.warning("no disk copy of %s: %s", active.version, error, extra={"task": task})
 
-    def _drop(self, task: str, active: Active) -> None:
+    def _without_version(self, task: str, active: Active) -> None:
+        """Nothing is active: retired, or never published; or the registry has lost its data, which
+        is no reason to stop serving what was certified."""
+        if active.epoch == 0 and task in self._loaded:
+            if self._complained.get(task) != active:
+                log.warning(
+                    "the registry knows nothing of this task any more: serving what is loaded",
+                    extra={"task": task, "version": self._loaded[task].version},
+                )
+            self._complained[task] = active
+            return
         self._loaded = {name: kept for name, kept in self._loaded.items() if name != task}
         self._seen[task] = active
-        self.copies.forget(task)
+        try:
+            self.copies.forget(task)
+        except OSError as error:
+            log.warning("the disk copy stays: %s", error, extra={"task": task})
         metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
         log.info("no active version", extra={"task": task, "epoch": active.epoch})
 
-    def _reject(self, task: str, active: Active, why: str) -> None:
-        """Remember it, so that a bad version is complained about once, and keep the old one."""
-        self._seen[task] = active
+    def _complain(self, task: str, active: Active, why: str) -> None:
+        """Once per bad version; the old one stays in use."""
+        if self._complained.get(task) == active:
+            return
+        self._complained[task] = active
         metrics.REJECTED_ARTIFACTS.labels(task).inc()
         log.error("version rejected: %s", why, extra={"task": task, "version": active.version})

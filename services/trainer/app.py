@@ -9,9 +9,6 @@ from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
-from shared.encoder.cache import CachedEncoder
-from shared.encoder.onnx_encoder import OnnxEncoder
-
 from services.trainer.config import TrainerSettings
 from services.trainer.handlers import Collector
 from services.trainer.pipeline import Refit
@@ -26,12 +23,19 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
+from shared.encoder.cache import CachedEncoder
+from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.registry.redis import connect
 from shared.store.parquet import WindowStore
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
 
 log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+RETRY_SECONDS = 1.0
+# A turn that took longer was a pause of ours, not silence of a partition.
+PAUSE_SECONDS = 1.5
 
 
 @dataclass
@@ -51,22 +55,31 @@ class Trainer:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
         self.health.ready()
         committed: dict[TopicPartition, int] = {}
+        turned = self.clock.monotonic()
         while not stop.is_set():
             self.health.beat()
+            if self.clock.monotonic() - turned > PAUSE_SECONDS:
+                self.collector.windows.wake(self.clock.monotonic())
+            turned = self.clock.monotonic()
             try:
                 committed = self.turn(committed)
             except (Retryable, OSError) as error:
                 metrics.RETRIES.labels("trainer").inc()
                 log.warning("will be tried again: %s", error)
-                self.clock.sleep(1.0)
+                self.health.not_ready(str(error))
+                self.clock.sleep(RETRY_SECONDS)
+                self.collector.windows.wake(self.clock.monotonic())
+            else:
+                self.health.ready()
 
     def turn(self, committed: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         """One poll and what follows from it; returns the offsets committed so far."""
-        messages = self.source.poll(self.max_batch, 0.25)
+        messages = self.source.poll(self.max_batch, POLL_SECONDS)
         assigned = [p.partition for p in self.source.assigned()]
-        rejected = self.collector.add(messages, assigned)
-        if rejected:
-            self.publisher.publish(rejected)
+        self.collector.add(messages, assigned)
+        if self.collector.rejected:
+            self.publisher.publish(self.collector.rejected)
+            self.collector.rejected.clear()
         for key in self.collector.close_due():
             self.worker.submit(key)
         offsets = self.collector.committable(self.topic)
@@ -98,6 +111,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
 
     def failed(key: WindowKey, error: Exception) -> None:
         announce(_failure(key, error, clock))
+        store.write_verdict(key.task, key.day, {"kind": "failed", "version": None})
 
     worker = RefitWorker(refit, clock=clock, failed=failed)
     windows = WindowBook(
@@ -134,13 +148,13 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
 def resume(
     tasks: dict[str, Task], store: WindowStore, windows: WindowBook, worker: RefitWorker
 ) -> None:
-    """After a restart: know the closed windows, and refit after those no verdict followed."""
+    """After a restart: know the closed windows, and refit after the newest, if no verdict has
+    followed it. Older ones without a verdict are part of that refit's horizon."""
     for task in tasks:
         days = store.days(task)
         windows.restore(task, days)
-        for day in days:
-            if store.verdict(task, day) is None:
-                worker.submit(WindowKey(task, day))
+        if days and store.verdict(task, days[-1]) is None:
+            worker.submit(WindowKey(task, days[-1]))
 
 
 def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:

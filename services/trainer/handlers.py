@@ -7,7 +7,7 @@ refit. A crash in between repeats work; it loses none.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
@@ -23,6 +23,9 @@ from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
+# Beyond these a day has no next day in every time zone, or the clock that wrote it was broken.
+EARLIEST, LATEST = 1971, 9000
+
 DeadLetter = Callable[[Message, InvalidMessage], Record]
 
 
@@ -32,26 +35,29 @@ class Store(Protocol):
 
 @dataclass
 class Collector:
-    """The open windows of all tasks, in memory until they close."""
+    """The open windows of all tasks, in memory until they close.
+
+    `rejected` are dead letters not yet published; what they came from is not released before.
+    """
 
     tasks: Mapping[str, Task]
     store: Store
     windows: WindowBook
     clock: Clock
     dead_letter: DeadLetter
+    rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
     _held: dict[WindowKey, list[Trace]] = field(default_factory=dict)
 
-    def add(self, messages: Sequence[Message], assigned: Iterable[int]) -> list[Record]:
-        """Put traces in their windows; returns the dead letters of those that fit none."""
+    def add(self, messages: Sequence[Message], assigned: Iterable[int]) -> None:
+        """Put traces in their windows, and those that fit none among the rejected."""
         partitions = sorted(set(assigned))
-        rejected = []
         for message in messages:
             key = None
             try:
                 trace = self._decode(message)
             except InvalidMessage as error:
-                rejected.append(self.dead_letter(message, error))
+                self.rejected.append(self.dead_letter(message, error))
             else:
                 key, late = self.windows.add(
                     trace.task, trace.occurred_at, partition=message.partition,
@@ -61,14 +67,13 @@ class Collector:
                 if late:
                     metrics.TRACES_LATE.labels(trace.task).inc()
             self._offsets.read(message.partition, message.offset, key)
-        return rejected
 
-    def close_due(self) -> list[WindowKey]:
-        """Store the windows that are due; returns those that call for a refit, oldest first.
+    def close_due(self) -> Iterator[WindowKey]:
+        """Store the windows that are due, oldest first; yields those that call for a refit, each
+        as soon as it is stored.
 
         Late traces of a window closed before are stored with it and count from the next refit.
         """
-        refits = []
         for key in self.windows.due(self.clock.monotonic(), self.clock.now()):
             traces = self._held.get(key, [])
             added = self.store.write(key.task, key.day, traces)
@@ -82,10 +87,12 @@ class Collector:
             )  # fmt: skip
             if new:
                 metrics.WINDOWS_CLOSED.labels(key.task).inc()
-                refits.append(key)
-        return refits
+                yield key
 
     def committable(self, topic: str) -> dict[TopicPartition, int]:
+        """The next offset to read after a restart; nothing while dead letters are unpublished."""
+        if self.rejected:
+            return {}
         return {TopicPartition(topic, p): o for p, o in self._offsets.committable().items()}
 
     def _decode(self, message: Message) -> Trace:
@@ -96,4 +103,9 @@ class Collector:
         if trace.task not in self.tasks:
             known = ", ".join(sorted(self.tasks)) or "none"
             raise InvalidMessage(f"unknown task {trace.task!r}; known: {known}", field="task")
+        if not EARLIEST <= trace.occurred_at.year <= LATEST:
+            raise InvalidMessage(
+                f"occurred_at must lie between the years {EARLIEST} and {LATEST}",
+                field="occurred_at",
+            )
         return trace

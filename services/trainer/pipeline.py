@@ -23,7 +23,7 @@ from shared.contracts.events import (
     Reason,
     Source,
 )
-from shared.contracts.manifest import sha256
+from shared.contracts.manifest import sha256, window_of
 from shared.contracts.tasks import Task
 from shared.core.fit import Settings, fit
 from shared.core.gate import Refused
@@ -31,7 +31,13 @@ from shared.core.types import InvalidData
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
 from shared.fitting.artifact import make_artifact
-from shared.fitting.horizon import Horizon, feature_kind, is_evidence, training_set
+from shared.fitting.horizon import (
+    Horizon,
+    feature_kind,
+    is_evidence,
+    of_one_kind,
+    training_set,
+)
 from shared.onnx.parity import ParityError
 from shared.registry.base import Artifact, Registry
 from shared.telemetry import metrics
@@ -86,7 +92,15 @@ class Refit:
 
     def _publish_or_refuse(self, task: Task, day: date) -> ModelAnnouncement:
         fence = self.registry.acquire(task.name)
-        horizon = self._horizon(task, day)
+        horizon, strays = of_one_kind(self._horizon(task, day))
+        if strays:
+            log.warning("traces of another number of texts left out", extra={"left_out": strays})
+        active = self.registry.active(task.name).version
+        serving = window_of(active) if active else ""
+        if serving > day.isoformat():
+            return self._refused(
+                task, day, horizon, f"window {serving} has been published already; it stays"
+            )
         try:
             training = training_set(horizon, self.encoder)
             fitted = fit(training, self._settings(task))

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from shared.bus.errors import Retryable
@@ -42,17 +43,23 @@ class RefitWorker:
         while True:
             key = self._queue.get()
             try:
-                self._retrying(key)
-            except Exception as error:
-                metrics.FITS.labels(key.task, "failed").inc()
+                self._retrying(partial(self._refit, key), key)
+            except Exception as error:  # whatever one fit raises, the next goes on
                 log.exception("refit failed", extra={"task": key.task})
-                self._failed(key, error)
+                self._give_up(key, error)
 
-    def _retrying(self, key: WindowKey) -> None:
+    def _give_up(self, key: WindowKey, error: Exception) -> None:
+        metrics.FITS.labels(key.task, "failed").inc()
+        try:
+            self._retrying(partial(self._failed, key, error), key)
+        except Exception:  # it is in the log; the next fit goes on
+            log.exception("the failure could not be announced", extra={"task": key.task})
+
+    def _retrying(self, work: Callable[[], object], key: WindowKey) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
-                self._refit(key)
+                work()
             except (RegistryUnavailable, Retryable, OSError) as error:
                 metrics.RETRIES.labels("trainer").inc()
                 log.warning("refit will be tried again: %s", error, extra={"task": key.task})

@@ -71,5 +71,10 @@ def version_of(manifest: bytes, window: str) -> str:
     return f"{window}-{sha256(manifest)[:12]}"
 
 
+def window_of(version: str) -> str:
+    """The window a version was named after."""
+    return version.rpartition("-")[0]
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

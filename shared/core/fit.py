@@ -16,6 +16,7 @@ from shared.core.types import Floats, Ints, Kind, Mask, Matrix, TrainingSet
 
 FOLDS = 5
 SELECTION_FOLDS = 2
+HOLDOUT_SLOTS = 20
 FRONTIER_ALPHAS = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97, 0.98, 0.99)
 # With fewer rows a fold's classifier says nothing of the one fitted on all.
 MINIMUM_ROWS = 30
@@ -78,11 +79,12 @@ class Fit:
 
 def fit(training: TrainingSet, settings: Settings) -> Fit:
     """Choose, fit, score out of fold, certify or refuse. Deterministic."""
-    too_little = _too_little(training)
+    held_out = _held_out(training, settings)
+    too_little = _too_little(training.take(~held_out), settings.seed)
     if too_little:
         return Fit(_refuse(settings, too_little, int(training.evidence.sum())))
     if settings.kind == "holdout":
-        fitted, evidence = _fit_with_holdout(training, settings)
+        fitted, evidence = _fit_with_holdout(training, held_out, settings)
     else:
         fitted, evidence = _fit_crossfit(training, settings)
     alphas = (settings.alpha, *FRONTIER_ALPHAS)
@@ -109,9 +111,17 @@ def _fit_crossfit(training: TrainingSet, settings: Settings) -> tuple[_Fitted, E
     )  # fmt: skip
 
 
-def _fit_with_holdout(training: TrainingSet, settings: Settings) -> tuple[_Fitted, Evidence]:
-    slots = max(2, round(1 / settings.holdout_share))
-    held_out = group_folds(training.groups, training.y, slots, settings.seed) == 0
+def _held_out(training: TrainingSet, settings: Settings) -> Mask:
+    """bool[n]: the rows used for nothing but the certificate; none for cross-fitted evidence."""
+    if settings.kind == "crossfit" or not len(training):
+        return np.zeros(len(training), dtype=np.bool_)
+    slots = group_folds(training.groups, training.y, HOLDOUT_SLOTS, settings.seed)
+    return slots < max(1, round(settings.holdout_share * HOLDOUT_SLOTS))
+
+
+def _fit_with_holdout(
+    training: TrainingSet, held_out: Mask, settings: Settings
+) -> tuple[_Fitted, Evidence]:
     fitted = _fit_all(training.take(~held_out), settings)
     rest = training.take(held_out & training.evidence)
     labels, scores = fitted.surrogate.predict(rest.features)
@@ -168,14 +178,14 @@ def _choose(
     return settings.zoo[best], tried, probabilities
 
 
-def _too_little(training: TrainingSet) -> str | None:
+def _too_little(training: TrainingSet, seed: int) -> str | None:
     """Why there is nothing to fit, or None."""
     n = len(training)
     if n < MINIMUM_ROWS:
         return f"{n} traces are too few to fit on: needs about {MINIMUM_ROWS - n} more"
     if len(np.unique(training.y)) < 2:
         return f"the teacher gave one label only ({training.labels[training.y[0]]!r})"
-    folds = group_folds(training.groups, training.y, FOLDS, 0)
+    folds = group_folds(training.groups, training.y, FOLDS, seed)
     if len(np.unique(folds)) < FOLDS:
         return f"fewer than {FOLDS} different inputs: everything is a near-duplicate"
     if any(len(np.unique(training.y[folds != fold])) < 2 for fold in range(FOLDS)):

@@ -5,6 +5,9 @@ Learn-then-Test (Angelopoulos et al. 2021, arXiv 2110.01052) with fixed-sequence
 each is tested for "agreement < α" with an exact binomial p-value at level δ, and the walk stops at
 the first that cannot be rejected. The last one rejected is certified:
 P(agreement >= α) >= 1 - δ on traffic exchangeable with the evidence.
+
+What is certified at α is never looser than what is certified at any lower α of GRID, so coverage
+never grows with α although walks for a high α begin later. Being stricter costs no validity.
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ from scipy.special import betainc, betaincinv
 from shared.core.grouping import effective_sizes
 from shared.core.types import Floats, Ints, Kind, Mask
 
-# Begun at the very strictest policy, the walk ends at its first unlucky handful.
+# A walk begun at the very strictest policy ends at its first unlucky handful: it begins at 20%
+# coverage, and not before two disagreements would still pass. Neither looks at a label.
 START_COVERAGE = 0.2
+START_DISAGREEMENTS = 2
 STEPS = 200
 MINIMUM_EVIDENCE = 50
+# Where a walk begins depends on α, in cells of this grid.
+GRID = tuple(np.round(np.arange(0.5, 0.9999, 0.005), 3).tolist())
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,17 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class _Step:
-    threshold: float
-    coverage: float
-    agreement: float
-    size: float  # effective number of independent rows handled
+class _Policies:
+    """The walk's steps, float64[m] each: threshold, coverage, agreement and the effective number
+    of independent rows handled."""
+
+    threshold: Floats
+    coverage: Floats
+    agreement: Floats
+    size: Floats
+
+    def __len__(self) -> int:
+        return len(self.threshold)
 
 
 def agreement_lower(agreement: float, size: float, delta: float) -> float:
@@ -89,12 +102,10 @@ def agreement_lower(agreement: float, size: float, delta: float) -> float:
     return float(betaincinv(size - errors, errors + 1.0, delta))
 
 
-def p_value(agreement: float, size: float, alpha: float) -> float:
-    """P(at most this many disagreements | true agreement = alpha), exact binomial tail."""
-    if size <= 0 or agreement <= 0:
-        return 1.0
+def p_values(agreement: Floats, size: Floats, alpha: float) -> Floats:
+    """P(at most this many disagreements | true agreement = alpha), exact binomial tails."""
     errors = size * (1.0 - agreement)
-    return float(betainc(size - errors, errors + 1.0, alpha))
+    return np.where(agreement > 0, betainc(np.maximum(size - errors, 1e-9), errors + 1.0, alpha), 1)
 
 
 def certify(evidence: Evidence, *, alpha: float, delta: float) -> Certified | Refused:
@@ -107,14 +118,24 @@ def frontier(
 ) -> list[Certified | Refused]:
     """The gate's answer at each α; coverage never grows with α."""
     policies = _policies(evidence)
-    return [_walk(policies, evidence, alpha, delta) for alpha in alphas]
+    ends = {alpha: _walk(policies, alpha, delta) for alpha in {*GRID, *alphas}}
+    return [
+        _answer(
+            policies,
+            min(end for at, end in ends.items() if at <= alpha),
+            evidence,
+            alpha,
+            delta,
+        )
+        for alpha in alphas
+    ]
 
 
-def _policies(evidence: Evidence) -> list[_Step]:
-    """Policies of growing coverage, fixed by the scores alone."""
+def _policies(evidence: Evidence) -> _Policies:
+    """Policies of growing coverage, fixed by the scores alone; none where rows are too few."""
     n = len(evidence)
     if n < MINIMUM_EVIDENCE:
-        return []
+        return _Policies(*(np.empty(0) for _ in range(4)))
     order = np.argsort(-evidence.scores, kind="stable")
     scores, weights = evidence.scores[order], evidence.weights[order]
     handled = np.cumsum(weights)
@@ -122,65 +143,78 @@ def _policies(evidence: Evidence) -> list[_Step]:
     sizes = effective_sizes(evidence.groups[order], weights)
     stops = np.ceil(np.linspace(START_COVERAGE, 1.0, STEPS) * n).astype(np.int64)
     # Rows of equal score are handled together or not at all.
-    stops = np.unique(np.searchsorted(-scores, -scores[stops - 1], side="right"))
-    return [
-        _Step(
-            threshold=0.0 if stop == n else float(scores[stop - 1]),
-            coverage=float(handled[stop - 1] / handled[-1]),
-            agreement=float(agreed[stop - 1] / handled[stop - 1]),
-            size=float(sizes[stop - 1]),
-        )
-        for stop in stops
-    ]
+    last = np.unique(np.searchsorted(-scores, -scores[stops - 1], side="right")) - 1
+    return _Policies(
+        threshold=np.where(last == n - 1, 0.0, scores[last]),
+        coverage=handled[last] / handled[-1],
+        agreement=agreed[last] / handled[last],
+        size=sizes[last],
+    )
 
 
-def _walk(
-    policies: Sequence[_Step], evidence: Evidence, alpha: float, delta: float
+def _walk(policies: _Policies, alpha: float, delta: float) -> int:
+    """Index of the last policy certified at α, -1 for none."""
+    if not len(policies):
+        return -1
+    first = _first(policies, alpha, delta)
+    passed = p_values(policies.agreement[first:], policies.size[first:], alpha) <= delta
+    failures = np.flatnonzero(~passed)
+    passes = int(failures[0]) if len(failures) else len(passed)
+    return first + passes - 1 if passes else -1
+
+
+def _first(policies: _Policies, alpha: float, delta: float) -> int:
+    """Where the walk for α begins; by the sizes alone, the same within a cell of GRID."""
+    cell = min((g for g in GRID if g >= alpha), default=alpha)
+    perfect = 1.0 - START_DISAGREEMENTS / np.maximum(policies.size, START_DISAGREEMENTS)
+    room = np.flatnonzero(p_values(perfect, policies.size, cell) <= delta)
+    return int(room[0]) if len(room) else len(policies) - 1
+
+
+def _answer(
+    policies: _Policies, end: int, evidence: Evidence, alpha: float, delta: float
 ) -> Certified | Refused:
-    walked = None
-    for step in policies:
-        if p_value(step.agreement, step.size, alpha) > delta:
-            break
-        walked = step
-    if walked is None:
-        first = policies[0] if policies else None
+    if end < 0:
+        first = _first(policies, alpha, delta) if len(policies) else None
         return Refused(
             alpha=alpha,
             delta=delta,
             kind=evidence.kind,
-            reason=_why(evidence, first, alpha, delta),
-            best_agreement=first.agreement if first else 0.0,
+            reason=_why(policies, first, evidence, alpha, delta),
+            best_agreement=0.0 if first is None else float(policies.agreement[first]),
             n_evidence=len(evidence),
         )
+    agreement, size = float(policies.agreement[end]), float(policies.size[end])
     return Certified(
         alpha=alpha,
         delta=delta,
         kind=evidence.kind,
-        threshold=walked.threshold,
-        coverage=walked.coverage,
-        agreement=walked.agreement,
-        agreement_lower=agreement_lower(walked.agreement, walked.size, delta),
+        threshold=float(policies.threshold[end]),
+        coverage=float(policies.coverage[end]),
+        agreement=agreement,
+        agreement_lower=agreement_lower(agreement, size, delta),
         n_evidence=len(evidence),
     )
 
 
-def _why(evidence: Evidence, first: _Step | None, alpha: float, delta: float) -> str:
+def _why(
+    policies: _Policies, first: int | None, evidence: Evidence, alpha: float, delta: float
+) -> str:
     if first is None:
         return (
             f"{len(evidence)} traces are too few to certify anything: "
             f"needs about {MINIMUM_EVIDENCE - len(evidence)} more"
         )
-    if first.agreement > alpha:
-        # The size at which the agreement seen would be enough, by the normal approximation's rate.
-        size = first.size
-        while size < 1e9 and p_value(first.agreement, size, alpha) > delta:
-            size *= 1.1
-        more = int(np.ceil((size / first.size - 1.0) * len(evidence)))
-        return (
-            f"agreement on the surest {first.coverage:.0%} is {first.agreement:.3f}, above "
-            f"α = {alpha} but not yet credibly: needs about {more} more traces"
-        )
+    agreement, size = float(policies.agreement[first]), float(policies.size[first])
+    surest = f"agreement on the surest {policies.coverage[first]:.0%} of the traffic"
+    if agreement <= alpha:
+        return f"{surest} is only {agreement:.3f}, below α = {alpha}"
+    # The size at which what was seen would be enough, all else growing in proportion.
+    enough = size
+    while enough < 1e9 and p_values(np.asarray(agreement), np.asarray(enough), alpha) > delta:
+        enough *= 1.05
+    more = int(np.ceil((enough / size - 1.0) * len(evidence)))
     return (
-        f"agreement on the surest {first.coverage:.0%} of the traffic is only "
-        f"{first.agreement:.3f}, below α = {alpha}"
+        f"{surest} is {agreement:.3f}, above α = {alpha} but not yet credibly: "
+        f"needs about {max(more, 1)} more traces"
     )

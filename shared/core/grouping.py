@@ -9,6 +9,9 @@ import numpy as np
 
 from shared.core.types import Floats, Ints
 
+HEAD_ROWS = 20
+HEAD_SHARE = 0.005
+
 _NOT_WORD = re.compile(r"[\W_]+")
 _DIGITS = re.compile(r"\d+")
 
@@ -18,6 +21,20 @@ def near_duplicate_groups(texts: Sequence[str]) -> Ints:
     seen: dict[str, int] = {}
     groups = [seen.setdefault(_skeleton(text), len(seen)) for text in texts]
     return np.asarray(groups, dtype=np.int64)
+
+
+def independent_groups(groups: Ints) -> Ints:
+    """The same groups, but texts that are a visible part of the traffic are rows like any other.
+
+    A handful of near-duplicates is one observation seen several times. A text that makes up 0.5%
+    of the traffic or more is that traffic: each of its rows was drawn on its own, and a served
+    surrogate has been trained on it as well.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    head = sizes[group] > max(HEAD_ROWS, HEAD_SHARE * len(groups))
+    independent = group.astype(np.int64)
+    independent[head] = len(sizes) + np.arange(int(head.sum()))
+    return independent
 
 
 def _skeleton(text: str) -> str:

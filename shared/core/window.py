@@ -21,6 +21,14 @@ class WindowKey(NamedTuple):
 
 
 @dataclass
+class _Open:
+    """An open window; `dirty`: it was closed before and has got late traces."""
+
+    dirty: bool
+    touched_at: float
+
+
+@dataclass
 class _Progress:
     """How far a task has come in one partition."""
 
@@ -36,7 +44,7 @@ class WindowBook:
     idle: timedelta
     partition_idle: timedelta
     zones: dict[str, tzinfo] = field(default_factory=dict)
-    _open: dict[WindowKey, bool] = field(default_factory=dict)  # value: was it closed before?
+    _open: dict[WindowKey, _Open] = field(default_factory=dict)
     _closed: dict[str, set[date]] = field(default_factory=dict)
     _progress: dict[str, dict[int, _Progress]] = field(default_factory=dict)
 
@@ -62,18 +70,40 @@ class WindowBook:
         if progress.newest is None or occurred_at > progress.newest:
             progress.newest = occurred_at
         late = key.day in self._closed.get(task, ())
-        self._open.setdefault(key, late)
+        self._open.setdefault(key, _Open(late, now)).touched_at = now
         return key, late
 
+    def wake(self, now: float) -> None:
+        """After a pause of the whole reader: nobody's silence until now says anything."""
+        for partitions in self._progress.values():
+            for progress in partitions.values():
+                progress.seen_at = now
+
     def due(self, now: float, wall: datetime) -> list[WindowKey]:
-        """Windows to close, oldest first. They stay open until `close` is called."""
-        return sorted(key for key in self._open if self._is_due(key, now, wall))
+        """Windows to close, oldest first. They stay open until `close` is called.
+
+        Late traces are stored before the next refit of their task, or once none has come for
+        `idle`: not one by one.
+        """
+        fresh = [
+            key
+            for key, window in self._open.items()
+            if not window.dirty and self._is_due(key, now, wall)
+        ]
+        refitted = {key.task for key in fresh}
+        dirty = [
+            key
+            for key, window in self._open.items()
+            if window.dirty
+            and (key.task in refitted or now - window.touched_at >= self.idle.total_seconds())
+        ]
+        return sorted(fresh + dirty)
 
     def close(self, key: WindowKey) -> bool:
         """Returns whether the window is new, that is, was never closed before."""
-        dirty = self._open.pop(key)
+        window = self._open.pop(key)
         self._closed.setdefault(key.task, set()).add(key.day)
-        return not dirty
+        return not window.dirty
 
     def open_windows(self) -> list[WindowKey]:
         return sorted(self._open)
@@ -89,7 +119,9 @@ class WindowBook:
         if idle_for >= self.idle.total_seconds() and wall >= end:
             return True
         watched = [p for p in partitions if now - p.seen_at < self.partition_idle.total_seconds()]
-        if not watched or any(p.newest is None for p in watched):
+        if not watched:  # all are silent: the newest trace of any is as far as the task has come
+            return max(p.newest for p in partitions if p.newest is not None) >= end
+        if any(p.newest is None for p in watched):
             return False
         return min(p.newest for p in watched if p.newest is not None) >= end
 
@@ -111,12 +143,6 @@ class OffsetBook:
     def stored(self, key: WindowKey) -> None:
         """The window is safely stored: its offsets no longer hold anything back."""
         self._held.pop(key, None)
-
-    def forget(self, partition: int) -> None:
-        """The partition is no longer ours."""
-        self._next.pop(partition, None)
-        for held in self._held.values():
-            held.pop(partition, None)
 
     def committable(self) -> dict[int, int]:
         """The next offset to read after a restart, by partition."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from shared.contracts.events import Reason, Source
-from shared.core.grouping import near_duplicate_groups
+from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.core.representation import pair_features
 from shared.core.types import InvalidData, Mask, Matrix, TrainingSet
 from shared.encoder.base import Encoder
@@ -38,7 +38,7 @@ class Horizon:
         sha = hashlib.sha256()
         for texts, teacher, evidence in zip(self.inputs, self.teacher, self.evidence, strict=True):
             for part in (*texts, teacher, str(bool(evidence))):
-                data = part.encode()
+                data = part.encode(errors="surrogatepass")
                 sha.update(len(data).to_bytes(8, "big"))
                 sha.update(data)
         return sha.hexdigest()
@@ -49,6 +49,24 @@ def is_evidence(source: Source, deferral_reason: Reason | None) -> bool:
     if source is Source.LOG:
         return True
     return source is Source.DEFERRED and deferral_reason in _UNSELECTIVE
+
+
+def of_one_kind(horizon: Horizon) -> tuple[Horizon, int]:
+    """The horizon without the traces that have another number of texts than most have, and how
+    many those were: a single stray pair must not keep a task of single texts from training."""
+    if not len(horizon):
+        return horizon, 0
+    sizes = np.asarray([len(texts) for texts in horizon.inputs])
+    usual = np.bincount(sizes).argmax()
+    rows = np.flatnonzero(sizes == usual).tolist()
+    if len(rows) == len(horizon):
+        return horizon, 0
+    kept = Horizon(
+        inputs=[horizon.inputs[i] for i in rows],
+        teacher=[horizon.teacher[i] for i in rows],
+        evidence=horizon.evidence[rows],
+    )
+    return kept, len(horizon) - len(rows)
 
 
 def feature_kind(inputs: Sequence[tuple[str, ...]]) -> FeatureKind:
@@ -80,6 +98,8 @@ def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
         features=encode_inputs(horizon.inputs, encoder),
         y=np.asarray([index[label] for label in horizon.teacher], dtype=np.int64),
         labels=labels,
-        groups=near_duplicate_groups(["\n".join(texts) for texts in horizon.inputs]),
+        groups=independent_groups(
+            near_duplicate_groups(["\n".join(texts) for texts in horizon.inputs])
+        ),
         evidence=horizon.evidence,
     )

@@ -60,7 +60,10 @@ class StageSession:
         outputs = {o.name: o.type for o in self._session.get_outputs()}
         if outputs.get("label") != "tensor(int64)" or outputs.get("accept") != "tensor(float)":
             raise InvalidStage(f"stage {self.stage.name} gives {outputs}, not label and accept")
-        trial = self.run(np.zeros((2, self.stage.dim), dtype=np.float32))
+        try:
+            trial = self.run(np.zeros((2, self.stage.dim), dtype=np.float32))
+        except Exception as error:  # onnxruntime has no common base
+            raise InvalidStage(f"stage {self.stage.name} cannot be run: {error}") from error
         if trial.label.shape != (2,) or trial.accept.shape != (2,):
             raise InvalidStage(f"stage {self.stage.name} does not answer row by row")
         if not (np.isfinite(trial.accept).all() and (trial.label < n_labels).all()):

@@ -42,6 +42,8 @@ _PASSING = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
 )
+# The same, where redis-py has no class for the reply.
+_PASSING_CODES = ("BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS")
 
 
 def connect(
@@ -220,7 +222,8 @@ class RedisRegistry:
         except _PASSING as error:
             raise RegistryUnavailable(f"Redis at {self._address()}: {error}") from error
         except redis.RedisError as error:
-            raise RegistryError(f"Redis at {self._address()}: {error}") from error
+            kind = RegistryUnavailable if str(error).startswith(_PASSING_CODES) else RegistryError
+            raise kind(f"Redis at {self._address()}: {error}") from error
 
     def _address(self) -> str:
         where = self._client.connection_pool.connection_kwargs

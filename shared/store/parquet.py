@@ -1,15 +1,17 @@
 """Closed windows as Parquet, on a folder or an object store.
 
-    <root>/task=<task>/day=<YYYY-MM-DD>/part-<n>.parquet   the traces; late ones in further parts
-    <root>/task=<task>/day=<YYYY-MM-DD>/verdict.json       what the fit after this window came to
+    <root>/task=<task>/day=<YYYY-MM-DD>/part-<digest>.parquet   traces; late ones in further parts
+    <root>/task=<task>/day=<YYYY-MM-DD>/verdict.json            what the fit after it came to
 
-Rows are sorted by event time and id, so that the same traces give the same file in whatever order
-they arrived.
+A part is named after the ids in it and its rows are sorted by event time and id: the same traces
+give the same file in whatever order they arrived, and two writers never overwrite each other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable
 from datetime import date
 from typing import Any
@@ -65,16 +67,17 @@ class WindowStore:
             return 0
         folder = self._folder(task, day)
         self._fs.create_dir(folder, recursive=True)
-        path = f"{folder}/part-{len(self._parts(task, day)):05d}.parquet"
+        names = hashlib.sha256("\n".join(fresh).encode()).hexdigest()[:16]
         table = pa.Table.from_pylist([_row(trace) for trace in fresh.values()], schema=SCHEMA)
-        pq.write_table(table, f"{path}.tmp", filesystem=self._fs, compression="zstd")
-        self._fs.move(f"{path}.tmp", path)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._put(f"{folder}/part-{names}.parquet", sink.getvalue())
         return len(fresh)
 
     def read(self, task: str, days: Iterable[date]) -> pa.Table:
         """The traces of these days, oldest day first, columns as in SCHEMA."""
         tables = [
-            pq.read_table(part, filesystem=self._fs, schema=SCHEMA, partitioning=None)
+            self._table(part, SCHEMA.names)
             for day in sorted(days)
             for part in self._parts(task, day)
         ]
@@ -84,13 +87,12 @@ class WindowStore:
         """Days with stored traces, oldest first."""
         found = self._list(f"{self._root}/task={task}")
         names = [info.base_name for info in found if info.base_name.startswith("day=")]
-        return sorted(date.fromisoformat(name.removeprefix("day=")) for name in names)
+        days = sorted(date.fromisoformat(name.removeprefix("day=")) for name in names)
+        return [day for day in days if self._parts(task, day)]
 
     def write_verdict(self, task: str, day: date, verdict: dict[str, Any]) -> None:
-        path = f"{self._folder(task, day)}/verdict.json"
-        with self._fs.open_output_stream(f"{path}.tmp") as out:
-            out.write(json.dumps(verdict, sort_keys=True).encode())
-        self._fs.move(f"{path}.tmp", path)
+        content = json.dumps(verdict, sort_keys=True).encode()
+        self._put(f"{self._folder(task, day)}/verdict.json", pa.py_buffer(content))
 
     def verdict(self, task: str, day: date) -> dict[str, Any] | None:
         """None while no fit has followed the window."""
@@ -111,9 +113,28 @@ class WindowStore:
     def _column(self, task: str, day: date, name: str) -> list[Any]:
         values: list[Any] = []
         for part in self._parts(task, day):
-            table = pq.read_table(part, filesystem=self._fs, columns=[name], partitioning=None)
-            values.extend(table.column(name).to_pylist())
+            values.extend(self._table(part, [name]).column(name).to_pylist())
         return values
+
+    def _table(self, part: str, columns: list[str]) -> pa.Table:
+        try:
+            return pq.read_table(part, filesystem=self._fs, columns=columns, partitioning=None)
+        except pa.ArrowInvalid as error:
+            raise OSError(
+                f"{part} is damaged; move it away to go on without it: {error}"
+            ) from error
+
+    def _put(self, path: str, content: pa.Buffer) -> None:
+        """Write a file that is there whole or not at all, and on disk once this returns."""
+        if isinstance(self._fs, pafs.LocalFileSystem):
+            with open(f"{path}.tmp", "wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(f"{path}.tmp", path)
+            return
+        with self._fs.open_output_stream(path) as out:  # an object appears when it is closed
+            out.write(content)
 
     def _list(self, folder: str) -> list[pafs.FileInfo]:
         found: list[pafs.FileInfo] = self._fs.get_file_info(

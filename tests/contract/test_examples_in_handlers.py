@@ -96,7 +96,7 @@ def test_the_trainer_stores_it(topic: Topic, path: Path, tmp_path: Path) -> None
     )
     collector.add([message], [0])
     clock.sleep(2)
-    (key,) = collector.close_due()
+    (key,) = list(collector.close_due())
     trace = decode(message.value, Trace)
     (row,) = store.read(key.task, [key.day]).to_pylist()
     assert row["id"] == trace.id

@@ -28,7 +28,7 @@ from shared.bus.kafka import (
 from shared.bus.kafka_config import ClientConfig
 from shared.bus.kafka_reader import _message
 from tests.contract.bus_laws import BusLaws, collect, copy, copy_all, numbered, step, until
-from tests.integration.conftest import create_topic, start_kafka
+from tests.kafka_fixtures import create_topic, start_kafka
 
 pytestmark = pytest.mark.kafka
 

@@ -24,7 +24,7 @@ from services.ctl.embedded.processes import Child
 from shared.contracts.codec import decode
 from shared.contracts.dead_letters import DeadLetter
 from shared.contracts.events import Trace
-from tests.integration.conftest import start_kafka
+from tests.kafka_fixtures import start_kafka
 
 TOPICS = ("traces.raw", "traces", "dead-letters")
 TASKS = """

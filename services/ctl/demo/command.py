@@ -23,9 +23,11 @@ from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.clock import SystemClock
 from shared.contracts.topics import Topic
 from shared.encoder.default import ensure_default_encoder
+from shared.encoder.errors import EncoderError
 
 DAYS = 5
 SAMPLE_ROWS = 6_000
+MARKER = ".tracer-demo"
 
 
 def demo(
@@ -48,12 +50,12 @@ def demo(
 ) -> None:
     """Replay five days of traces through every service, with live requests in between."""
     say = messages.print if json else console.print
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     cache = cache_folder()
-    encoder = ensure_default_encoder(cache / "encoder")
     try:
-        rows = _rows(data, folder)
+        given = list(read_rows(data)) if data else None
+        _clear(folder)
+        encoder = ensure_default_encoder(cache / "encoder")
+        rows = given or _sample(folder)
         plan = make_plan(rows, task=_task(data), days=DAYS, last_day_share=last_day_share)
         settings = ClusterSettings(
             folder=folder.absolute(),
@@ -66,7 +68,9 @@ def demo(
         say(f"{len(rows)} rows of {data or 'the sample'}; starting broker, Redis and services …")
         with Cluster(settings, plan, rows) as cluster:
             summary = _play(cluster, say, kill_router_on)
-    except (InvalidFile, TimedOut, ChildDied, ChildNotReady, Fatal, Retryable) as error:
+    except (
+        InvalidFile, EncoderError, TimedOut, ChildDied, ChildNotReady, Fatal, Retryable,
+    ) as error:  # fmt: skip
         fail(f"{error}\nlogs are in {folder}")
     path = folder / "summary.json"
     write_summary(summary, path)
@@ -102,12 +106,21 @@ def _play(cluster: Cluster, say: Any, kill_router_on: int | None) -> dict[str, A
         publisher.close()
 
 
-def _rows(data: Path | None, folder: Path) -> list[Row]:
-    if data is None:
-        data = folder / "sample.jsonl"
-        lines = (jsonlib.dumps(row) + "\n" for row in generate(SAMPLE_ROWS))
-        data.write_text("".join(lines), encoding="utf-8")
-    return list(read_rows(data))
+def _clear(folder: Path) -> None:
+    """Empty the folder of an earlier demo; one that is not a demo's is never touched."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).exists():
+            fail(f"{folder} is not empty and not an earlier demo's; choose another --folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
+
+
+def _sample(folder: Path) -> list[Row]:
+    path = folder / "sample.jsonl"
+    lines = (jsonlib.dumps(row) + "\n" for row in generate(SAMPLE_ROWS))
+    path.write_text("".join(lines), encoding="utf-8")
+    return list(read_rows(path))
 
 
 def _task(data: Path | None) -> str:

@@ -58,6 +58,7 @@ class Demo:
     say: Say
     kill_router_on: int | None = None
     _expected: dict[str, str] = field(default_factory=dict)
+    _decided_at_kill: str | None = None
 
     def play(self) -> dict[str, Any]:
         """The summary, as written to summary.json."""
@@ -69,7 +70,8 @@ class Demo:
             f"all {before.requests - before.handled} went to the LLM"
         )
         results = [self._day(number, day) for number, day in enumerate(self.plan.days)]
-        self.traffic.settle(3.0)
+        # What a killed router had in work comes again only once its successor has joined.
+        self.traffic.settle(20.0 if self.kill_router_on else 3.0)
         return self._summary(before, results, time.monotonic() - started)
 
     def _day(self, number: int, day: Day) -> DayResult:
@@ -158,9 +160,8 @@ class Demo:
         router = self.cluster.routers[0]
         decided = sum(i in self.traffic.decisions for i in ids)
         router.kill()
-        self.say(
-            f"           killed {router.name} with {decided} of {len(ids)} decided, restarting"
-        )
+        self._decided_at_kill = f"{decided} of {len(ids)}"
+        self.say(f"           killed {router.name} with {self._decided_at_kill} decided")
         router.start()
 
     def _result(self, decisions: Sequence[Decision], seconds: float) -> LiveResult:
@@ -196,6 +197,7 @@ class Demo:
             "decided_once": sum(len(finals.get(i, ())) == 1 for i in self._expected),
             "decided_more_than_once": sum(len(finals.get(i, ())) > 1 for i in self._expected),
             "undecided": sum(i not in finals for i in self._expected),
+            "decided_at_kill": self._decided_at_kill,
             "dead_letters": self.traffic.dead_letters,
             "calls_saved": calls_saved,
             "dollars_saved": round(calls_saved * cost, 4),

@@ -11,7 +11,7 @@ from shared.core.gate import (
     agreement_lower,
     certify,
     frontier,
-    p_value,
+    p_values,
 )
 
 
@@ -31,7 +31,9 @@ def test_bounds_are_the_exact_binomial_ones(errors: int, size: int) -> None:
     agreement = 1 - errors / size
     exact = binomtest(size - errors, size, alternative="greater").proportion_ci(0.9, "exact").low
     assert agreement_lower(agreement, size, 0.1) == pytest.approx(exact, abs=1e-9)
-    assert p_value(agreement, size, 0.9) == pytest.approx(binom.cdf(errors, size, 0.1), abs=1e-9)
+    assert p_values(np.asarray(agreement), np.asarray(size), 0.9) == pytest.approx(
+        binom.cdf(errors, size, 0.1), abs=1e-9
+    )
 
 
 def test_perfect_agreement_is_handled_whole() -> None:
@@ -76,7 +78,7 @@ def test_refusals_say_what_to_do() -> None:
     too_few = certify(evidence(np.ones(20, bool)), alpha=0.9, delta=0.1)
     assert isinstance(too_few, Refused)
     assert "needs about 30 more" in too_few.reason
-    not_yet = certify(evidence(np.ones(100, bool)), alpha=0.99, delta=0.1)
+    not_yet = certify(evidence(np.ones(150, bool)), alpha=0.99, delta=0.1)
     assert isinstance(not_yet, Refused)
     assert "needs about" in not_yet.reason
     hopeless = certify(evidence(np.arange(400) % 2 == 0), alpha=0.9, delta=0.1)
@@ -85,9 +87,26 @@ def test_refusals_say_what_to_do() -> None:
 
 
 def test_the_number_of_traces_it_asks_for_is_about_right() -> None:
-    verdict = certify(evidence(np.ones(100, bool)), alpha=0.99, delta=0.1)
+    verdict = certify(evidence(np.ones(150, bool)), alpha=0.99, delta=0.1)
     assert isinstance(verdict, Refused)
     more = int(verdict.reason.split("needs about ")[1].split()[0])
     assert isinstance(
-        certify(evidence(np.ones(100 + more, bool)), alpha=0.99, delta=0.1), Certified
+        certify(evidence(np.ones(150 + more, bool)), alpha=0.99, delta=0.1), Certified
     )
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(100, 0.95), (200, 0.95), (300, 0.99), (1_000, 0.99)])
+def test_perfect_agreement_on_few_rows_is_not_refused(n: int, alpha: float) -> None:
+    """The first test of the walk is one that can pass."""
+    assert isinstance(certify(evidence(np.ones(n, bool)), alpha=alpha, delta=0.1), Certified)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("n", [60, 120, 300])
+def test_coverage_never_grows_with_alpha_on_few_rows_either(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(size=n)
+    agrees = rng.uniform(size=n) < 0.8 + 0.2 * scores
+    points = frontier(evidence(agrees, scores), np.linspace(0.4, 0.999, 300), 0.1)
+    coverages = [p.coverage if isinstance(p, Certified) else 0.0 for p in points]
+    assert coverages == sorted(coverages, reverse=True)

@@ -7,6 +7,7 @@ from shared.core.grouping import (
     contradiction_share,
     effective_sizes,
     group_folds,
+    independent_groups,
     near_duplicate_groups,
 )
 
@@ -51,3 +52,15 @@ def test_contradictions() -> None:
     share, rows = contradiction_share(groups, np.asarray([1, 1, 2, 3, 3, 4]))
     assert (share, rows) == (pytest.approx(1 / 5), 5)
     assert contradiction_share(np.arange(4), np.zeros(4, int)) == (0.0, 0)
+
+
+def test_head_texts_are_traffic_and_copies_are_not() -> None:
+    groups = np.concatenate([np.zeros(200, int), np.repeat(np.arange(1, 401), 2)])
+    independent = independent_groups(groups)
+    sizes = np.bincount(np.unique(independent, return_inverse=True)[1])
+    assert sorted(set(sizes.tolist())) == [1, 2]
+    assert (sizes == 1).sum() == 200  # one text of a fifth of the traffic: 200 draws
+    assert (sizes == 2).sum() == 400
+    assert (
+        np.unique(independent_groups(np.repeat(np.arange(770), 5)), return_counts=True)[1] == 5
+    ).all()

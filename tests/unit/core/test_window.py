@@ -119,5 +119,12 @@ def test_offsets_wait_for_every_open_window() -> None:
     assert offsets.committable() == {0: 11, 1: 6}
     offsets.stored(second)
     assert offsets.committable() == {0: 13, 1: 6}
-    offsets.forget(0)
-    assert offsets.committable() == {1: 6}
+
+
+def test_after_a_pause_of_the_reader_silence_says_nothing(book: WindowBook) -> None:
+    add(book, at(DAY1), partition=0, assigned=(0, 1))
+    add(book, at(DAY1), partition=1, assigned=(0, 1))
+    book.wake(60.0)
+    add(book, at(DAY3), partition=0, assigned=(0, 1), now=60.0)
+    assert book.due(61.0, LONG_AGO) == []
+    assert book.due(65.0, LONG_AGO) == [WindowKey("t", DAY1)]

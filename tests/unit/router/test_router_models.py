@@ -10,7 +10,7 @@ from doubles import HashEncoder
 from surrogates import make_surrogate
 
 from services.router.models import Models
-from shared.registry.base import Artifact, RegistryUnavailable
+from shared.registry.base import Artifact, CorruptArtifact, RegistryError, RegistryUnavailable
 from shared.registry.disk import DiskCopy
 from shared.registry.memory import MemoryRegistry
 
@@ -155,3 +155,62 @@ def test_following_notices_without_a_hint_and_after_an_outage(bench: Bench) -> N
         stop.set()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_registry_that_lost_its_data_is_no_reason_to_stop(bench: Bench) -> None:
+    first = bench.publish(make_surrogate(bench.encoder))
+    models = bench.models()
+    models.refresh()
+    models.registry = bench.registry = MemoryRegistry()
+    models.refresh()
+    assert serving(models) == first
+    restarted = bench.models()
+    restarted.start_from_copies()
+    restarted.refresh()
+    assert serving(restarted) == first
+    second = bench.publish(make_surrogate(bench.encoder, window="2026-01-07"))
+    models.refresh()
+    assert serving(models) == second
+
+
+def test_a_corrupt_version_is_looked_at_again(bench: Bench) -> None:
+    models = bench.models()
+    artifact = make_surrogate(bench.encoder)
+    version = bench.publish(artifact)
+    load = bench.registry.load
+
+    def corrupt(task: str, version: str) -> Artifact:
+        raise CorruptArtifact("flipped")
+
+    bench.registry.load = corrupt  # type: ignore[method-assign]
+    models.refresh()
+    models.refresh()
+    assert serving(models) is None
+    bench.registry.load = load  # type: ignore[method-assign]
+    models.refresh()
+    assert serving(models) == version
+
+
+def test_following_survives_what_it_does_not_know(bench: Bench) -> None:
+    models = bench.models()
+    stop = threading.Event()
+    wait = bench.registry.wait_for_change
+
+    def fail_once(timeout: float) -> bool:
+        bench.registry.wait_for_change = wait  # type: ignore[method-assign]
+        raise RegistryError("NOPERM")
+
+    bench.registry.wait_for_change = fail_once  # type: ignore[method-assign]
+    thread = threading.Thread(target=models.follow, args=(stop, 0.05))
+    thread.start()
+    try:
+        first = bench.publish(make_surrogate(bench.encoder))
+        waiting = threading.Event()
+        for _ in range(100):
+            if serving(models) == first:
+                break
+            waiting.wait(0.05)
+        assert serving(models) == first
+    finally:
+        stop.set()
+        thread.join(5)

@@ -165,7 +165,7 @@ def test_selected_traces_train_but_do_not_certify(bench: Bench) -> None:
     assert announced.certificate.n_evidence == 400
 
 
-def test_mixed_inputs_are_refused_with_the_field(bench: Bench) -> None:
+def test_a_stray_pair_does_not_keep_a_task_of_texts_from_training(bench: Bench) -> None:
     pair = Trace(
         id="p",
         task="support",
@@ -175,8 +175,8 @@ def test_mixed_inputs_are_refused_with_the_field(bench: Bench) -> None:
     )
     bench.store.write("support", DAY, [*traces(100), pair])
     announced = bench.refit(WindowKey("support", DAY))
-    assert announced.kind is AnnouncementKind.REFUSED
-    assert announced.reason.startswith("input: ")
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert announced.n_traces == 100
 
 
 def test_the_registry_away_leaves_everything_to_be_done_again(bench: Bench) -> None:
@@ -186,6 +186,54 @@ def test_the_registry_away_leaves_everything_to_be_done_again(bench: Bench) -> N
         bench.refit(WindowKey("support", DAY))
     assert bench.announced == []
     assert bench.store.verdict("support", DAY) is None
+
+
+def test_an_older_window_never_replaces_a_newer_version(bench: Bench) -> None:
+    following = DAY + timedelta(days=1)
+    bench.store.write("support", DAY, traces(300))
+    bench.store.write("support", following, traces(300, day=following, first=300))
+    newer = bench.refit(WindowKey("support", following)).version
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "published already" in announced.reason
+    assert bench.registry.active("support").version == newer
+
+
+def test_a_folder_without_traces_is_no_window(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "task=support" / f"day={DAY.isoformat()}").mkdir(parents=True)
+    assert bench.store.days("support") == []
+
+
+def test_a_damaged_part_is_named(bench: Bench, tmp_path: Path) -> None:
+    bench.store.write("support", DAY, traces(10))
+    (part,) = (tmp_path / "task=support" / f"day={DAY.isoformat()}").glob("part-*.parquet")
+    part.write_bytes(b"")
+    with pytest.raises(OSError, match=part.name):
+        bench.refit(WindowKey("support", DAY))
+
+
+def test_two_writers_never_overwrite_each_other(tmp_path: Path) -> None:
+    stores = [WindowStore(str(tmp_path)) for _ in range(2)]
+    for number, store in enumerate(stores):
+        store.write("support", DAY, traces(10, first=10 * number))
+    assert len(stores[0].read("support", [DAY])) == 20
+
+
+def test_a_failure_that_cannot_be_announced_ends_nothing() -> None:
+    done = threading.Event()
+
+    def refit(key: WindowKey) -> None:
+        if key.task == "bad":
+            raise ValueError("broken")
+        done.set()
+
+    def failed(key: WindowKey, error: Exception) -> None:
+        raise RuntimeError("no broker")
+
+    worker = RefitWorker(refit, clock=FakeClock(), failed=failed)
+    worker.submit(WindowKey("bad", DAY))
+    worker.submit(WindowKey("good", DAY))
+    assert done.wait(5)
 
 
 def test_worker_retries_passing_faults_and_outlives_failed_fits() -> None:
