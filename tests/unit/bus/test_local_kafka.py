@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka.local_kafka import KafkaUnavailable, LocalKafka, fetch, version
-from tests.integration import conftest
+from tests import kafka_fixtures
 
 
 def maven(folder: Path, script: str) -> str:
@@ -64,10 +64,10 @@ def test_without_kafka_tests_are_skipped_with_the_reason_or_fail_when_required(
     def unavailable() -> LocalKafka:
         raise KafkaUnavailable("no Java here")
 
-    monkeypatch.setattr(conftest, "LocalKafka", unavailable)
-    monkeypatch.delenv(conftest.REQUIRE, raising=False)
+    monkeypatch.setattr(kafka_fixtures, "LocalKafka", unavailable)
+    monkeypatch.delenv(kafka_fixtures.REQUIRE, raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"^no Java here$"):
-        conftest.start_kafka()
-    monkeypatch.setenv(conftest.REQUIRE, "1")
+        kafka_fixtures.start_kafka()
+    monkeypatch.setenv(kafka_fixtures.REQUIRE, "1")
     with pytest.raises(pytest.fail.Exception, match="no Java here"):
-        conftest.start_kafka()
+        kafka_fixtures.start_kafka()
