@@ -44,7 +44,8 @@ demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALP
 
 .PHONY: test
 test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest tests/integration tests/e2e --durations=15 $(PYTEST_FLAGS)
 
 # --- parts of it -----------------------------------------------------------------------------
 .PHONY: lint
@@ -67,7 +68,7 @@ layers: $(VENV)/.ready ## import-linter: DESIGN's arrows
 
 .PHONY: test-quick
 test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
 
 .PHONY: stat
 stat: setup ## The statistical tests with many repeats
