@@ -81,26 +81,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     output: Count
 
 
-class RawTrace(Event, frozen=True, kw_only=True):
-    """One LLM call as a user's system logs it (topic `traces.raw`)."""
-
-    id: Id
-    task: TaskName
-    input: Input
-    teacher: Label
-    occurred_at: Timestamp | None = None
-    model: str | None = None
-    tokens: Tokens | None = None
-    cost: Annotated[float, Meta(ge=0)] | None = None
-    label: Label | None = None
-    metadata: dict[str, Any] | None = None
-    source: Source = Source.LOG
-    observation_probability: Probability = 1.0
-    deferral_reason: Reason | None = None
-
-
-class Trace(Event, frozen=True, kw_only=True):
-    """One LLM call, validated, its label normalised to the task's taxonomy (topic `traces`).
+class LabelledCall(Event, frozen=True, kw_only=True):
+    """What a raw trace and a trace have in common.
 
     `label` is the human's label where one is known; the surrogate learns `teacher`.
     """
@@ -109,8 +91,6 @@ class Trace(Event, frozen=True, kw_only=True):
     task: TaskName
     input: Input
     teacher: Label
-    occurred_at: Timestamp
-    teacher_model: str | None = None
     tokens: Tokens | None = None
     cost: Annotated[float, Meta(ge=0)] | None = None
     label: Label | None = None
@@ -118,6 +98,20 @@ class Trace(Event, frozen=True, kw_only=True):
     source: Source = Source.LOG
     observation_probability: Probability = 1.0
     deferral_reason: Reason | None = None
+
+
+class RawTrace(LabelledCall, frozen=True, kw_only=True):
+    """One LLM call as a user's system logs it (topic `traces.raw`)."""
+
+    occurred_at: Timestamp | None = None
+    model: str | None = None
+
+
+class Trace(LabelledCall, frozen=True, kw_only=True):
+    """One LLM call, validated, its label normalised to the task's taxonomy (topic `traces`)."""
+
+    occurred_at: Timestamp
+    teacher_model: str | None = None
 
 
 class Request(Event, frozen=True, kw_only=True):

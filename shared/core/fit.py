@@ -20,6 +20,8 @@ HOLDOUT_SLOTS = 20
 FRONTIER_ALPHAS = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97, 0.98, 0.99)
 # With fewer rows a fold's classifier says nothing of the one fitted on all.
 MINIMUM_ROWS = 30
+# Near-duplicates that are a smaller part of the traces than this explain no refusal.
+CONTRADICTIONS_SHARE = 0.05
 
 Method = Literal["global", "l2d"]
 
@@ -207,14 +209,16 @@ def _refuse(settings: Settings, reason: str, n_evidence: int) -> Refused:
 def _with_causes(refused: Refused, training: TrainingSet) -> Refused:
     """Add what the data says about the cause."""
     contradicted, rows = contradiction_share(training.groups, training.y)
-    if rows < MINIMUM_ROWS or contradicted <= 1.0 - refused.alpha:
+    if rows < max(MINIMUM_ROWS, CONTRADICTIONS_SHARE * len(training)) or (
+        contradicted <= 1.0 - refused.alpha
+    ):
         return refused
     return Refused(
         alpha=refused.alpha,
         delta=refused.delta,
         kind=refused.kind,
-        reason=f"{refused.reason}; the teacher contradicts itself on {contradicted:.0%} of "
-        "near-duplicate inputs",
+        reason=f"{refused.reason}; the teacher contradicts itself on {contradicted:.0%} of the "
+        f"{rows} traces with near-duplicates",
         best_agreement=refused.best_agreement,
         n_evidence=refused.n_evidence,
     )
