@@ -120,9 +120,12 @@ def on_kafka(name: str, data: Path, more: list[str]) -> Result:
         ]  # fmt: skip
         summary = tracerctl(command)
     coverages = [summary["before"]["coverage"]] + [d["live"]["coverage"] for d in summary["days"]]
+    certified = [day["certified_coverage"] or 0.0 for day in summary["days"]]
     figures = {
         "requests": summary["requests"],
         "decided_once": summary["decided_once"],
+        "decided_at_kill": summary["decided_at_kill"],
+        "certified_coverage_by_day": [round(coverage, 3) for coverage in certified],
         "decided_more_than_once": summary["decided_more_than_once"],
         "coverage_by_day": coverages,
         "agreement_by_day": [d["live"]["agreement"] for d in summary["days"]],
@@ -132,6 +135,7 @@ def on_kafka(name: str, data: Path, more: list[str]) -> Result:
         summary["decided_once"] == summary["requests"]
         and summary["delivery"] == "exactly_once"
         and coverages[-1] > coverages[1] > coverages[0]
+        and certified == sorted(certified)
         and summary["coverage"] >= 0.92
         and summary["agreement"] >= 0.95
     )
