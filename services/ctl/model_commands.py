@@ -44,11 +44,13 @@ def status(json: Json = False) -> None:
         "tasks",
         ["task", "α", "active version", "certified coverage", "agreement ≥", "versions"],
         [
-            (r["task"], r["alpha"], r["active"] or "none: everything is deferred",
+            (r["task"], r["alpha"], r["active"] or "none",
              _percent(r["coverage"]), r["agreement_lower"] or "", r["versions"])
             for r in rows
         ],
     )  # fmt: skip
+    if any(row["active"] is None for row in rows):
+        console.print("Without an active version everything is deferred to the teacher.")
 
 
 @app.command("list")

@@ -1,0 +1,209 @@
+"""tracerctl as a person types it: results on standard output, errors that name the fix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from doubles import HashEncoder
+from surrogates import make_surrogate
+from typer.testing import CliRunner, Result
+
+from services.ctl.embedded.broker import EmbeddedBroker
+from services.ctl.main import app
+from services.ctl.sample.generator import generate
+from shared.bus.kafka import KafkaSource
+from shared.contracts.codec import decode
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement, RawTrace
+from shared.registry.redis import connect
+
+ROOT = Path(__file__).resolve().parents[3]
+AT = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACER_CACHE", str(ROOT / ".cache"))
+    monkeypatch.chdir(ROOT)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("traces") / "traces.jsonl"
+    rows = [
+        row | {"split": "test" if i % 5 == 0 else "oos_test" if i % 50 == 1 else "train"}
+        for i, row in enumerate(generate(900))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class TestScan:
+    def test_says_everything_as_json(self, traces: Path) -> None:
+        result = run("scan", str(traces), "--alpha", "0.7", "--json")
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        assert not found["refused"]
+        assert found["reason"] is None
+        assert found["method"] in ("global", "l2d")
+        assert (found["alpha"], found["delta"]) == (0.7, 0.1)
+        assert (found["n_traces"], found["n_test"]) == (702, 180)
+        assert found["left_out"] == {"oos_test": 18}
+        assert 0 < found["coverage"] <= 1
+        assert found["agreement"] > 0.65
+        assert found["certified_agreement_lower"] >= 0.7
+        assert 0 < found["certified_coverage"] <= 1
+        assert found["fit_seconds"] > 0
+        alphas = [point["coverage"] for point in found["frontier"]]
+        assert alphas == sorted(alphas, reverse=True)
+
+    def test_says_it_to_people_too(self, traces: Path) -> None:
+        result = run("scan", str(traces), "--alpha", "0.7", "--evidence", "holdout")
+        assert result.exit_code == 0, result.output
+        assert "Certified" in result.stdout
+        assert "held-out rows" in " ".join(result.stdout.split())
+
+    def test_a_refusal_is_a_result(self, traces: Path) -> None:
+        result = run("scan", str(traces), "--alpha", "0.999", "--json")
+        assert result.exit_code == 0
+        found = json.loads(result.stdout)
+        assert found["refused"]
+        assert found["reason"]
+        assert found["coverage"] is None
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("{", ":1: not JSON"),
+            ("[1]", "a JSON object is needed"),
+            ('{"input": "x"}', "field `teacher`"),
+            ('{"teacher": "x"}', "field `input` is missing"),
+            ('{"input": ["a", "b", "c"], "teacher": "x"}', "field `input` must be"),
+            ('{"input": "\\ud800", "teacher": "x"}', "surrogate"),
+            ("[" * 100_000, "not JSON"),
+            ('{"input": "x", "teacher": "y", "split": "test"}', "no rows to fit on"),
+        ],
+    )
+    def test_a_bad_file_is_explained(self, tmp_path: Path, line: str, said: str) -> None:
+        path = tmp_path / "bad.jsonl"
+        path.write_text(line + "\n")
+        result = run("scan", str(path))
+        assert result.exit_code == 1
+        assert said in " ".join(result.stderr.split())
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+    def test_a_missing_encoder_is_explained(self, traces: Path) -> None:
+        result = run("scan", str(traces), "--encoder", "/nowhere")
+        assert result.exit_code == 1
+        assert "/nowhere" in result.stderr
+
+
+def test_the_demo_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = run("demo", "--folder", str(tmp_path))
+    assert result.exit_code == 1
+    assert "choose another --folder" in " ".join(result.stderr.split())
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_settings_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACER_DELIVERY", "sometimes")
+    result = run("status")
+    assert result.exit_code == 2
+    assert "TRACER_DELIVERY" in result.stderr
+
+
+def test_redis_away_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACER_REDIS_URL", "redis://:hush@127.0.0.1:1/0")
+    result = run("status")
+    assert result.exit_code == 1
+    assert "TRACER_REDIS_URL" in result.stderr
+    assert "hush" not in result.output
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as server:
+        server.create_topics(["models", "traces.raw"])
+        yield server.bootstrap_servers
+
+
+@pytest.fixture
+def task(
+    broker: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, list[str]]:
+    """A task with two published versions."""
+    name = f"t-{uuid4().hex[:8]}"
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(f"tasks: [{{name: {name}, alpha: 0.9}}]\n")
+    monkeypatch.setenv("TRACER_TASKS", str(tasks))
+    monkeypatch.setenv("TRACER_REDIS_URL", redis_url)
+    monkeypatch.setenv("TRACER_BOOTSTRAP_SERVERS", broker)
+    registry = connect(redis_url)
+    versions = []
+    for window in ("2026-01-05", "2026-01-06"):
+        artifact = make_surrogate(HashEncoder(), task=name, window=window)
+        registry.publish(artifact, fence=registry.acquire(name), at=AT, reason="certified")
+        versions.append(artifact.version)
+    registry.close()
+    return name, versions
+
+
+def read(broker: str, topic: str, wanted: int) -> list[bytes]:
+    source = KafkaSource(bootstrap=broker, group=uuid4().hex, topics=[topic])
+    found: list[bytes] = []
+    for _ in range(60):
+        found += [message.value for message in source.poll(1_000, 0.25)]
+        if len(found) >= wanted:
+            break
+    source.close()
+    return found
+
+
+def test_status_list_rollback_and_retire(task: tuple[str, list[str]], broker: str) -> None:
+    name, (first, second) = task
+    (status,) = json.loads(run("status", "--json").stdout)
+    assert (status["task"], status["active"], status["coverage"]) == (name, second, 0.9)
+    back = json.loads(run("rollback", name, "--reason", "too bold", "--json").stdout)
+    assert (back["version"], back["previous"], back["reason"]) == (first, second, "too bold")
+    listed = json.loads(run("models", "list", name, "--json").stdout)
+    assert listed["active"] == first
+    assert [v["version"] for v in listed["versions"]] == [first, second]
+    assert listed["history"][0]["kind"] == "rolled_back"
+    assert json.loads(run("models", "show", name, second).stdout)["window"] == "2026-01-06"
+    assert run("models", "retire", name).exit_code == 0
+    assert json.loads(run("status", "--json").stdout)[0]["active"] is None
+    announced = [decode(value, ModelAnnouncement) for value in read(broker, "models", 2)]
+    mine = [a for a in announced if a.task == name]
+    assert [a.kind for a in mine] == [AnnouncementKind.ROLLED_BACK, AnnouncementKind.RETIRED]
+    assert "everything is deferred" in " ".join(run("status").stdout.split())
+
+
+def test_rolling_back_to_what_is_not_there_is_explained(task: tuple[str, list[str]]) -> None:
+    name, _ = task
+    result = run("rollback", name, "--to", "2020-01-01-abc")
+    assert result.exit_code == 1
+    assert "tracerctl models list" in " ".join(result.stderr.split())
+
+
+def test_replay_publishes_what_is_not_test(
+    task: tuple[str, list[str]], broker: str, traces: Path
+) -> None:
+    name, _ = task
+    result = run("replay", str(traces), "--task", name, "--json")
+    assert json.loads(result.stdout)["published"] == 702
+    raw = [decode(value, RawTrace) for value in read(broker, "traces.raw", 702)]
+    assert len(raw) == 702
+    assert {trace.task for trace in raw} == {name}
+    assert all(trace.occurred_at and trace.occurred_at.year == 2025 for trace in raw)
+    wrong = run("replay", str(traces), "--task", "unheard-of")
+    assert wrong.exit_code == 2
+    assert name in wrong.stderr
