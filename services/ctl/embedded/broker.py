@@ -23,6 +23,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from services.ctl.embedded.processes import Child, run_module
+from shared.bus.admin import touch
 
 PARTITIONS = 4
 _METADATA_SECONDS = 10.0
@@ -54,7 +55,7 @@ class EmbeddedBroker:
         """Bring topics into being, so that a consumer may subscribe before anyone produces."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         for name in names:
-            admin.list_topics(name, timeout=_METADATA_SECONDS)
+            touch(admin, name, timeout=_METADATA_SECONDS)
 
     def stop(self, grace: float = 10.0) -> None:
         self.child.terminate(grace)
