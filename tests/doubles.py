@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+VOCABULARY = 4_096
+
 
 class HashEncoder:
     """A bag of hashed words, unit length: texts that share words are close. No model, no files."""
@@ -27,16 +29,33 @@ class HashEncoder:
     def dim(self) -> int:
         return self._dim
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    @property
+    def vocabulary(self) -> int:
+        return VOCABULARY
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         self.encoded.extend(texts)
-        rows = np.zeros((len(texts), self._dim), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in re.findall(r"\w+", text.lower()) or [text]:
-                row += _direction(word, self._dim)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        return [
+            [_word_id(word) for word in re.findall(r"\w+", text.lower()) or [text]]
+            for text in texts
+        ]
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        embeddings = np.zeros((len(rows), self._dim), dtype=np.float32)
+        for embedding, ids in zip(embeddings, rows, strict=True):
+            for i in ids:
+                embedding += _direction(i, self._dim)
+        return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.encode_tokens(self.tokenize(texts))
+
+
+def _word_id(word: str) -> int:
+    digest = hashlib.sha256(word.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") % VOCABULARY
 
 
 @lru_cache(maxsize=10_000)
-def _direction(word: str, dim: int) -> NDArray[np.float64]:
-    digest = hashlib.sha256(word.encode()).digest()
-    return np.random.default_rng(list(digest[:8])).normal(size=dim)
+def _direction(word: int, dim: int) -> NDArray[np.float64]:
+    return np.random.default_rng(word).normal(size=dim)

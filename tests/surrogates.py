@@ -1,15 +1,18 @@
-"""A small real surrogate: scikit-learn, exported to ONNX, with its manifest."""
+"""A small real surrogate: a cascade of two stages, exported to ONNX, with its manifest."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import Manifest, Stage, sha256
-from shared.core.acceptor import PROBABILITY_FLOOR, fit_acceptor
-from shared.core.candidates import Candidate, fit_classifier
+from shared.contracts.manifest import Manifest
+from shared.core.grouping import group_folds
+from shared.core.stages import FOLDS, fit_stages
 from shared.encoder.base import Encoder
-from shared.onnx.export import export_stage
+from shared.fitting.graphs import export_cascade
+from shared.fitting.horizon import Horizon, training_set
 from shared.registry.base import Artifact
 
 LABELS = ("account", "billing", "delivery")
@@ -18,6 +21,8 @@ _WORDS = {
     "billing": "invoice charged payment receipt card",
     "delivery": "parcel courier late shipping address",
 }
+SALADS = 300
+MUDDLES = 150
 
 
 def text_of(label: str) -> str:
@@ -26,44 +31,41 @@ def text_of(label: str) -> str:
 
 
 def make_surrogate(
-    encoder: Encoder, *, threshold: float = 0.6, window: str = "2026-01-05", task: str = "support"
-) -> Artifact:
-    """Trained on a few hundred word salads; the same arguments give the same bytes."""
+    encoder: Encoder, *, threshold: float = 0.6, window: str = "2026-01-05", task: str = "support",
+    lexical: bool = True,
+) -> Artifact:  # fmt: skip
+    """Trained on word salads of one label each and on muddles of two, which the teacher labels
+    either way; the same arguments give the same bytes. Without the `lexical` stage everything is
+    embedded."""
     rng = np.random.default_rng(0)
-    y = np.arange(300) % 3
-    texts = [" ".join(rng.choice(_WORDS[LABELS[label]].split(), 3)) for label in y]
-    X = encoder.encode(texts)
-    classifier = fit_classifier(Candidate("logistic_C10", 10.0), X, y, 0)
-    mixed = (X[:-1] + X[1:]) / 2
-    p = classifier.predict_proba(np.concatenate([X, mixed]))
-    acceptor = fit_acceptor(p, np.arange(len(p)) < len(X))
-    blob = export_stage(
-        classifier,
-        acceptor.coefficients,
-        acceptor.intercept,
-        dim=encoder.dim,
-        floor=PROBABILITY_FLOOR,
-    )
-    stage = Stage(
-        name="semantic",
-        features="embedding",
-        blob=sha256(blob),
-        bytes=len(blob),
-        dim=encoder.dim,
-        threshold=threshold,
-    )
+    teacher = [LABELS[i % 3] for i in range(SALADS + MUDDLES)]
+    texts = [_salad(rng, label) for label in teacher[:SALADS]]
+    for label in teacher[SALADS:]:
+        other = rng.choice([each for each in LABELS if each != label])
+        texts.append(f"{_salad(rng, label)} {_salad(rng, str(other))}")
+    horizon = Horizon([(text,) for text in texts], teacher, np.ones(len(texts), dtype=np.bool_))
+    rows = training_set(horizon, encoder)
+    if not lexical:
+        rows = replace(rows, tokens=None)
+    folds = group_folds(rows.groups, rows.y, FOLDS, 0)
+    cascade = fit_stages(rows, folds, seed=0, jobs=1).cascade()
+    stages, blobs = export_cascade(cascade, rows, "embedding", [threshold] * len(cascade.stages))
     manifest = Manifest(
         task=task,
         window=window,
         encoder=encoder.digest,
         labels=LABELS,
-        stages=(stage,),
+        stages=stages,
         certificate=CertificateSummary(
-            kind="crossfit", alpha=0.9, delta=0.1, method="l2d", n_evidence=300,
+            kind="crossfit", alpha=0.9, delta=0.1, method="lexical", n_evidence=300,
             coverage=0.9, agreement=0.95, agreement_lower=0.92,
         ),
         frontier=(),
-        n_traces=300,
+        n_traces=len(texts),
         traces_sha256="0" * 64,
     )  # fmt: skip
-    return Artifact(manifest.encode(), {stage.blob: blob})
+    return Artifact(manifest.encode(), blobs)
+
+
+def _salad(rng: np.random.Generator, label: str) -> str:
+    return " ".join(rng.choice(_WORDS[label].split(), 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from services.ctl.bench_commands import app as bench_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
 from services.ctl.model_commands import app as models_app
@@ -22,6 +23,7 @@ app.command()(scan)
 app.command()(replay)
 app.command()(status)
 app.command()(rollback)
+app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(topics_app, name="topics")

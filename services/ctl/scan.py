@@ -15,11 +15,18 @@ from rich.progress import Progress
 from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
-from shared.core.types import TrainingSet
+from shared.core.training import TrainingSet
 from shared.encoder.base import Encoder
-from shared.fitting.artifact import make_artifact
-from shared.fitting.horizon import Horizon, encode_inputs, feature_kind, training_set
-from shared.onnx.session import StageSession
+from shared.fitting.artifact import candidates, families, make_artifact
+from shared.fitting.graphs import serve_as_onnx
+from shared.fitting.horizon import (
+    Horizon,
+    encode_inputs,
+    feature_kind,
+    tokenize_inputs,
+    training_set,
+)
+from shared.onnx.cascade import CascadeSession
 from shared.registry.base import Artifact
 
 CHUNK = 256
@@ -43,6 +50,16 @@ class ProgressEncoder:
     @property
     def digest(self) -> str:
         return self._encoder.digest
+
+    @property
+    def vocabulary(self) -> int:
+        return self._encoder.vocabulary
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encoder.tokenize(texts)
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return self._encoder.encode_tokens(rows)
 
     @property
     def dim(self) -> int:
@@ -74,7 +91,7 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
     )
     training = training_set(horizon, encoder)
     started = time.perf_counter()
-    fitted = fit(training, settings)
+    fitted = fit(training, settings, serve_as_onnx)
     result = _verdict(fitted, settings, len(known))
     result["fit_seconds"] = round(time.perf_counter() - started, 2)
     artifact = None
@@ -107,10 +124,8 @@ def _verdict(fitted: Fit, settings: Settings, n_traces: int) -> dict[str, Any]:
         "certified_agreement_lower": (
             verdict.agreement_lower if isinstance(verdict, Certified) else None
         ),
-        "candidates": [
-            {"name": t.name, "agreement": round(t.agreement, 4), "chosen": t.chosen}
-            for t in fitted.tried
-        ],
+        "candidates": list(candidates(fitted)),
+        "families": list(families(fitted)),
         "frontier": [
             {"alpha": p.alpha, "coverage": p.coverage if isinstance(p, Certified) else 0.0}
             for p in fitted.frontier
@@ -134,19 +149,23 @@ def _export(
 
 
 def _evaluate(artifact: Artifact, held_out: Sequence[Row], encoder: Encoder) -> dict[str, Any]:
-    """Coverage and agreement of the exported graph, as a router would serve it."""
+    """Coverage and agreement of the exported graphs, as a router would serve them."""
     if not held_out:
         return {}
     manifest = artifact.manifest
-    (stage,) = manifest.stages
-    session = StageSession(artifact.blobs[stage.blob], stage, n_labels=len(manifest.labels))
-    scored = session.run(encode_inputs([row.texts for row in held_out], encoder))
-    handled = scored.accept >= stage.threshold
-    teacher = [row.teacher for row in held_out]
-    agrees = np.asarray(
-        [manifest.labels[i] == t for i, t in zip(scored.label, teacher, strict=True)]
+    inputs = [row.texts for row in held_out]
+    embedded = encode_inputs(inputs, encoder)
+    said = CascadeSession(manifest, artifact.blobs).answer(
+        len(inputs), tokenize_inputs(inputs, encoder), lambda rows: embedded[rows]
     )
+    handled = said.stage >= 0
+    agrees = np.asarray(
+        [manifest.labels[i] == row.teacher for i, row in zip(said.label, held_out, strict=True)]
+    )
+    names = np.asarray([*(stage.name for stage in manifest.stages), "nobody"])
     return {
         "coverage": round(float(handled.mean()), 4),
         "agreement": round(float(agrees[handled].mean()), 4) if handled.any() else None,
+        "lexical_share": round(float((names[said.stage] == "lexical").mean()), 4),
+        "novel_share": round(float((said.novel & ~handled).mean()), 4),
     }

@@ -12,7 +12,8 @@ from shared.contracts.events import Reason
 from shared.contracts.manifest import Manifest, Stage
 from shared.core.representation import pair_features
 from shared.encoder.base import Encoder
-from shared.onnx.session import InvalidStage, StageSession
+from shared.onnx.cascade import Answers, CascadeSession, Features
+from shared.onnx.session import InvalidStage
 from shared.registry.base import Active, Artifact
 
 # An artifact larger than this is refused before it is loaded.
@@ -25,7 +26,9 @@ class UnusableArtifact(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the surrogate makes of one input. `label` is None unless the reason is `certified`."""
+    """What the surrogate makes of one input. `label` is None unless the reason is `certified`.
+
+    The score and the threshold are those of the stage that answered, or else of the last one."""
 
     reason: Reason
     label: str | None = None
@@ -39,48 +42,37 @@ class LoadedVersion:
 
     active: Active
     manifest: Manifest
-    sessions: tuple[StageSession, ...]
+    cascade: CascadeSession
 
     @property
     def version(self) -> str:
         return self.active.version or ""
 
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
-        """One answer per input (one or two texts each), in order."""
-        texts_needed = 2 if self.sessions[0].stage.features == "pair_embedding" else 1
+        """One answer per input (one or two texts each), in order. Texts are cut into word pieces
+        once; only what the lexical stage leaves over is embedded."""
+        pairs = any(stage.features == "pair_embedding" for stage in self.manifest.stages)
+        rows = [i for i, texts in enumerate(inputs) if len(texts) == (2 if pairs else 1)]
         answers = [Answer(Reason.INVALID_INPUT)] * len(inputs)
-        rows = [i for i, texts in enumerate(inputs) if len(texts) == texts_needed]
-        if not rows:
-            return answers
-        features = _features([inputs[i] for i in rows], encoder)
-        finite = np.isfinite(features).all(axis=1)
-        for row, answer in zip(
-            np.asarray(rows)[finite], self._cascade(features[finite]), strict=True
-        ):
-            answers[row] = answer
+        if rows:
+            tokens, features = _prepare([inputs[i] for i in rows], encoder)
+            said = self.cascade.answer(len(rows), tokens, features)
+            for i, row in enumerate(rows):
+                answers[row] = self._answer(said, i)
         return answers
 
-    def _cascade(self, features: NDArray[np.float32]) -> list[Answer]:
-        """Each stage answers what reaches its threshold and leaves the rest to the next."""
-        answers = [Answer(Reason.BELOW_THRESHOLD)] * len(features)
-        left = np.arange(len(features))
-        for session in self.sessions:
-            if not len(left):
-                break
-            scored = session.run(features[left])
-            threshold = session.stage.threshold
-            handled = scored.accept >= threshold
-            for row, label, score, ok in zip(
-                left, scored.label, scored.accept.tolist(), handled, strict=True
-            ):
-                answers[row] = Answer(
-                    reason=Reason.CERTIFIED if ok else Reason.BELOW_THRESHOLD,
-                    label=self.manifest.labels[label] if ok else None,
-                    accept_score=score,
-                    threshold=threshold,
-                )
-            left = left[~handled]
-        return answers
+    def _answer(self, said: Answers, i: int) -> Answer:
+        accept, threshold = float(said.accept[i]), float(said.threshold[i])
+        if said.stage[i] >= 0:
+            label = self.manifest.labels[said.label[i]]
+            return Answer(Reason.CERTIFIED, label, accept, threshold)
+        if not np.isfinite(accept):
+            return Answer(Reason.INVALID_INPUT)
+        if said.novel[i]:
+            return Answer(Reason.OUT_OF_DISTRIBUTION, None, accept, threshold)
+        if said.dropped[i]:
+            return Answer(Reason.LABEL_FLOOR, None, accept, threshold)
+        return Answer(Reason.BELOW_THRESHOLD, None, accept, threshold)
 
 
 def load_version(
@@ -93,27 +85,41 @@ def load_version(
             f"made for encoder {manifest.encoder[:12]}, this router runs {encoder.digest[:12]}: "
             "give trainer and routers the same encoder artifact"
         )
-    sessions = tuple(_session(artifact, stage, encoder, threads) for stage in manifest.stages)
-    return LoadedVersion(active, manifest, sessions)
-
-
-def _session(artifact: Artifact, stage: Stage, encoder: Encoder, threads: int) -> StageSession:
-    if stage.bytes > MAX_STAGE_BYTES:
-        raise UnusableArtifact(f"stage {stage.name} has {stage.bytes} bytes, too many")
-    dim = encoder.dim * (4 if stage.features == "pair_embedding" else 1)
-    if stage.dim != dim:
-        raise UnusableArtifact(f"stage {stage.name} takes {stage.dim} features, not {dim}")
+    for stage in manifest.stages:
+        _check(stage, encoder)
     try:
-        return StageSession(
-            artifact.blobs[stage.blob], stage, n_labels=len(artifact.manifest.labels),
-            threads=threads,
-        )  # fmt: skip
+        cascade = CascadeSession(manifest, artifact.blobs, threads=threads)
     except InvalidStage as error:
         raise UnusableArtifact(str(error)) from error
+    return LoadedVersion(active, manifest, cascade)
 
 
-def _features(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> NDArray[np.float32]:
-    first = encoder.encode([texts[0] for texts in inputs])
+def _check(stage: Stage, encoder: Encoder) -> None:
+    if stage.bytes > MAX_STAGE_BYTES:
+        raise UnusableArtifact(f"stage {stage.name} has {stage.bytes} bytes, too many")
+    dim = {
+        "token_ids": encoder.vocabulary,
+        "embedding": encoder.dim,
+        "pair_embedding": 4 * encoder.dim,
+    }[stage.features]
+    if stage.dim != dim:
+        what = "word pieces" if stage.features == "token_ids" else "features"
+        raise UnusableArtifact(f"stage {stage.name} takes {stage.dim} {what}, not {dim}")
+
+
+def _prepare(
+    inputs: Sequence[tuple[str, ...]], encoder: Encoder
+) -> tuple[list[list[int]], Features]:
+    """Word pieces of all inputs, and what embeds those asked for."""
+    first = encoder.tokenize([texts[0] for texts in inputs])
     if len(inputs[0]) == 1:
-        return first
-    return pair_features(first, encoder.encode([texts[1] for texts in inputs]))
+        return first, lambda rows: encoder.encode_tokens([first[i] for i in rows])
+    second = encoder.tokenize([texts[1] for texts in inputs])
+
+    def features(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return pair_features(
+            encoder.encode_tokens([first[i] for i in rows]),
+            encoder.encode_tokens([second[i] for i in rows]),
+        )
+
+    return [a + b for a, b in zip(first, second, strict=True)], features

@@ -31,6 +31,7 @@ from shared.core.types import InvalidData
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
 from shared.fitting.artifact import make_artifact
+from shared.fitting.graphs import serve_as_onnx
 from shared.fitting.horizon import (
     Horizon,
     feature_kind,
@@ -103,7 +104,7 @@ class Refit:
             )
         try:
             training = training_set(horizon, self.encoder)
-            fitted = fit(training, self._settings(task))
+            fitted = fit(training, self._settings(task), serve_as_onnx)
             if isinstance(fitted.verdict, Refused):
                 return self._refused(task, day, horizon, fitted.verdict.reason)
             artifact, parity = make_artifact(
@@ -117,7 +118,9 @@ class Refit:
             )
         except (InvalidData, ParityError) as error:
             return self._refused(task, day, horizon, str(error))
-        log.info("exported", extra={"version": artifact.version, "parity": asdict(parity)})
+        log.info(
+            "exported", extra={"version": artifact.version, "parity": [asdict(p) for p in parity]}
+        )
         return self._publish(task, day, horizon, artifact, fence)
 
     def _publish(
@@ -155,6 +158,7 @@ class Refit:
             delta=task.delta,
             kind=task.evidence,
             holdout_share=task.holdout_share,
+            label_floor=task.label_floor,
             jobs=self.jobs,
         )
 
@@ -186,4 +190,5 @@ def horizon_of(table: pa.Table) -> Horizon:
         evidence=np.asarray(
             [is_evidence(s, r) for s, r in zip(sources, reasons, strict=True)], dtype=np.bool_
         ),
+        weights=1.0 / table.column("observation_probability").to_numpy().astype(np.float64),
     )

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     CERTIFIED = "certified"
     BELOW_THRESHOLD = "below_threshold"
     OUT_OF_DISTRIBUTION = "out_of_distribution"
+    LABEL_FLOOR = "label_floor"
     NO_ACTIVE_VERSION = "no_active_version"
     PAUSED = "paused"
     TRIPPED = "tripped"

@@ -17,19 +17,31 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of the cascade: an ONNX graph from features to (label index, accept score).
+    """One stage of the cascade: an ONNX graph from its input to (label index, accept score,
+    novelty, scores).
 
-    A request is handled by the first stage whose accept score reaches its `threshold`.
-    `features` names what the graph's input is: `embedding` (float32[n, dim]) or
-    `pair_embedding` (float32[n, 4 * dim]: u, v, |u - v|, u * v).
+    A request is handled by the first stage whose accept score reaches its `threshold`, whose
+    novelty stays below `novelty_cut` and whose label is not deferred whole.
+    `features` names the graph's input: `token_ids` (int64[n, length], the encoder's word pieces
+    filled up with -1; `dim` is the size of its vocabulary), `embedding` (float32[n, dim]) or
+    `pair_embedding` (float32[n, 4 * dim of the encoder]: u, v, |u - v|, u * v). Pairs' word pieces
+    are those of the first text followed by those of the second. The graph also takes the `scores`
+    of the earlier stages in `scores_of`, each as `<name>_scores`.
     """
 
     name: str
-    features: Literal["embedding", "pair_embedding"]
+    features: Literal["token_ids", "embedding", "pair_embedding"]
     blob: Sha256
     bytes: Count
     dim: Annotated[int, Meta(ge=1)]
     threshold: float
+    novelty_cut: float = 1.0
+    scores_of: tuple[str, ...] = ()
+
+    @property
+    def input(self) -> str:
+        """What the graph calls its input."""
+        return "token_ids" if self.features == "token_ids" else "features"
 
 
 class FrontierPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +54,12 @@ class FrontierPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One published surrogate."""
+    """One published surrogate.
+
+    `deferred_labels` fell short of the task's floor per label: no stage answers with them.
+    `candidates` are the scorers tried for each stage with their cross-validated agreement,
+    `families` the compositions tried with their cross-validated coverage at the task's α.
+    """
 
     v: Literal[1] = 1
     task: TaskName
@@ -50,11 +67,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     encoder: Sha256
     labels: tuple[Label, ...]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1)]
+    deferred_labels: tuple[Label, ...] = ()
     certificate: CertificateSummary
     frontier: tuple[FrontierPoint, ...]
     n_traces: Count
     traces_sha256: Sha256
     candidates: tuple[dict[str, Any], ...] = ()
+    families: tuple[dict[str, Any], ...] = ()
     libraries: dict[str, str] = {}
 
     def encode(self) -> bytes:

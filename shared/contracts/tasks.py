@@ -37,6 +37,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `labels` is the taxonomy; left out, every label the teacher gives is accepted as it is.
     `evidence` is the kind of certificate: `crossfit` uses every trace for both fitting and
     certifying (approximate), `holdout` keeps `holdout_share` for the certificate alone (exact).
+    `label_floor`: no label with enough evidence is answered below this agreement; a label that
+    falls short is deferred whole.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
     """
 
@@ -48,6 +50,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     other_label: Label = "other"
     evidence: Literal["crossfit", "holdout"] = "crossfit"
     holdout_share: Alpha = 0.3
+    label_floor: Alpha | None = None
     horizon_days: Annotated[int, Meta(ge=1)] = 90
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."

@@ -1,116 +1,214 @@
-"""Fit surrogate and acceptor on a task's horizon and put them before the gate."""
+"""Fit a task's surrogate and put it before the gate.
+
+`prepare` does what does not depend on α: scorers, heads, out-of-fold outputs. `decide` chooses the
+family, walks the gate and says Certified or Refused. `fit` is both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shared.core.acceptor import Acceptor, fit_acceptor
-from shared.core.candidates import ZOO, Candidate, fit_classifier, out_of_fold, predict
-from shared.core.gate import Certified, Evidence, Refused, frontier
-from shared.core.grouping import contradiction_share, group_folds
-from shared.core.types import Floats, Ints, Kind, Mask, Matrix, TrainingSet
+from shared.core.cascade import Cascade, Outputs, Serve, in_numpy
+from shared.core.causes import with_causes
+from shared.core.families import Family, base_families, choose, coverage
+from shared.core.gate import Certified, Evidence, Refused, answers, evidence_of, frontier
+from shared.core.grouping import group_folds
+from shared.core.label_floor import drop_labels, failing_labels
+from shared.core.stages import (
+    FOLDS,
+    StageFits,
+    Tried,
+    fit_stages,
+    with_residual,
+)
+from shared.core.training import TrainingSet
+from shared.core.types import Kind, Mask
 
-FOLDS = 5
-SELECTION_FOLDS = 2
 HOLDOUT_SLOTS = 20
 FRONTIER_ALPHAS = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97, 0.98, 0.99)
-# With fewer rows a fold's classifier says nothing of the one fitted on all.
+# With fewer rows a fold's scorer says nothing of the one fitted on all.
 MINIMUM_ROWS = 30
-# Near-duplicates that are a smaller part of the traces than this explain no refusal.
-CONTRADICTIONS_SHARE = 0.05
-
-Method = Literal["global", "l2d"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a fit depends on besides the data. Same settings, same data: same surrogate."""
+    """What a fit depends on besides the data. Same settings, same data: same surrogate.
+
+    label_floor: no label with enough evidence is answered below this agreement; None for no floor.
+    """
 
     alpha: float = 0.95
     delta: float = 0.1
     kind: Kind = "crossfit"
     holdout_share: float = 0.3
+    label_floor: float | None = None
     seed: int = 0
     jobs: int = 1
-    zoo: Sequence[Candidate] = ZOO
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """A classifier over label indices and the acceptor of its answers."""
-
-    classifier: Any
-    acceptor: Acceptor
-    n_labels: int
-
-    def predict(self, features: Matrix) -> tuple[Ints, Floats]:
-        """int64[n] label indices and float64[n] accept scores of float32[n, d] features."""
-        probabilities = predict(self.classifier, features, self.n_labels)
-        return probabilities.argmax(axis=1), self.acceptor.score(probabilities)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate and its cross-validated agreement on the selection folds."""
-
-    name: str
-    agreement: float
-    chosen: bool
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit came to: a verdict always; a surrogate unless there was nothing to fit."""
+    """What a fit came to: a verdict always; a cascade unless there was nothing to fit.
+
+    thresholds: of each stage, for a certified fit. dropped: labels that are deferred whole.
+    """
 
     verdict: Certified | Refused
-    surrogate: Surrogate | None = None
+    cascade: Cascade | None = None
+    thresholds: tuple[float, ...] = ()
+    dropped: tuple[int, ...] = ()
+    family: Family | None = None
+    families: tuple[Family, ...] = ()
     tried: tuple[Tried, ...] = ()
     frontier: tuple[Certified | Refused, ...] = ()
 
     @property
-    def method(self) -> Method | None:
-        """`global`: answers everything; `l2d`: learns to defer by its acceptor."""
-        if isinstance(self.verdict, Refused):
+    def method(self) -> str | None:
+        """`global`: answers everything; else the family: `l2d`, `lexical` or `rsb`."""
+        if isinstance(self.verdict, Refused) or self.family is None:
             return None
-        return "global" if self.verdict.threshold <= 0.0 else "l2d"
-
-
-def fit(training: TrainingSet, settings: Settings) -> Fit:
-    """Choose, fit, score out of fold, certify or refuse. Deterministic."""
-    held_out = _held_out(training, settings)
-    too_little = _too_little(training.take(~held_out), settings.seed)
-    if too_little:
-        return Fit(_refuse(settings, too_little, int(training.evidence.sum())))
-    if settings.kind == "holdout":
-        fitted, evidence = _fit_with_holdout(training, held_out, settings)
-    else:
-        fitted, evidence = _fit_crossfit(training, settings)
-    alphas = (settings.alpha, *FRONTIER_ALPHAS)
-    verdict, *points = frontier(evidence, alphas, settings.delta)
-    if isinstance(verdict, Refused):
-        verdict = _with_causes(verdict, training)
-    return Fit(verdict, fitted.surrogate, fitted.tried, tuple(points))
+        return "global" if self.verdict.threshold <= 0.0 else self.family.name
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    surrogate: Surrogate
-    tried: tuple[Tried, ...]
-    labels: Ints  # out of fold, int64[n]
-    scores: Floats  # out of fold, float64[n]
+class Prepared:
+    """All of a fit that does not depend on α.
+
+    outputs: out of fold, of fits.rows. held_out: the rows used for nothing but the certificate,
+    None for cross-fitted evidence. all_rows: fitted on or held out.
+    """
+
+    all_rows: TrainingSet
+    fits: StageFits
+    outputs: Outputs
+    held_out: TrainingSet | None
+    serve: Serve
+
+    @property
+    def selection(self) -> Mask:
+        """bool[n]: the fitted rows on which families are compared."""
+        return self.fits.rows.evidence
 
 
-def _fit_crossfit(training: TrainingSet, settings: Settings) -> tuple[_Fitted, Evidence]:
-    fitted = _fit_all(training, settings)
-    rows = training.evidence
-    return fitted, _evidence(
-        fitted.scores[rows], fitted.labels[rows] == training.y[rows], training.groups[rows],
-        "crossfit",
+def fit(training: TrainingSet, settings: Settings, serve: Serve = in_numpy) -> Fit:
+    """Choose, fit, score out of fold, certify or refuse. Deterministic.
+
+    `serve` runs a cascade as it will be served; the certificate is of what it says.
+    """
+    prepared = prepare(training, settings, serve)
+    if isinstance(prepared, Refused):
+        return Fit(prepared)
+    return decide(prepared, settings)
+
+
+def prepare(
+    training: TrainingSet, settings: Settings, serve: Serve = in_numpy
+) -> Prepared | Refused:
+    """Refused where there is too little to fit on."""
+    held_out = _held_out(training, settings)
+    rows = training.take(~held_out)
+    too_little = _too_little(rows, settings.seed)
+    if too_little:
+        return _refuse(settings, too_little, int(training.evidence.sum()))
+    folds = group_folds(rows.groups, rows.y, FOLDS, settings.seed)
+    fits = fit_stages(rows, folds, seed=settings.seed, jobs=settings.jobs)
+    return Prepared(
+        all_rows=training,
+        fits=fits,
+        outputs=fits.out_of_fold(serve),
+        held_out=training.take(held_out & training.evidence) if held_out.any() else None,
+        serve=serve,
+    )
+
+
+def decide(prepared: Prepared, settings: Settings) -> Fit:
+    """The family, the walk and the verdict at the settings' α."""
+    prepared, family, families = _choose_family(prepared, settings)
+    cascade = prepared.fits.cascade()
+    outputs, rows = _certificate_rows(prepared, cascade)
+    outputs = outputs.stages(len(family.floors))
+    cascade = replace(cascade, stages=cascade.stages[: len(family.floors)])
+    alphas = (settings.alpha, *FRONTIER_ALPHAS)
+    dropped: tuple[int, ...] = ()
+    while True:
+        evidence = evidence_of(
+            outputs, rows.y, rows.groups, rows.observation_weights, settings.kind, family.floors
+        )
+        verdict, *points = frontier(evidence, alphas, settings.delta)
+        failing = _failing(verdict, evidence, outputs, settings)
+        if not failing:
+            break
+        dropped = tuple(sorted({*dropped, *failing}))
+        outputs = drop_labels(outputs, failing)
+    if isinstance(verdict, Refused):
+        verdict = with_causes(verdict, prepared.all_rows, evidence)
+        thresholds: tuple[float, ...] = ()
+    else:
+        thresholds = tuple(max(verdict.threshold, floor) for floor in family.floors)
+    return Fit(
+        verdict=verdict,
+        cascade=cascade,
+        thresholds=thresholds,
+        dropped=dropped,
+        family=family,
+        families=families,
+        tried=prepared.fits.tried,
+        frontier=tuple(points),
+    )
+
+
+def _choose_family(
+    prepared: Prepared, settings: Settings
+) -> tuple[Prepared, Family, tuple[Family, ...]]:
+    """Compare the families; the prepared stages have one more where the residual one is chosen."""
+    rows, selection = prepared.fits.rows, prepared.selection
+    families = base_families(prepared.outputs, rows, selection, settings.alpha, settings.delta)
+    base = choose(families)
+    boosted = _with_residual(prepared, base, settings)
+    if boosted is None:
+        return prepared, base, tuple(families)
+    floors = (*base.floors, 0.0)
+    found = coverage(
+        boosted.outputs, rows, selection, floors, settings.alpha, settings.delta
     )  # fmt: skip
+    families.append(Family("rsb", floors, found))
+    chosen = choose(families)
+    return (boosted if chosen.name == "rsb" else prepared), chosen, tuple(families)
+
+
+def _with_residual(prepared: Prepared, base: Family, settings: Settings) -> Prepared | None:
+    """The stages and one for what `base` defers out of fold; None where it defers too little."""
+    rows = prepared.fits.rows
+    evidence = evidence_of(
+        prepared.outputs, rows.y, rows.groups, rows.observation_weights, "crossfit", base.floors
+    )
+    (verdict,) = frontier(evidence, (settings.alpha,), settings.delta)
+    if isinstance(verdict, Refused):
+        return None
+    deferred = answers(evidence, verdict.threshold) < 0
+    fits = with_residual(prepared.fits, deferred, seed=settings.seed, jobs=settings.jobs)
+    if fits is None:
+        return None
+    return replace(prepared, fits=fits, outputs=fits.out_of_fold(prepared.serve))
+
+
+def _certificate_rows(prepared: Prepared, cascade: Cascade) -> tuple[Outputs, TrainingSet]:
+    """What the certificate is made from: held-out rows, or all evidence out of fold."""
+    if prepared.held_out is not None:
+        return prepared.serve(cascade, prepared.held_out), prepared.held_out
+    rows = prepared.fits.rows
+    return prepared.outputs.take(rows.evidence), rows.take(rows.evidence)
+
+
+def _failing(
+    verdict: Certified | Refused, evidence: Evidence, outputs: Outputs, settings: Settings
+) -> tuple[int, ...]:
+    if settings.label_floor is None or isinstance(verdict, Refused):
+        return ()
+    stage = answers(evidence, verdict.threshold)
+    return failing_labels(outputs, evidence.agrees, stage, settings.label_floor)
 
 
 def _held_out(training: TrainingSet, settings: Settings) -> Mask:
@@ -118,66 +216,7 @@ def _held_out(training: TrainingSet, settings: Settings) -> Mask:
     if settings.kind == "crossfit" or not len(training):
         return np.zeros(len(training), dtype=np.bool_)
     slots = group_folds(training.groups, training.y, HOLDOUT_SLOTS, settings.seed)
-    return slots < max(1, round(settings.holdout_share * HOLDOUT_SLOTS))
-
-
-def _fit_with_holdout(
-    training: TrainingSet, held_out: Mask, settings: Settings
-) -> tuple[_Fitted, Evidence]:
-    fitted = _fit_all(training.take(~held_out), settings)
-    rest = training.take(held_out & training.evidence)
-    labels, scores = fitted.surrogate.predict(rest.features)
-    return fitted, _evidence(scores, labels == rest.y, rest.groups, "holdout")
-
-
-def _evidence(scores: Floats, agrees: Mask, groups: Ints, kind: Kind) -> Evidence:
-    return Evidence(scores, agrees, groups, np.ones(len(scores)), kind)
-
-
-def _fit_all(training: TrainingSet, settings: Settings) -> _Fitted:
-    """Candidates, acceptor and out-of-fold scores, then the refit on every row."""
-    folds = group_folds(training.groups, training.y, FOLDS, settings.seed)
-    chosen, tried, probabilities = _choose(training, folds, settings)
-    labels = probabilities.argmax(axis=1)
-    agrees = labels == training.y
-    scores = np.empty(len(training))
-    for fold in range(FOLDS):
-        held_out = folds == fold
-        scores[held_out] = fit_acceptor(probabilities[~held_out], agrees[~held_out]).score(
-            probabilities[held_out]
-        )
-    surrogate = Surrogate(
-        classifier=fit_classifier(chosen, training.features, training.y, settings.seed),
-        acceptor=fit_acceptor(probabilities, agrees),
-        n_labels=len(training.labels),
-    )
-    return _Fitted(surrogate, tried, labels, scores)
-
-
-def _choose(
-    training: TrainingSet, folds: Ints, settings: Settings
-) -> tuple[Candidate, tuple[Tried, ...], Floats]:
-    """The candidate that agrees most on the selection folds, and its out-of-fold probabilities."""
-    X, y, n_labels = training.features, training.y, len(training.labels)
-
-    def scored(candidates: Sequence[Candidate], only: Sequence[int]) -> list[tuple[Mask, Floats]]:
-        return out_of_fold(
-            candidates, X, y, n_labels, folds,
-            only_folds=only, seed=settings.seed, jobs=settings.jobs,
-        )  # fmt: skip
-
-    selection = scored(settings.zoo, range(SELECTION_FOLDS))
-    agreements = [float((p.argmax(axis=1) == y[rows]).mean()) for rows, p in selection]
-    best = int(np.argmax(agreements))
-    ((rest, rest_probabilities),) = scored([settings.zoo[best]], range(SELECTION_FOLDS, FOLDS))
-    probabilities = np.empty((len(y), n_labels))
-    rows, selected = selection[best]
-    probabilities[rows], probabilities[rest] = selected, rest_probabilities
-    tried = tuple(
-        Tried(candidate.name, agreement, i == best)
-        for i, (candidate, agreement) in enumerate(zip(settings.zoo, agreements, strict=True))
-    )
-    return settings.zoo[best], tried, probabilities
+    return np.asarray(slots < max(1, round(settings.holdout_share * HOLDOUT_SLOTS)))
 
 
 def _too_little(training: TrainingSet, seed: int) -> str | None:
@@ -203,22 +242,4 @@ def _refuse(settings: Settings, reason: str, n_evidence: int) -> Refused:
         reason=reason,
         best_agreement=0.0,
         n_evidence=n_evidence,
-    )
-
-
-def _with_causes(refused: Refused, training: TrainingSet) -> Refused:
-    """Add what the data says about the cause."""
-    contradicted, rows = contradiction_share(training.groups, training.y)
-    if rows < max(MINIMUM_ROWS, CONTRADICTIONS_SHARE * len(training)) or (
-        contradicted <= 1.0 - refused.alpha
-    ):
-        return refused
-    return Refused(
-        alpha=refused.alpha,
-        delta=refused.delta,
-        kind=refused.kind,
-        reason=f"{refused.reason}; the teacher contradicts itself on {contradicted:.0%} of the "
-        f"{rows} traces with near-duplicates",
-        best_agreement=refused.best_agreement,
-        n_evidence=refused.n_evidence,
     )

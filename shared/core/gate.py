@@ -1,10 +1,13 @@
 """The parity gate: certify that handled traffic agrees with the teacher at least α of the time.
 
 Learn-then-Test (Angelopoulos et al. 2021, arXiv 2110.01052) with fixed-sequence testing: policies
-"handle what scores at least t" are ordered from strict to loose before the labels are looked at,
-each is tested for "agreement < α" with an exact binomial p-value at level δ, and the walk stops at
-the first that cannot be rejected. The last one rejected is certified:
+are ordered from strict to loose before the labels are looked at, each is tested for "agreement
+< α" with an exact binomial p-value at level δ, and the walk stops at the first that cannot be
+rejected. The last one rejected is certified:
 P(agreement >= α) >= 1 - δ on traffic exchangeable with the evidence.
+
+A policy is one number t for a whole cascade: a request is answered by the first stage whose accept
+score reaches max(t, that stage's floor). So one certificate covers the composite.
 
 What is certified at α is never looser than what is certified at any lower α of GRID, so coverage
 never grows with α although walks for a high α begin later. Being stricter costs no validity.
@@ -13,11 +16,12 @@ never grows with α although walks for a high α begin later. Being stricter cos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import betainc, betaincinv
 
+from shared.core.cascade import Outputs
 from shared.core.grouping import effective_sizes
 from shared.core.types import Floats, Ints, Kind, Mask
 
@@ -25,20 +29,24 @@ from shared.core.types import Floats, Ints, Kind, Mask
 # coverage, and not before two disagreements would still pass. Neither looks at a label.
 START_COVERAGE = 0.2
 START_DISAGREEMENTS = 2
-STEPS = 200
+STEPS = 1000
 MINIMUM_EVIDENCE = 50
 # Where a walk begins depends on α, in cells of this grid.
 GRID = tuple(np.round(np.arange(0.5, 0.9999, 0.005), 3).tolist())
+# A stage with this floor never answers.
+NEVER = 2.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Rows the gate may look at: accept score, whether surrogate and teacher agree, weight.
+    """Rows the gate may look at.
 
-    scores: float64[n]. agrees: bool[n]. groups: int64[n], near-duplicates share one and count as
-    one. weights: float64[n] > 0, 1 for rows that represent themselves. kind: `holdout` rows took
-    no part in fitting (exact); `crossfit` rows were scored out of fold (approximate: the served
-    surrogate is refitted on all of them).
+    scores: float64[n, s], each stage's accept score, negative where it may not answer; float64[n]
+    will do for one stage. agrees: bool of the same shape, whether its label is the teacher's.
+    groups: int64[n], near-duplicates share one and count as one. weights: float64[n] > 0, 1 for
+    rows that represent themselves. floors: float[s], below which a stage does not answer however
+    loose the policy. kind: `holdout` rows took no part in fitting (exact); `crossfit` rows were
+    scored out of fold (approximate: the served surrogate is refitted on all of them).
     """
 
     scores: Floats
@@ -46,6 +54,12 @@ class Evidence:
     groups: Ints
     weights: Floats
     kind: Kind
+    floors: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim == 1:
+            object.__setattr__(self, "scores", self.scores[:, None])
+            object.__setattr__(self, "agrees", self.agrees[:, None])
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -53,7 +67,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Certified:
-    """Handle what scores at least `threshold`. Coverage and agreement are measured on evidence."""
+    """Answer at max(`threshold`, the stage's floor). Coverage and agreement are of the evidence."""
 
     alpha: float
     delta: float
@@ -78,7 +92,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class _Policies:
+class Policies:
     """The walk's steps, float64[m] each: threshold, coverage, agreement and the effective number
     of independent rows handled."""
 
@@ -89,6 +103,14 @@ class _Policies:
 
     def __len__(self) -> int:
         return len(self.threshold)
+
+
+def evidence_of(
+    outputs: Outputs, y: Ints, groups: Ints, weights: Floats, kind: Kind,
+    floors: tuple[float, ...],
+) -> Evidence:  # fmt: skip
+    """What the gate may look at, from what the stages said of rows the teacher labelled `y`."""
+    return Evidence(outputs.eligible, outputs.label == y[:, None], groups, weights, kind, floors)
 
 
 def agreement_lower(agreement: float, size: float, delta: float) -> float:
@@ -117,11 +139,11 @@ def frontier(
     evidence: Evidence, alphas: Sequence[float], delta: float
 ) -> list[Certified | Refused]:
     """The gate's answer at each α; coverage never grows with α."""
-    policies = _policies(evidence)
-    ends = {alpha: _walk(policies, alpha, delta) for alpha in {*GRID, *alphas}}
+    walked = policies(evidence)
+    ends = {alpha: _walk(walked, alpha, delta) for alpha in {*GRID, *alphas}}
     return [
         _answer(
-            policies,
+            walked,
             min(end for at, end in ends.items() if at <= alpha),
             evidence,
             alpha,
@@ -131,66 +153,111 @@ def frontier(
     ]
 
 
-def _policies(evidence: Evidence) -> _Policies:
+def policies(evidence: Evidence) -> Policies:
     """Policies of growing coverage, fixed by the scores alone; none where rows are too few."""
     n = len(evidence)
     if n < MINIMUM_EVIDENCE:
-        return _Policies(*(np.empty(0) for _ in range(4)))
-    order = np.argsort(-evidence.scores, kind="stable")
-    scores, weights = evidence.scores[order], evidence.weights[order]
-    handled = np.cumsum(weights)
-    agreed = np.cumsum(weights * evidence.agrees[order])
-    sizes = effective_sizes(evidence.groups[order], weights)
-    stops = np.ceil(np.linspace(START_COVERAGE, 1.0, STEPS) * n).astype(np.int64)
+        return Policies(*(np.empty(0) for _ in range(4)))
+    reached, agreed = _events(evidence)
+    handled_at = _reach(evidence).max(axis=1)
+    order = np.argsort(-handled_at, kind="stable")
+    levels = handled_at[order]
+    n_handled = int((levels >= 0).sum())
+    if not n_handled:
+        return Policies(*(np.empty(0) for _ in range(4)))
+    stops = np.unique(np.ceil(np.linspace(START_COVERAGE, 1.0, STEPS) * n).astype(np.int64))
+    stops = np.unique(np.minimum(stops, n_handled))
     # Rows of equal score are handled together or not at all.
-    last = np.unique(np.searchsorted(-scores, -scores[stops - 1], side="right")) - 1
-    return _Policies(
-        threshold=np.where(last == n - 1, 0.0, scores[last]),
-        coverage=handled[last] / handled[-1],
-        agreement=agreed[last] / handled[last],
+    last = np.unique(np.searchsorted(-levels, -levels[stops - 1], side="right")) - 1
+    last = last[last < n_handled]
+    threshold = np.where(last == n_handled - 1, 0.0, levels[last])
+    weight = np.cumsum(evidence.weights[order])
+    seen = np.searchsorted(-reached, -threshold, side="right")
+    sizes = effective_sizes(evidence.groups[order], evidence.weights[order])
+    return Policies(
+        threshold=threshold,
+        coverage=weight[last] / weight[-1],
+        agreement=np.clip(agreed[seen - 1] / weight[last], 0.0, 1.0),
         size=sizes[last],
     )
 
 
-def _walk(policies: _Policies, alpha: float, delta: float) -> int:
+def answers(evidence: Evidence, threshold: float) -> Ints:
+    """int64[n]: the stage that answers each row at a threshold, -1 for none."""
+    takes = _reach(evidence) >= threshold
+    return np.where(takes.any(axis=1), takes.argmax(axis=1), -1)
+
+
+def _reach(evidence: Evidence) -> Floats:
+    """float64[n, s]: the loosest threshold at which a stage still answers; negative for never."""
+    able = (evidence.scores >= np.asarray(evidence.floors)) & (evidence.scores >= 0)
+    return np.where(able, evidence.scores, -1.0)
+
+
+def _events(evidence: Evidence) -> tuple[Floats, Floats]:
+    """As the threshold falls: where something changes, and the agreeing weight from there on.
+
+    A row changes hands when an earlier stage comes within its reach.
+    """
+    reach = _reach(evidence)
+    n, s = reach.shape
+    order = np.argsort(-reach, axis=1, kind="stable")
+    current = np.full(n, s)
+    counted = np.zeros(n)
+    at, change = [], []
+    for rank in range(s):
+        stage = order[:, rank]
+        level = reach[np.arange(n), stage]
+        takes_over = (stage < current) & (level >= 0)
+        agrees = evidence.weights * evidence.agrees[np.arange(n), stage]
+        at.append(level[takes_over])
+        change.append((agrees - counted)[takes_over])
+        counted = np.where(takes_over, agrees, counted)
+        current = np.where(takes_over, stage, current)
+    levels, changes = np.concatenate(at), np.concatenate(change)
+    falling = np.argsort(-levels, kind="stable")
+    return levels[falling], np.cumsum(changes[falling])
+
+
+def _walk(walked: Policies, alpha: float, delta: float) -> int:
     """Index of the last policy certified at α, -1 for none."""
-    if not len(policies):
+    if not len(walked):
         return -1
-    first = _first(policies, alpha, delta)
-    passed = p_values(policies.agreement[first:], policies.size[first:], alpha) <= delta
+    first = _first(walked, alpha, delta)
+    passed = p_values(walked.agreement[first:], walked.size[first:], alpha) <= delta
     failures = np.flatnonzero(~passed)
     passes = int(failures[0]) if len(failures) else len(passed)
     return first + passes - 1 if passes else -1
 
 
-def _first(policies: _Policies, alpha: float, delta: float) -> int:
+def _first(walked: Policies, alpha: float, delta: float) -> int:
     """Where the walk for α begins; by the sizes alone, the same within a cell of GRID."""
     cell = min((g for g in GRID if g >= alpha), default=alpha)
-    perfect = 1.0 - START_DISAGREEMENTS / np.maximum(policies.size, START_DISAGREEMENTS)
-    room = np.flatnonzero(p_values(perfect, policies.size, cell) <= delta)
-    return int(room[0]) if len(room) else len(policies) - 1
+    perfect = 1.0 - START_DISAGREEMENTS / np.maximum(walked.size, START_DISAGREEMENTS)
+    room = np.flatnonzero(p_values(perfect, walked.size, cell) <= delta)
+    return int(room[0]) if len(room) else len(walked) - 1
 
 
 def _answer(
-    policies: _Policies, end: int, evidence: Evidence, alpha: float, delta: float
+    walked: Policies, end: int, evidence: Evidence, alpha: float, delta: float
 ) -> Certified | Refused:
     if end < 0:
-        first = _first(policies, alpha, delta) if len(policies) else None
+        first = _first(walked, alpha, delta) if len(walked) else None
         return Refused(
             alpha=alpha,
             delta=delta,
             kind=evidence.kind,
-            reason=_why(policies, first, evidence, alpha, delta),
-            best_agreement=0.0 if first is None else float(policies.agreement[first]),
+            reason=_why(walked, first, evidence, alpha, delta),
+            best_agreement=0.0 if first is None else float(walked.agreement[first]),
             n_evidence=len(evidence),
         )
-    agreement, size = float(policies.agreement[end]), float(policies.size[end])
+    agreement, size = float(walked.agreement[end]), float(walked.size[end])
     return Certified(
         alpha=alpha,
         delta=delta,
         kind=evidence.kind,
-        threshold=float(policies.threshold[end]),
-        coverage=float(policies.coverage[end]),
+        threshold=float(walked.threshold[end]),
+        coverage=float(walked.coverage[end]),
         agreement=agreement,
         agreement_lower=agreement_lower(agreement, size, delta),
         n_evidence=len(evidence),
@@ -198,15 +265,17 @@ def _answer(
 
 
 def _why(
-    policies: _Policies, first: int | None, evidence: Evidence, alpha: float, delta: float
+    walked: Policies, first: int | None, evidence: Evidence, alpha: float, delta: float
 ) -> str:
-    if first is None:
+    if len(evidence) < MINIMUM_EVIDENCE:
         return (
             f"{len(evidence)} traces are too few to certify anything: "
             f"needs about {MINIMUM_EVIDENCE - len(evidence)} more"
         )
-    agreement, size = float(policies.agreement[first]), float(policies.size[first])
-    surest = f"agreement on the surest {policies.coverage[first]:.0%} of the traffic"
+    if first is None:
+        return "every trace looks unlike the others (out of distribution)"
+    agreement, size = float(walked.agreement[first]), float(walked.size[first])
+    surest = f"agreement on the surest {walked.coverage[first]:.0%} of the traffic"
     if agreement <= alpha:
         return f"{surest} is only {agreement:.3f}, below α = {alpha}"
     # The size at which what was seen would be enough, all else growing in proportion.
@@ -218,3 +287,8 @@ def _why(
         f"{surest} is {agreement:.3f}, above α = {alpha} but not yet credibly: "
         f"needs about {max(more, 1)} more traces"
     )
+
+
+def with_reason(refused: Refused, reason: str) -> Refused:
+    """The same refusal for another reason."""
+    return replace(refused, reason=reason)

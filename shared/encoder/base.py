@@ -20,6 +20,19 @@ class Encoder(Protocol):
     @property
     def dim(self) -> int: ...
 
+    @property
+    def vocabulary(self) -> int:
+        """Ids of word pieces are below it."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text's word pieces, special ones included, cut at the encoder's length."""
+        ...
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Matrix:
+        """Unit-length embeddings, float32[len(rows), dim], of what `tokenize` gave."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> Matrix:
         """Unit-length embeddings, float32[len(texts), dim], in the order of `texts`."""
         ...

@@ -58,6 +58,17 @@ class CachedEncoder:
     def dim(self) -> int:
         return self._encoder.dim
 
+    @property
+    def vocabulary(self) -> int:
+        return self._encoder.vocabulary
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encoder.tokenize(texts)
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Matrix:
+        """As the wrapped encoder's; nothing is remembered of word pieces."""
+        return self._encoder.encode_tokens(rows)
+
     def encode(self, texts: Sequence[str]) -> Matrix:
         """As the wrapped encoder's; each different text unknown so far is encoded once."""
         embeddings = np.empty((len(texts), self.dim), np.float32)

@@ -59,6 +59,10 @@ class OnnxEncoder:
     def dim(self) -> int:
         return self._info.dim
 
+    @property
+    def vocabulary(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
     def encode(self, texts: Sequence[str]) -> Matrix:
         """Unit-length embeddings, float32[len(texts), dim], in the order of `texts`.
 
@@ -67,13 +71,25 @@ class OnnxEncoder:
         """
         embeddings = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
-            ids = self._tokenize(texts[start : start + _TOKENIZE_AT_ONCE])
-            plan = self._plan([len(row) for row in ids])
-            inputs = [[ids[position] for position in batch] for batch in plan]
-            found = self._pool.map(self._run, inputs) if self._pool else map(self._run, inputs)
-            for batch, rows in zip(plan, found, strict=True):
-                embeddings[np.add(batch, start)] = rows
+            some = texts[start : start + _TOKENIZE_AT_ONCE]
+            embeddings[start : start + len(some)] = self.encode_tokens(self.tokenize(some))
         return embeddings
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Matrix:
+        """The same from what `tokenize` gave."""
+        embeddings = np.empty((len(rows), self.dim), np.float32)
+        plan = self._plan([len(row) for row in rows])
+        inputs = [[rows[position] for position in batch] for batch in plan]
+        found = self._pool.map(self._run, inputs) if self._pool else map(self._run, inputs)
+        for batch, vectors in zip(plan, found, strict=True):
+            embeddings[batch] = vectors
+        return embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text's word pieces, special ones included, cut at `max_tokens`."""
+        # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
 
     def _plan(self, lengths: list[int]) -> list[list[int]]:
         """Batches small enough that every thread gets some; the longest first, to end together."""
@@ -81,12 +97,7 @@ class OnnxEncoder:
         budget = min(MAX_BATCH_TOKENS, max(_MIN_BATCH_TOKENS, share))
         return list(batches(lengths, budget))[::-1]
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
-
-    def _run(self, rows: list[list[int]]) -> Matrix:
+    def _run(self, rows: Sequence[Sequence[int]]) -> Matrix:
         ids, mask = padded(rows, self._info.pad_id)
         inputs = dict(zip(_INPUTS, (ids, mask), strict=True))
         embeddings: Matrix = self._session.run([_OUTPUT], inputs)[0]

@@ -1,25 +1,20 @@
-"""From a certified fit to an artifact: export, parity check, manifest."""
+"""From a certified fit to an artifact: manifest and graphs."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-
-import numpy as np
+from typing import Any
 
 from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import FrontierPoint, Manifest, Stage, sha256
-from shared.core.acceptor import PROBABILITY_FLOOR
-from shared.core.candidates import predict
-from shared.core.fit import Fit, Surrogate
+from shared.contracts.manifest import FrontierPoint, Manifest
+from shared.core.cascade import Cascade
+from shared.core.fit import Fit
 from shared.core.gate import Certified, Refused
-from shared.core.types import TrainingSet
+from shared.core.training import TrainingSet
+from shared.fitting.graphs import export_cascade, parity_of
 from shared.fitting.horizon import FeatureKind
-from shared.onnx.export import export_stage
-from shared.onnx.parity import Parity, check_parity
-from shared.onnx.session import StageSession
+from shared.onnx.parity import Parity
 from shared.registry.base import Artifact
-
-PARITY_ROWS = 2_000
 
 
 def make_artifact(
@@ -31,44 +26,52 @@ def make_artifact(
     encoder_digest: str,
     kind: FeatureKind,
     traces_sha256: str,
-) -> tuple[Artifact, Parity]:
-    """Raises ParityError when ONNX and scikit-learn differ on the training rows, and ValueError
-    for a fit that was not certified."""
-    verdict, surrogate = fitted.verdict, fitted.surrogate
-    if isinstance(verdict, Refused) or surrogate is None:
+) -> tuple[Artifact, tuple[Parity, ...]]:
+    """Raises ParityError when ONNX and the fit differ on the training rows, and ValueError for a
+    fit that was not certified."""
+    verdict = fitted.verdict
+    if isinstance(verdict, Refused) or fitted.cascade is None:
         raise ValueError("only a certified fit becomes an artifact")
-    blob = export_stage(
-        surrogate.classifier,
-        surrogate.acceptor.coefficients,
-        surrogate.acceptor.intercept,
-        dim=training.features.shape[1],
-        floor=PROBABILITY_FLOOR,
-    )
-    stage = Stage(
-        name="semantic",
-        features=kind,
-        blob=sha256(blob),
-        bytes=len(blob),
-        dim=training.features.shape[1],
-        threshold=verdict.threshold,
-    )
-    parity = _parity(blob, stage, surrogate, training)
+    cascade: Cascade = fitted.cascade
+    stages, blobs = export_cascade(cascade, training, kind, fitted.thresholds)
+    parity = parity_of(cascade, stages, blobs, training)
     manifest = Manifest(
         task=task,
         window=window,
         encoder=encoder_digest,
         labels=training.labels,
-        stages=(stage,),
+        stages=stages,
+        deferred_labels=tuple(training.labels[i] for i in fitted.dropped),
         certificate=certificate(verdict, fitted.method or "l2d"),
         frontier=tuple(_point(point) for point in fitted.frontier),
         n_traces=len(training),
         traces_sha256=traces_sha256,
-        candidates=tuple(
-            {"name": t.name, "agreement": t.agreement, "chosen": t.chosen} for t in fitted.tried
-        ),
+        candidates=candidates(fitted),
+        families=families(fitted),
         libraries={name: version(name) for name in ("numpy", "scikit-learn", "skl2onnx", "onnx")},
     )
-    return Artifact(manifest.encode(), {stage.blob: blob}), parity
+    return Artifact(manifest.encode(), blobs), parity
+
+
+def candidates(fitted: Fit) -> tuple[dict[str, Any], ...]:
+    """The scorers tried, for people."""
+    return tuple(
+        {"stage": t.stage, "name": t.name, "agreement": round(t.agreement, 4), "chosen": t.chosen}
+        for t in fitted.tried
+    )
+
+
+def families(fitted: Fit) -> tuple[dict[str, Any], ...]:
+    """The compositions tried, for people."""
+    return tuple(
+        {
+            "name": f.name,
+            "coverage": round(f.coverage, 4),
+            "floors": [round(floor, 4) for floor in f.floors],
+            "chosen": f == fitted.family,
+        }
+        for f in fitted.families
+    )
 
 
 def certificate(verdict: Certified, method: str) -> CertificateSummary:
@@ -82,20 +85,6 @@ def certificate(verdict: Certified, method: str) -> CertificateSummary:
         coverage=verdict.coverage,
         agreement=verdict.agreement,
         agreement_lower=verdict.agreement_lower,
-    )
-
-
-def _parity(blob: bytes, stage: Stage, surrogate: Surrogate, training: TrainingSet) -> Parity:
-    rows = np.linspace(0, len(training) - 1, min(len(training), PARITY_ROWS)).astype(np.int64)
-    features = training.features[rows]
-    probabilities = predict(surrogate.classifier, features, surrogate.n_labels)
-    session = StageSession(blob, stage, n_labels=surrogate.n_labels)
-    return check_parity(
-        session,
-        features,
-        probabilities.argmax(axis=1),
-        probabilities[:, surrogate.classifier.classes_],
-        surrogate.acceptor.score(probabilities),
     )
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from shared.contracts.events import Reason, Source
 from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.core.representation import pair_features
-from shared.core.types import InvalidData, Mask, Matrix, TrainingSet
+from shared.core.tokens import Tokens
+from shared.core.training import TrainingSet
+from shared.core.types import Floats, InvalidData, Mask, Matrix
 from shared.encoder.base import Encoder
 
 FeatureKind = Literal["embedding", "pair_embedding"]
@@ -23,12 +25,14 @@ _UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPE
 
 @dataclass(frozen=True)
 class Horizon:
-    """The traces of one refit: one or two texts each, the teacher's label, and whether the trace
-    was observed whatever a surrogate thought of it (only such traces may certify)."""
+    """The traces of one refit: one or two texts each, the teacher's label, whether the trace was
+    observed whatever a surrogate thought of it (only such traces may certify), and one over the
+    probability with which it was observed (float64[n]; all 1 if left out)."""
 
     inputs: Sequence[tuple[str, ...]]
     teacher: Sequence[str]
     evidence: Mask
+    weights: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -41,6 +45,8 @@ class Horizon:
                 data = part.encode(errors="surrogatepass")
                 sha.update(len(data).to_bytes(8, "big"))
                 sha.update(data)
+        if self.weights is not None:
+            sha.update(self.weights.astype("<f8").tobytes())
         return sha.hexdigest()
 
 
@@ -65,6 +71,7 @@ def of_one_kind(horizon: Horizon) -> tuple[Horizon, int]:
         inputs=[horizon.inputs[i] for i in rows],
         teacher=[horizon.teacher[i] for i in rows],
         evidence=horizon.evidence[rows],
+        weights=None if horizon.weights is None else horizon.weights[rows],
     )
     return kept, len(horizon) - len(rows)
 
@@ -90,6 +97,15 @@ def encode_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Matrix
     )
 
 
+def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[list[int]]:
+    """Each input's word pieces; a pair's are the first text's, then the second's."""
+    rows = encoder.tokenize([texts[0] for texts in inputs])
+    if feature_kind(inputs) == "pair_embedding":
+        seconds = encoder.tokenize([texts[1] for texts in inputs])
+        rows = [first + second for first, second in zip(rows, seconds, strict=True)]
+    return rows
+
+
 def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
     """Raises InvalidData."""
     labels = tuple(sorted(set(horizon.teacher)))
@@ -102,4 +118,6 @@ def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
             near_duplicate_groups(["\n".join(texts) for texts in horizon.inputs])
         ),
         evidence=horizon.evidence,
+        weights=horizon.weights,
+        tokens=Tokens.of(tokenize_inputs(horizon.inputs, encoder), encoder.vocabulary),
     )

@@ -1,99 +1,96 @@
-"""One ONNX graph per stage: features in, label index, accept score and probabilities out.
+"""One ONNX graph per stage: inputs in, label index, accept score, novelty and scores out.
 
-The classifier is converted by skl2onnx; the acceptor's few features are appended to its graph, so
-that any language with ONNX Runtime serves exactly what was certified.
+A scikit-learn classifier is converted by skl2onnx and a lexical scorer drawn by hand; the stage's
+head is appended, so that any language with ONNX Runtime serves exactly what was certified.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx.compose import add_prefix_graph
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 
-OPSET = {"": 18, "ai.onnx.ml": 3}
-IR_VERSION = 9
-INPUT = "features"
-OUTPUTS = ("label", "accept", "probabilities")
+from shared.onnx.graph import OPSET, GraphBuilder, model_bytes
+from shared.onnx.head import add_head
+from shared.onnx.lexical import TOKEN_IDS, add_lexical
+from shared.onnx.weights import HeadWeights, LexicalWeights
+
+FEATURES = "features"
+OWN_SCORES = "scores"
 
 
-def export_stage(
+def scores_input(stage: str) -> str:
+    """What a graph calls the scores of an earlier stage."""
+    return f"{stage}_scores"
+
+
+def export_lexical(weights: LexicalWeights, head: HeadWeights) -> bytes:
+    """Serialised graph: `token_ids` int64[n, length] in (filled up with -1)."""
+    graph = GraphBuilder()
+    add_lexical(graph, weights, OWN_SCORES)
+    add_head(graph, [OWN_SCORES], head)
+    token_ids = helper.make_tensor_value_info(TOKEN_IDS, TensorProto.INT64, ["n", "length"])
+    return _finish(graph, [token_ids], len(weights.bias))
+
+
+def export_classifier(
     classifier: Any,
-    coefficients: NDArray[np.float64],
-    intercept: float,
+    head: HeadWeights,
     *,
     dim: int,
-    floor: float,
+    n_labels: int,
+    unseen: float,
+    earlier: Sequence[str] = (),
 ) -> bytes:
-    """Serialised graph of a fitted scikit-learn classifier and a linear acceptor.
+    """Serialised graph of a fitted scikit-learn classifier and its head.
 
-    Input `features` float32[n, dim]. Outputs `label` int64[n] (the classifier's integer classes),
-    `accept` float32[n] in [0, 1], `probabilities` float32[n, k]. coefficients: float64[5], in the
-    order top1, top2, margin, entropy, log_ratio, of probabilities not below `floor`.
+    Inputs: `features` float32[n, dim] and `<stage>_scores` float32[n, k] of each of the `earlier`
+    stages, which the head mixes in first. `unseen`: the score of labels the classifier never saw.
     Equal models give equal bytes.
     """
-    model = to_onnx(
+    converted = to_onnx(
         classifier,
-        initial_types=[(INPUT, FloatTensorType([None, dim]))],
-        options={id(classifier): {"zipmap": False}},
+        initial_types=[(FEATURES, FloatTensorType([None, dim]))],
+        options={id(classifier): {"zipmap": False, "raw_scores": True}},
         target_opset=OPSET,
-        name="tracer_stage",
-    )
-    graph = model.graph
-    # skl2onnx calls its first two outputs label and probabilities.
-    n_labels = len(classifier.classes_)
-    graph.node.extend(_acceptor_nodes())
-    weights = coefficients.astype(np.float32).reshape(-1, 1)
-    constants: dict[str, NDArray[Any]] = {
-        "accept_floor": np.asarray(floor, dtype=np.float32),
-        "accept_one": np.asarray(1.0, dtype=np.float32),
-        "accept_two": np.asarray([2], dtype=np.int64),
-        "accept_axis": np.asarray([1], dtype=np.int64),
-        "accept_weights": weights,
-        "accept_intercept": np.asarray([intercept], dtype=np.float32),
-    }
-    for name, value in constants.items():
-        graph.initializer.append(numpy_helper.from_array(value, name))
-    del graph.output[:]
-    graph.output.extend(
-        [
-            helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
-            helper.make_tensor_value_info("accept", TensorProto.FLOAT, ["n"]),
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", n_labels]),
-        ]
-    )
-    model.ir_version = IR_VERSION
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _acceptor_nodes() -> list[onnx.NodeProto]:
-    """shared.core.acceptor.accept_features and the sigmoid, as nodes on `probabilities`."""
-    node = helper.make_node
-    return [
-        node("Clip", ["probabilities", "accept_floor", "accept_one"], ["p"]),
-        node("TopK", ["p", "accept_two"], ["top", "top_index"], axis=1, largest=1, sorted=1),
-        node("Split", ["top"], ["top1", "top2"], axis=1, num_outputs=2),
-        node("Sub", ["top1", "top2"], ["margin"]),
-        node("Log", ["p"], ["log_p"]),
-        node("Mul", ["probabilities", "log_p"], ["p_log_p"]),
-        node("ReduceSum", ["p_log_p", "accept_axis"], ["negative_entropy"], keepdims=1),
-        node("Neg", ["negative_entropy"], ["entropy"]),
-        node("Log", ["top1"], ["log_top1"]),
-        node("Log", ["top2"], ["log_top2"]),
-        node("Sub", ["log_top1", "log_top2"], ["log_ratio"]),
-        node(
-            "Concat",
-            ["top1", "top2", "margin", "entropy", "log_ratio"],
-            ["accept_features"],
-            axis=1,
-        ),
-        node("MatMul", ["accept_features", "accept_weights"], ["accept_product"]),
-        node("Add", ["accept_product", "accept_intercept"], ["accept_logit"]),
-        node("Sigmoid", ["accept_logit"], ["accept_column"]),
-        node("Squeeze", ["accept_column", "accept_axis"], ["accept"]),
+    ).graph
+    # Its names must not meet those of the head.
+    converted = add_prefix_graph(converted, "classifier_", rename_inputs=False)
+    graph = GraphBuilder()
+    graph.nodes.extend(converted.node)
+    graph.initialisers.extend(converted.initializer)
+    decided = converted.output[1].name  # the first is the classifier's own label
+    spread = np.zeros((len(classifier.classes_), n_labels))
+    spread[np.arange(len(classifier.classes_)), classifier.classes_] = 1.0
+    if len(classifier.classes_) == n_labels:
+        graph.add("Identity", decided, output=OWN_SCORES)
+    else:
+        offset = np.where(spread.any(axis=0), 0.0, unseen)
+        placed = graph.add("MatMul", decided, graph.constant(spread))
+        graph.add("Add", placed, graph.constant(offset), output=OWN_SCORES)
+    names = [scores_input(stage) for stage in earlier]
+    add_head(graph, [*names, OWN_SCORES], head)
+    inputs = [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["n", dim])]
+    inputs += [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n_labels]) for name in names
     ]
+    return _finish(graph, inputs, n_labels)
+
+
+def _finish(graph: GraphBuilder, inputs: list[onnx.ValueInfoProto], n_labels: int) -> bytes:
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+        helper.make_tensor_value_info("accept", TensorProto.FLOAT, ["n"]),
+        helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["n"]),
+        helper.make_tensor_value_info(OWN_SCORES, TensorProto.FLOAT, ["n", n_labels]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", n_labels]),
+    ]
+    return model_bytes(
+        helper.make_graph(graph.nodes, "tracer_stage", inputs, outputs, graph.initialisers)
+    )

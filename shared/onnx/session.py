@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +11,26 @@ from numpy.typing import NDArray
 
 from shared.contracts.manifest import Stage
 
+OUTPUTS = {
+    "label": "tensor(int64)",
+    "accept": "tensor(float)",
+    "novelty": "tensor(float)",
+    "scores": "tensor(float)",
+}
+
 
 class InvalidStage(ValueError):
     """A graph that is not what its manifest says."""
 
 
 class Scored(NamedTuple):
-    """label: int64[n], index into the manifest's labels. accept: float32[n] in [0, 1]."""
+    """label: int64[n], index into the manifest's labels. accept, novelty: float32[n] in [0, 1].
+    scores: float32[n, k]."""
 
     label: NDArray[np.int64]
     accept: NDArray[np.float32]
+    novelty: NDArray[np.float32]
+    scores: NDArray[np.float32]
 
 
 class StageSession:
@@ -38,33 +49,63 @@ class StageSession:
         except Exception as error:  # onnxruntime has no common base
             raise InvalidStage(f"stage {stage.name} cannot be loaded: {error}") from error
         self.stage = stage
+        self.n_labels = n_labels
         self._check(n_labels)
 
-    def run(self, features: NDArray[np.float32]) -> Scored:
-        """Label indices and accept scores of float32[n, dim] features."""
-        label, accept = self._session.run(["label", "accept"], {"features": features})
-        return Scored(label, accept)
+    def run(
+        self,
+        rows: NDArray[np.float32] | NDArray[np.int64],
+        earlier: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> Scored:
+        """`rows`: float32[n, dim] features, or int64[n, length] word pieces for a lexical stage;
+        `earlier`: the scores of the stages that this one's manifest names."""
+        inputs = {self.stage.input: rows}
+        for name in self.stage.scores_of:
+            inputs[f"{name}_scores"] = (earlier or {})[name]
+        return Scored(*self._session.run(list(OUTPUTS), inputs))
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[n, k] class probabilities."""
-        (values,) = self._session.run(["probabilities"], {"features": features})
+    def probabilities(
+        self,
+        rows: NDArray[np.float32] | NDArray[np.int64],
+        earlier: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> NDArray[np.float32]:
+        """float32[n, k] label probabilities."""
+        inputs = {self.stage.input: rows}
+        inputs |= {f"{name}_scores": (earlier or {})[name] for name in self.stage.scores_of}
+        (values,) = self._session.run(["probabilities"], inputs)
         return np.asarray(values, dtype=np.float32)
 
     def _check(self, n_labels: int) -> None:
-        inputs = [(i.name, i.type, i.shape[1:]) for i in self._session.get_inputs()]
-        if inputs != [("features", "tensor(float)", [self.stage.dim])]:
-            raise InvalidStage(
-                f"stage {self.stage.name} takes {inputs}, "
-                f"its manifest says features float[n, {self.stage.dim}]"
-            )
+        name = f"stage {self.stage.name}"
+        found = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}
+        expected: dict[str, tuple[str, list[object]]] = {
+            f"{earlier}_scores": ("tensor(float)", [n_labels]) for earlier in self.stage.scores_of
+        }
+        if self.stage.features == "token_ids":
+            expected["token_ids"] = ("tensor(int64)", ["length"])
+        else:
+            expected["features"] = ("tensor(float)", [self.stage.dim])
+        if found != expected:
+            raise InvalidStage(f"{name} takes {found}, its manifest says {expected}")
         outputs = {o.name: o.type for o in self._session.get_outputs()}
-        if outputs.get("label") != "tensor(int64)" or outputs.get("accept") != "tensor(float)":
-            raise InvalidStage(f"stage {self.stage.name} gives {outputs}, not label and accept")
+        if any(outputs.get(output) != kind for output, kind in OUTPUTS.items()):
+            raise InvalidStage(f"{name} gives {outputs}, not {OUTPUTS}")
+        self._try(name, n_labels)
+
+    def _try(self, name: str, n_labels: int) -> None:
+        """Two rows of nothing; also the warm-up."""
+        rows: NDArray[np.float32] | NDArray[np.int64] = np.zeros((2, self.stage.dim), np.float32)
+        if self.stage.features == "token_ids":
+            rows = np.zeros((2, 3), np.int64)
+        nothing = np.zeros((2, n_labels), np.float32)
         try:
-            trial = self.run(np.zeros((2, self.stage.dim), dtype=np.float32))
+            trial = self.run(rows, dict.fromkeys(self.stage.scores_of, nothing))
         except Exception as error:  # onnxruntime has no common base
-            raise InvalidStage(f"stage {self.stage.name} cannot be run: {error}") from error
-        if trial.label.shape != (2,) or trial.accept.shape != (2,):
-            raise InvalidStage(f"stage {self.stage.name} does not answer row by row")
-        if not (np.isfinite(trial.accept).all() and (trial.label < n_labels).all()):
-            raise InvalidStage(f"stage {self.stage.name} answers outside of its labels")
+            raise InvalidStage(f"{name} cannot be run: {error}") from error
+        if trial.label.shape != (2,) or trial.accept.shape != (2,) or trial.novelty.shape != (2,):
+            raise InvalidStage(f"{name} does not answer row by row")
+        if trial.scores.shape != (2, n_labels):
+            raise InvalidStage(f"{name} scores {trial.scores.shape[1:]} labels, not {n_labels}")
+        finite = np.isfinite(trial.accept).all() and np.isfinite(trial.novelty).all()
+        if not (finite and (trial.label >= 0).all() and (trial.label < n_labels).all()):
+            raise InvalidStage(f"{name} answers outside of its labels")

@@ -1,181 +1,196 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from horizons import clusters
 
-from shared.core.acceptor import accept_features, fit_acceptor
-from shared.core.candidates import ZOO, Candidate, fit_classifier, out_of_fold, predict
-from shared.core.fit import Settings, fit
-from shared.core.gate import Certified, Refused
-from shared.core.grouping import group_folds
-from shared.core.types import InvalidData, TrainingSet
-
-FAST = (Candidate("logistic_C3", 3.0), Candidate("logistic_C30", 30.0))
+from shared.core.families import Family, choose
+from shared.core.fit import FRONTIER_ALPHAS, Fit, Settings, decide, fit, prepare
+from shared.core.gate import Certified, Refused, answers, evidence_of
+from shared.core.training import TrainingSet
+from shared.core.types import InvalidData
+from shared.fitting.graphs import serve_as_onnx
 
 
-def clusters(n: int, k: int = 4, *, noise: float = 0.35, seed: int = 0) -> TrainingSet:
-    """n unit vectors around k random directions, some of them astray."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(k, 16))
-    y = np.arange(n) % k
-    X = centres[y] / 4 + rng.normal(size=(n, 16)) * noise
-    X /= np.linalg.norm(X, axis=1, keepdims=True)
-    return TrainingSet(
-        features=X.astype(np.float32),
-        y=y,
-        labels=tuple(f"label-{i}" for i in range(k)),
-        groups=np.arange(n),
-        evidence=np.ones(n, bool),
+def on(fitted: Fit, rows: TrainingSet) -> tuple[float, float]:
+    """Coverage and agreement of a fit on fresh rows."""
+    assert fitted.cascade is not None
+    outputs = fitted.cascade.outputs(rows)
+    evidence = evidence_of(
+        outputs, rows.y, rows.groups, rows.observation_weights, "holdout", fitted.thresholds
     )
+    stage = answers(evidence, 0.0)
+    handled = np.flatnonzero(stage >= 0)
+    return len(handled) / len(rows), float(evidence.agrees[handled, stage[handled]].mean())
 
 
 @pytest.mark.parametrize("kind", ["crossfit", "holdout"])
-def test_a_certified_surrogate_keeps_its_word_on_new_rows(kind: str) -> None:
-    training = clusters(2_000)
-    fitted = fit(training, Settings(alpha=0.9, kind=kind, zoo=FAST))  # type: ignore[arg-type]
+@pytest.mark.parametrize("tokens", [False, True], ids=["embeddings only", "with word pieces"])
+def test_a_certified_surrogate_keeps_its_word_on_new_rows(kind: str, tokens: bool) -> None:
+    settings = Settings(alpha=0.9, kind=kind)  # type: ignore[arg-type]
+    fitted = fit(clusters(2_000, tokens=tokens), settings)
     verdict = fitted.verdict
     assert isinstance(verdict, Certified)
     assert verdict.kind == kind
-    assert fitted.surrogate is not None
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(4, 16))  # those of `clusters`
-    fresh = np.random.default_rng(9)
-    y = fresh.integers(0, 4, 4_000)
-    X = centres[y] / 4 + fresh.normal(size=(4_000, 16)) * 0.35
-    X /= np.linalg.norm(X, axis=1, keepdims=True)
-    labels, scores = fitted.surrogate.predict(X.astype(np.float32))
-    handled = scores >= verdict.threshold
-    assert handled.mean() == pytest.approx(verdict.coverage, abs=0.05)
-    assert (labels == y)[handled].mean() > 0.89
+    coverage, agreement = on(fitted, clusters(4_000, seed=9, tokens=tokens))
+    assert coverage == pytest.approx(verdict.coverage, abs=0.05)
+    assert agreement > 0.89
+
+
+def test_the_manifest_can_say_what_was_tried() -> None:
+    fitted = fit(clusters(1_000, tokens=True), Settings(alpha=0.9))
+    assert {(t.stage, t.chosen) for t in fitted.tried} >= {("lexical", True), ("semantic", True)}
+    assert fitted.family in fitted.families
+    assert {f.name for f in fitted.families} >= {"l2d", "lexical"}
+    assert fitted.cascade is not None
+    assert len(fitted.thresholds) == len(fitted.cascade.stages) == len(fitted.family.floors)  # type: ignore[union-attr]
+    assert [p.alpha for p in fitted.frontier] == list(FRONTIER_ALPHAS)
+
+
+def test_coverage_never_grows_along_the_frontier() -> None:
+    fitted = fit(clusters(1_000, tokens=True), Settings(alpha=0.9))
+    coverages = [p.coverage if isinstance(p, Certified) else 0.0 for p in fitted.frontier]
+    assert coverages == sorted(coverages, reverse=True)
+    assert coverages[0] > coverages[-1]
 
 
 def test_equal_settings_and_data_give_equal_surrogates() -> None:
-    training = clusters(600)
-    one, two = (fit(training, Settings(alpha=0.8, zoo=FAST, jobs=j)) for j in (1, 2))
+    rows = clusters(600, tokens=True)
+    one, two = (fit(rows, Settings(alpha=0.8, jobs=jobs)) for jobs in (1, 2))
     assert one.verdict == two.verdict
     assert one.tried == two.tried
-    assert one.surrogate is not None
-    assert two.surrogate is not None
-    assert (one.surrogate.classifier.coef_ == two.surrogate.classifier.coef_).all()
-    assert (one.surrogate.acceptor.coefficients == two.surrogate.acceptor.coefficients).all()
+    assert one.thresholds == two.thresholds
+    assert one.cascade is not None
+    assert two.cascade is not None
+    fresh = clusters(500, seed=3, tokens=True)
+    assert (one.cascade.outputs(fresh).accept == two.cascade.outputs(fresh).accept).all()
 
 
-def test_noise_is_refused_with_figures() -> None:
-    training = clusters(1_000)
-    noise = np.random.default_rng(0).integers(0, 4, 1_000)
-    scrambled = TrainingSet(
-        training.features, noise, training.labels, training.groups, training.evidence
-    )
-    fitted = fit(scrambled, Settings(alpha=0.9, zoo=FAST))
+def test_what_is_certified_is_what_the_graphs_say() -> None:
+    """Served by ONNX or by numpy, the verdict is the same to within a few rows."""
+    rows = clusters(800, tokens=True)
+    numpy, onnx = fit(rows, Settings(alpha=0.9)), fit(rows, Settings(alpha=0.9), serve_as_onnx)
+    assert isinstance(numpy.verdict, Certified)
+    assert isinstance(onnx.verdict, Certified)
+    assert onnx.verdict.coverage == pytest.approx(numpy.verdict.coverage, abs=0.005)
+
+
+def test_the_gate_sees_the_served_outputs_and_nothing_else() -> None:
+    """A graph that answers nonsense is refused, however good the fit behind it."""
+
+    def nonsense(cascade, some):  # type: ignore[no-untyped-def]
+        said = cascade.outputs(some)
+        return replace(said, label=(said.label + 1) % cascade.n_labels)
+
+    assert isinstance(fit(clusters(800), Settings(alpha=0.9), nonsense).verdict, Refused)
+
+
+def test_a_residual_stage_is_built_and_compared() -> None:
+    fitted = fit(clusters(3_000, 6, noise=0.45), Settings(alpha=0.9))
+    assert "rsb" in {family.name for family in fitted.families}
+
+
+def test_a_residual_stage_is_chosen_only_where_it_earns_coverage() -> None:
+    l2d, lexical = Family("l2d", (2.0, 0.0), 0.80), Family("lexical", (0.9, 0.0), 0.799)
+    assert choose([l2d, lexical]) == lexical  # cheaper, and as good
+    assert choose([l2d, Family("lexical", (0.9, 0.0), 0.7)]) == l2d
+    little, much = (Family("rsb", (0.9, 0.0, 0.0), c) for c in (0.802, 0.82))
+    assert choose([l2d, lexical, little]) == lexical
+    assert choose([l2d, lexical, much]) == much
+
+
+def test_prepared_once_decided_many_times() -> None:
+    rows = clusters(1_000, tokens=True)
+    prepared = prepare(rows, Settings())
+    assert not isinstance(prepared, Refused)
+    for alpha in (0.8, 0.9):
+        assert (
+            decide(prepared, Settings(alpha=alpha)).verdict
+            == fit(rows, Settings(alpha=alpha)).verdict
+        )
+
+
+def scrambled(groups: np.ndarray) -> TrainingSet:
+    rows = clusters(len(groups))
+    noise = np.random.default_rng(0).integers(0, 4, len(groups))
+    return TrainingSet(rows.features, noise, rows.labels, groups, rows.evidence)
+
+
+def test_labels_that_do_not_follow_the_input_are_refused_with_figures() -> None:
+    fitted = fit(scrambled(np.arange(1_000)), Settings(alpha=0.9))
     assert isinstance(fitted.verdict, Refused)
     assert "below α = 0.9" in fitted.verdict.reason
     assert fitted.method is None
+    assert fitted.thresholds == ()
 
 
 def test_a_teacher_that_contradicts_itself_is_named() -> None:
-    training = clusters(800)
-    noise = np.random.default_rng(0).integers(0, 4, 800)
-    twins = TrainingSet(
-        training.features, noise, training.labels, np.arange(800) // 4, training.evidence
-    )
-    fitted = fit(twins, Settings(alpha=0.9, zoo=FAST))
+    fitted = fit(scrambled(np.arange(800) // 4), Settings(alpha=0.9))
     assert isinstance(fitted.verdict, Refused)
     assert "contradicts itself" in fitted.verdict.reason
 
 
+def test_a_noisy_teacher_is_named() -> None:
+    rows = clusters(2_000, noise=0.1)
+    rng = np.random.default_rng(0)
+    y = np.where(rng.uniform(size=2_000) < 0.12, rng.integers(0, 4, 2_000), rows.y)
+    noisy = TrainingSet(rows.features, y, rows.labels, rows.groups, rows.evidence)
+    verdict = fit(noisy, Settings(alpha=0.97)).verdict
+    assert isinstance(verdict, Refused)
+    assert "look like noise" in verdict.reason
+
+
+def test_labels_the_embedding_does_not_separate_are_named() -> None:
+    verdict = fit(clusters(2_000, noise=1.5), Settings(alpha=0.97)).verdict
+    assert isinstance(verdict, Refused)
+    assert "does not separate" in verdict.reason
+
+
+def test_labels_below_their_floor_are_deferred_whole() -> None:
+    rows = clusters(3_000, 6, noise=0.25)
+    rng = np.random.default_rng(0)
+    muddled = (rows.y == 5) & (rng.uniform(size=3_000) < 0.3)
+    y = np.where(muddled, 4, rows.y)
+    training = TrainingSet(rows.features, y, rows.labels, rows.groups, rows.evidence)
+    free = fit(training, Settings(alpha=0.85))
+    held = fit(training, Settings(alpha=0.85, label_floor=0.84))
+    assert free.dropped == ()
+    assert isinstance(held.verdict, Certified)
+    assert held.dropped
+    assert set(held.dropped) <= {4, 5}
+    assert held.verdict.agreement > free.verdict.agreement  # type: ignore[union-attr]
+
+
 def test_only_evidence_rows_certify() -> None:
-    training = clusters(1_000)
-    half = TrainingSet(
-        training.features, training.y, training.labels, training.groups, np.arange(1_000) < 400
-    )
-    fitted = fit(half, Settings(alpha=0.8, zoo=FAST))
-    assert fitted.verdict.n_evidence == 400
+    rows = clusters(1_000)
+    half = TrainingSet(rows.features, rows.y, rows.labels, rows.groups, np.arange(1_000) < 400)
+    assert fit(half, Settings(alpha=0.8)).verdict.n_evidence == 400
 
 
 @pytest.mark.parametrize(
     ("n", "k", "said"), [(10, 2, "too few to fit"), (100, 1, "one label only")]
 )
 def test_too_little_to_fit_is_refused(n: int, k: int, said: str) -> None:
-    fitted = fit(clusters(n, k), Settings(zoo=FAST))
+    fitted = fit(clusters(n, k), Settings())
     assert isinstance(fitted.verdict, Refused)
     assert said in fitted.verdict.reason
-    assert fitted.surrogate is None
+    assert fitted.cascade is None
 
 
 def test_one_text_over_and_over_is_refused() -> None:
-    training = clusters(200)
-    copies = TrainingSet(
-        training.features, training.y, training.labels, np.zeros(200, int), training.evidence
-    )
-    verdict = fit(copies, Settings(zoo=FAST)).verdict
+    rows = clusters(200)
+    copies = TrainingSet(rows.features, rows.y, rows.labels, np.zeros(200, int), rows.evidence)
+    verdict = fit(copies, Settings()).verdict
     assert isinstance(verdict, Refused)
     assert "near-duplicate" in verdict.reason
 
 
-def test_rows_that_are_not_finite_are_named() -> None:
-    training = clusters(100)
-    X = training.features.copy()
-    X[7, 3] = np.nan
-    with pytest.raises(InvalidData, match="1 rows that are not finite, first 7"):
-        TrainingSet(X, training.y, training.labels, training.groups, training.evidence)
-
-
-@pytest.mark.parametrize("candidate", ZOO, ids=lambda c: c.name)
-class TestCandidateLaws:
-    """Every estimator of the zoo keeps these."""
-
-    def test_probabilities_are_finite_and_sum_to_one(self, candidate: Candidate) -> None:
-        training = clusters(300)
-        classifier = fit_classifier(candidate, training.features, training.y, 0)
-        p = predict(classifier, training.features, 4)
-        assert np.isfinite(p).all()
-        assert np.allclose(p.sum(axis=1), 1.0)
-
-    def test_a_label_missing_in_training_has_probability_zero(self, candidate: Candidate) -> None:
-        training = clusters(300)
-        seen = training.y != 2
-        classifier = fit_classifier(candidate, training.features[seen], training.y[seen], 0)
-        p = predict(classifier, training.features, 4)
-        assert (p[:, 2] == 0).all()
-        assert np.allclose(p.sum(axis=1), 1.0)
-
-    def test_repeatable(self, candidate: Candidate) -> None:
-        training = clusters(300)
-        one, two = (
-            fit_classifier(candidate, training.features, training.y, 5).coef_ for _ in range(2)
-        )
-        assert (one == two).all()
-
-    def test_out_of_fold_means_out_of_fold(self, candidate: Candidate) -> None:
-        """Changing a fold's labels does not change its own predictions."""
-        training = clusters(300)
-        folds = group_folds(training.groups, training.y, 3, 0)
-        changed = training.y.copy()
-        changed[folds == 1] = (changed[folds == 1] + 1) % 4
-        one, two = (
-            out_of_fold(
-                [candidate], training.features, y, 4, folds, only_folds=[1], seed=0, jobs=1
-            )[0][1]
-            for y in (training.y, changed)
-        )
-        assert (one == two).all()
-
-
-def test_acceptor_learns_that_sure_answers_agree() -> None:
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet([0.3] * 5, size=2_000)
-    agrees = rng.uniform(size=2_000) < p.max(axis=1)
-    acceptor = fit_acceptor(p, agrees)
-    scores = acceptor.score(p)
-    assert ((scores >= 0) & (scores <= 1)).all()
-    assert agrees[scores > 0.9].mean() > agrees[scores < 0.5].mean() + 0.3
-
-
-def test_acceptor_without_disagreement_ranks_by_margin() -> None:
-    p = np.asarray([[0.9, 0.1], [0.6, 0.4], [1.0, 0.0]])
-    scores = fit_acceptor(p, np.ones(3, bool)).score(p)
-    assert list(np.argsort(scores)) == [1, 0, 2]
-
-
-def test_accept_features_of_a_sure_answer_are_finite() -> None:
-    assert np.isfinite(accept_features(np.asarray([[1.0, 0.0, 0.0]]))).all()
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
+def test_weights_that_are_no_probabilities_are_refused(weight: float) -> None:
+    rows = clusters(10)
+    weights = np.ones(10)
+    weights[3] = weight
+    with pytest.raises(InvalidData, match="weights"):
+        TrainingSet(rows.features, rows.y, rows.labels, rows.groups, rows.evidence, weights=weights)

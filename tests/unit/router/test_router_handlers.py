@@ -129,14 +129,19 @@ def test_a_whole_batch_is_answered_by_one_version(artifact: Artifact, encoder: H
     assert len(reads) == 1
 
 
-def test_an_embedding_that_is_not_finite_is_deferred(artifact: Artifact) -> None:
+def test_an_embedding_that_is_not_finite_is_deferred() -> None:
     class Broken(HashEncoder):
-        def encode(self, texts):  # type: ignore[no-untyped-def]
-            rows = super().encode(texts)
-            rows[0] = np.nan
-            return rows
+        broken = False
+
+        def encode_tokens(self, rows):  # type: ignore[no-untyped-def]
+            embeddings = super().encode_tokens(rows)
+            if self.broken:
+                embeddings[0] = np.nan
+            return embeddings
 
     encoder = Broken()
+    artifact = make_surrogate(encoder, lexical=False)
+    encoder.broken = True
     records = router({"support": loaded(artifact, encoder)}, encoder)(
         [ask(text_of("billing"), "a"), ask(text_of("billing"), "b")]
     )

@@ -15,7 +15,7 @@ from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
 from shared.contracts.tasks import Task
 from shared.core.window import WindowBook, WindowKey
-from shared.onnx.session import StageSession
+from shared.onnx.cascade import CascadeSession
 from shared.registry.base import RegistryUnavailable
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore
@@ -90,12 +90,13 @@ def test_what_is_published_serves(bench: Bench) -> None:
     version = bench.refit(WindowKey("support", DAY)).version
     artifact = bench.registry.load("support", version or "")
     manifest = artifact.manifest
-    (stage,) = manifest.stages
-    session = StageSession(artifact.blobs[stage.blob], stage, n_labels=len(manifest.labels))
     fresh = traces(300, first=10_000)
-    scored = session.run(bench.encoder.encode([str(t.input) for t in fresh]))
-    handled = scored.accept >= stage.threshold
-    labels = np.asarray(manifest.labels)[scored.label]
+    tokens = bench.encoder.tokenize([str(t.input) for t in fresh])
+    said = CascadeSession(manifest, artifact.blobs).answer(
+        300, tokens, lambda rows: bench.encoder.encode_tokens([tokens[i] for i in rows])
+    )
+    handled = said.stage >= 0
+    labels = np.asarray(manifest.labels)[said.label]
     assert handled.mean() > 0.9
     assert (labels == [t.teacher for t in fresh])[handled].mean() > 0.9
     assert manifest.encoder == bench.encoder.digest

@@ -1,0 +1,75 @@
+"""Which stages a cascade has and how far its first is opened: compared by cross-validated coverage.
+
+- `l2d`: the semantic stage alone answers, behind its acceptor (`global` where it may answer all).
+- `lexical`: the lexical stage answers first, down to a floor.
+- `rsb`: the same, and what both defer goes to a residual stage.
+
+Compared on the selection folds only; certified on all the evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.core.cascade import Outputs
+from shared.core.gate import NEVER, Certified, certify, evidence_of
+from shared.core.training import TrainingSet
+from shared.core.types import Mask
+
+# Floors of the lexical stage, as parts of 1 - α around α: an answer that agrees with this
+# probability is good enough for the cheap stage.
+FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
+# The lexical stage costs a hundredth of the encoder: it may cost this much certified coverage.
+LEXICAL_COST = 0.003
+# A residual stage doubles the semantic part: it must earn this much coverage.
+RESIDUAL_GAIN = 0.005
+
+
+@dataclass(frozen=True)
+class Family:
+    """Stages used, the floor of each, and the coverage certified on the selection folds."""
+
+    name: str
+    floors: tuple[float, ...]
+    coverage: float
+
+
+def coverage(
+    outputs: Outputs, rows: TrainingSet, chosen: Mask, floors: tuple[float, ...],
+    alpha: float, delta: float,
+) -> float:  # fmt: skip
+    """Certified coverage on the `chosen` rows, 0 for a refusal."""
+    evidence = evidence_of(
+        outputs.take(chosen), rows.y[chosen], rows.groups[chosen],
+        rows.observation_weights[chosen], "crossfit", floors,
+    )  # fmt: skip
+    verdict = certify(evidence, alpha=alpha, delta=delta)
+    return verdict.coverage if isinstance(verdict, Certified) else 0.0
+
+
+def base_families(
+    outputs: Outputs, rows: TrainingSet, chosen: Mask, alpha: float, delta: float
+) -> list[Family]:
+    """`l2d` and, where there is a lexical stage, `lexical` with its best floor."""
+
+    def family(name: str, floors: tuple[float, ...]) -> Family:
+        return Family(name, floors, coverage(outputs, rows, chosen, floors, alpha, delta))
+
+    if outputs.label.shape[1] == 1:
+        return [family("l2d", (0.0,))]
+    alone = family("l2d", (NEVER, 0.0))
+    opened = [family("lexical", (alpha + part * (1.0 - alpha), 0.0)) for part in FLOORS]
+    best = max(alone.coverage, *(f.coverage for f in opened))
+    return [alone, next((f for f in opened if f.coverage >= best - LEXICAL_COST), opened[-1])]
+
+
+def choose(families: list[Family]) -> Family:
+    """The cheapest whose coverage is as good as any's, within what cheapness and simplicity are
+    worth."""
+    cheap = [f for f in families if f.name != "rsb"]
+    best = max(f.coverage for f in cheap)
+    chosen = next(f for f in reversed(cheap) if f.coverage >= best - LEXICAL_COST)
+    for residual in families:
+        if residual.name == "rsb" and residual.coverage >= chosen.coverage + RESIDUAL_GAIN:
+            return residual
+    return chosen

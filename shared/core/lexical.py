@@ -1,0 +1,166 @@
+"""The lexical scorer: a sparse linear model on word-piece uni- and bigrams. It needs no encoder.
+
+A text's features are the weights of its uni- and bigrams, each occurrence counted, divided by the
+root of the sum of their squares. `shared.onnx.lexical` draws the same arithmetic as a graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.svm import LinearSVC
+
+from shared.core.tokens import Tokens
+from shared.core.types import Floats, Ints, Mask
+
+# Measured on Banking77 (docs/ablation.md): bigrams weigh less than unigrams, and the square root
+# of the inverse document frequency does better than the frequency itself.
+BIGRAM_WEIGHT = 0.6
+BIGRAM_MIN_TEXTS = 2
+MAX_FEATURES = 50_000
+# Bigrams are found by their code modulo a prime; those the table has no room for are left out.
+TABLE_SIZES = (131_071, 1_048_573)
+TABLE_ROOM = 8
+# What a model trained only on other labels says of a label.
+UNSEEN_SCORE = -1.0
+
+
+class Occurrences(NamedTuple):
+    """int64[m] each: the text and the feature of every known uni- and bigram."""
+
+    text: Ints
+    feature: Ints
+
+
+@dataclass(frozen=True)
+class Features:
+    """The uni- and bigrams a model knows, feature 0 standing for all others.
+
+    unigrams: int32[vocabulary] and bigrams: int32[table size], features by id and by code modulo
+    the table's size. codes: int64[features], `first * vocabulary + second` of a bigram, -1 for
+    others. weights: float32[features], 0 for feature 0.
+    """
+
+    unigrams: NDArray[np.int32]
+    bigrams: NDArray[np.int32]
+    codes: Ints
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def occurrences(self, tokens: Tokens) -> Occurrences:
+        text = tokens.text_of_each()
+        unigram = self.unigrams[tokens.ids].astype(np.int64)
+        codes, second = bigram_codes(tokens)
+        bigram = self.bigrams[codes % len(self.bigrams)].astype(np.int64)
+        bigram[self.codes[bigram] != codes] = 0
+        texts = np.concatenate([text, text[second]])
+        features = np.concatenate([unigram, bigram])
+        known = features > 0
+        return Occurrences(texts[known], features[known])
+
+    def matrix(self, tokens: Tokens) -> sp.csr_matrix:
+        """float64[n, features], every row of length 1 unless it holds nothing known."""
+        found = self.occurrences(tokens)
+        counts = sp.csr_matrix(
+            (self.weights[found.feature].astype(np.float64), found),
+            shape=(len(tokens), len(self)),
+        )
+        return sp.csr_matrix(sp.diags_array(1.0 / self._lengths(found, len(tokens))) @ counts)
+
+    def _lengths(self, found: Occurrences, n: int) -> Floats:
+        squares = np.bincount(found.text, self.weights[found.feature] ** 2.0, minlength=n)
+        return np.sqrt(np.where(squares > 0, squares, 1.0))
+
+
+@dataclass(frozen=True)
+class LexicalScorer:
+    """One score per label: linear in a text's features.
+
+    coefficients: float16[features, k], the features' weights already in them. bias: float32[k].
+    """
+
+    features: Features
+    coefficients: NDArray[np.float16]
+    bias: NDArray[np.float32]
+
+    def scores(self, tokens: Tokens) -> Floats:
+        """float64[n, k]"""
+        found = self.features.occurrences(tokens)
+        shape = (len(tokens), len(self.features))
+        counts = sp.csr_matrix((np.ones(len(found.text)), found), shape=shape)
+        sums = counts @ self.coefficients.astype(np.float64)
+        return np.asarray(sums / self.features._lengths(found, len(tokens))[:, None] + self.bias)
+
+
+def fit_lexical(tokens: Tokens, y: Ints, n_labels: int, *, C: float, seed: int) -> LexicalScorer:
+    """One-versus-rest linear support vector machines; needs two labels in `y`."""
+    features = find_features(tokens)
+    model = LinearSVC(C=C, random_state=seed).fit(features.matrix(tokens), y)
+    coefficients = np.zeros((len(features), n_labels))
+    bias = np.full(n_labels, UNSEEN_SCORE)
+    if len(model.classes_) == 2:  # scikit-learn gives the second label's scores only
+        model.coef_ = np.concatenate([-model.coef_, model.coef_])
+        model.intercept_ = np.concatenate([-model.intercept_, model.intercept_])
+    coefficients[:, model.classes_] = model.coef_.T * features.weights[:, None]
+    bias[model.classes_] = model.intercept_
+    return LexicalScorer(features, coefficients.astype(np.float16), bias.astype(np.float32))
+
+
+def find_features(tokens: Tokens) -> Features:
+    """The features of a corpus, the most frequent MAX_FEATURES of them."""
+    n, text = len(tokens), tokens.text_of_each()
+    codes, second = bigram_codes(tokens)
+    unigrams, in_texts = _document_frequencies(text, tokens.ids.astype(np.int64), n, least=1)
+    bigrams, in_texts_too = _document_frequencies(text[second], codes, n, BIGRAM_MIN_TEXTS)
+    unigrams, in_texts = _most_frequent(unigrams, in_texts, MAX_FEATURES)
+    bigrams, in_texts_too = _most_frequent(bigrams, in_texts_too, MAX_FEATURES - len(unigrams))
+    size = next((s for s in TABLE_SIZES if s >= TABLE_ROOM * len(bigrams)), TABLE_SIZES[-1])
+    # Where two bigrams share a place, the more frequent has it.
+    _, kept = np.unique((bigrams % size)[::-1], return_index=True)
+    kept = np.sort(len(bigrams) - 1 - kept)
+    bigrams, in_texts_too = bigrams[kept], in_texts_too[kept]
+
+    places = 1 + np.arange(len(unigrams) + len(bigrams))
+    by_unigram = np.zeros(tokens.vocabulary, dtype=np.int32)
+    by_unigram[unigrams] = places[: len(unigrams)]
+    by_bigram = np.zeros(size, dtype=np.int32)
+    by_bigram[bigrams % size] = places[len(unigrams) :]
+    nothing = np.full(1 + len(unigrams), -1, dtype=np.int64)
+    frequency = np.concatenate([in_texts, in_texts_too])
+    weights = np.sqrt(1.0 + np.log((1.0 + n) / (1.0 + frequency)))
+    weights[len(unigrams) :] *= BIGRAM_WEIGHT
+    return Features(
+        unigrams=by_unigram,
+        bigrams=by_bigram,
+        codes=np.concatenate([nothing, bigrams]),
+        weights=np.concatenate([[0.0], weights]).astype(np.float32),
+    )
+
+
+def bigram_codes(tokens: Tokens) -> tuple[Ints, Mask]:
+    """int64[m] codes of all pairs of neighbours, and bool[total]: ids that are second in one."""
+    second = np.ones(len(tokens.ids), dtype=np.bool_)
+    second[tokens.starts[:-1][tokens.lengths > 0]] = False
+    ids = tokens.ids.astype(np.int64)
+    return (np.roll(ids, 1) * tokens.vocabulary + ids)[second], second
+
+
+def _document_frequencies(text: Ints, values: Ints, n: int, least: int) -> tuple[Ints, Ints]:
+    """Different values and the number of texts each is in, if `least` or more but not all."""
+    different, place = np.unique(values, return_inverse=True)
+    pairs = np.unique(place * n + text)
+    frequency = np.bincount(pairs // n, minlength=len(different)).astype(np.int64)
+    kept = (frequency >= least) & (frequency < n)
+    return different[kept], frequency[kept]
+
+
+def _most_frequent(values: Ints, frequency: Ints, most: int) -> tuple[Ints, Ints]:
+    """The `most` most frequent, the less frequent first."""
+    order = np.argsort(frequency, kind="stable")[max(0, len(values) - most) :]
+    return values[order], frequency[order]

@@ -1,0 +1,165 @@
+"""Fit the scorers of a cascade in and out of fold, and the heads that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shared.core.candidates import (
+    LEXICAL_ZOO,
+    SEMANTIC_ZOO,
+    Candidate,
+    FoldModels,
+    Scorer,
+    cross_fit,
+    fit_one,
+)
+from shared.core.cascade import Cascade, Outputs, Serve, StageModel
+from shared.core.head import Head, fit_head, fit_mixture
+from shared.core.novelty import PretendedNovelty, cut, fit_novelty, pretend
+from shared.core.training import TrainingSet
+from shared.core.types import Floats, Ints, Mask
+
+FOLDS = 5
+SELECTION_FOLDS = (0, 1)
+# A residual stage fitted on fewer deferred traces has nothing to learn from.
+MINIMUM_RESIDUAL_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate scorer and its cross-validated agreement on the selection folds."""
+
+    stage: str
+    name: str
+    agreement: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class StageFit:
+    """A stage's scorer, fitted without each fold and on all rows.
+
+    head_rows: bool[n], the rows whose out-of-fold scores its head is fitted on.
+    """
+
+    name: str
+    candidate: Candidate
+    models: FoldModels
+    final: Scorer
+    head_rows: Mask
+
+
+@dataclass(frozen=True)
+class StageFits:
+    """All stages of a cascade on one training set."""
+
+    rows: TrainingSet
+    folds: Ints
+    stages: tuple[StageFit, ...]
+    pretended: PretendedNovelty | None
+    tried: tuple[Tried, ...]
+
+    def cascade(self, without: int | None = None) -> Cascade:
+        """What is fitted on the rows outside of a fold, or on all."""
+        rows = np.ones(len(self.rows), dtype=np.bool_) if without is None else self.folds != without
+        return Cascade(
+            tuple(
+                StageModel(
+                    name=stage.name,
+                    scorer=stage.final if without is None else stage.models.scorers[without],
+                    head=self._head(i, rows & stage.head_rows),
+                    novelty_cut=cut(stage.name),
+                )
+                for i, stage in enumerate(self.stages)
+            ),
+            self.rows.n_labels,
+        )
+
+    def out_of_fold(self, serve: Serve) -> Outputs:
+        """What the cascades fitted without each row's fold say of it, as they would be served."""
+        parts = [
+            (
+                np.flatnonzero(self.folds == fold),
+                serve(self.cascade(fold), self.rows.take(self.folds == fold)),
+            )
+            for fold in range(FOLDS)
+        ]
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
+        return Outputs(
+            label=np.concatenate([said.label for _, said in parts])[order],
+            accept=np.concatenate([said.accept for _, said in parts])[order],
+            novel=np.concatenate([said.novel for _, said in parts])[order],
+        )
+
+    def _head(self, stage: int, rows: Mask) -> Head:
+        scores = [fit.models.scores[rows] for fit in self.stages[: stage + 1]]
+        y = self.rows.y[rows]
+        mixture = fit_mixture(scores, y)
+        novelty = fit_novelty(self.pretended, scores, mixture, cut=cut(self.stages[stage].name))
+        return fit_head(scores, y, self.folds[rows], mixture, novelty)
+
+
+def fit_stages(rows: TrainingSet, folds: Ints, *, seed: int, jobs: int) -> StageFits:
+    """The lexical stage, if there are word pieces, and the semantic one."""
+    zoos: list[tuple[str, Sequence[Candidate]]] = [("semantic", SEMANTIC_ZOO)]
+    if rows.tokens is not None:
+        zoos.insert(0, ("lexical", LEXICAL_ZOO))
+    stages, tried = [], []
+    for name, zoo in zoos:
+        candidate, models, compared = _choose(name, zoo, rows, folds, seed, jobs)
+        everywhere = np.ones(len(rows), dtype=np.bool_)
+        stages.append(StageFit(name, candidate, models, fit_one(candidate, rows, seed), everywhere))
+        tried += compared
+    pretended = pretend([s.candidate for s in stages], rows, folds, seed=seed, jobs=jobs)
+    return StageFits(rows, folds, tuple(stages), pretended, tuple(tried))
+
+
+def with_residual(fits: StageFits, deferred: Mask, *, seed: int, jobs: int) -> StageFits | None:
+    """One more stage, its scorer and head fitted on what the others deferred out of fold.
+
+    Residual surrogate boosting (arXiv 2604.14531). None where too little is deferred, or all of
+    one label.
+    """
+    rows, folds = fits.rows, fits.folds
+    if deferred.sum() < MINIMUM_RESIDUAL_ROWS:
+        return None
+    if any(len(np.unique(rows.y[deferred & (folds != fold)])) < 2 for fold in range(FOLDS)):
+        return None
+    candidate = fits.stages[-1].candidate
+    models = cross_fit(
+        candidate, rows, folds, seed=seed, jobs=jobs, only=range(FOLDS), trained_on=deferred
+    )
+    final = fit_one(candidate, rows.take(deferred), seed)
+    stage = StageFit("residual", candidate, models, final, deferred)
+    return replace(fits, stages=(*fits.stages, stage))
+
+
+def _choose(
+    stage: str, zoo: Sequence[Candidate], rows: TrainingSet, folds: Ints, seed: int, jobs: int
+) -> tuple[Candidate, FoldModels, list[Tried]]:
+    """The candidate that agrees most on the selection folds, fitted for every fold."""
+    inside = np.isin(folds, SELECTION_FOLDS)
+    selection = [
+        cross_fit(candidate, rows, folds, seed=seed, jobs=jobs, only=SELECTION_FOLDS)
+        for candidate in zoo
+    ]
+    agreements = [_agreement(models.scores[inside], rows.y[inside]) for models in selection]
+    best = int(np.argmax(agreements))
+    others = [fold for fold in range(FOLDS) if fold not in SELECTION_FOLDS]
+    rest = cross_fit(zoo[best], rows, folds, seed=seed, jobs=jobs, only=others)
+    models = FoldModels(
+        selection[best].scorers | rest.scorers,
+        np.where(inside[:, None], selection[best].scores, rest.scores),
+    )
+    tried = [
+        Tried(stage, candidate.name, agreement, i == best)
+        for i, (candidate, agreement) in enumerate(zip(zoo, agreements, strict=True))
+    ]
+    return zoo[best], models, tried
+
+
+def _agreement(scores: Floats, y: Ints) -> float:
+    return float((scores.argmax(axis=1) == y).mean())

@@ -1,0 +1,73 @@
+"""One task's horizon, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.core.tokens import Tokens
+from shared.core.types import Floats, Ints, InvalidData, Mask, Matrix
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a surrogate is fitted and certified on. Raises InvalidData.
+
+    features: float32[n, d], finite. y: int64[n], indices into `labels`, what the teacher said.
+    groups: int64[n], equal for near-duplicate inputs, which are never split across folds.
+    evidence: bool[n], rows observed whatever a surrogate thought of them: only these may certify;
+    all rows train. weights: float64[n] > 0, one over the probability with which a row was
+    observed; all 1 if left out. tokens: the inputs' word pieces; without them there is no lexical
+    stage.
+    """
+
+    features: Matrix
+    y: Ints
+    labels: tuple[str, ...]
+    groups: Ints
+    evidence: Mask
+    weights: Floats | None = None
+    tokens: Tokens | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.features)
+        for name in ("y", "groups", "evidence", "weights", "tokens"):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise InvalidData(f"{name} has {len(values)} rows, features has {n}")
+        if self.features.ndim != 2:
+            raise InvalidData("features must have two dimensions: rows and features")
+        bad = np.flatnonzero(~np.isfinite(self.features).all(axis=1))
+        if len(bad):
+            raise InvalidData(f"features has {len(bad)} rows that are not finite, first {bad[0]}")
+        if n and (self.y.min() < 0 or self.y.max() >= len(self.labels)):
+            raise InvalidData("y has an index outside of labels")
+        if self.weights is not None and not (
+            np.isfinite(self.weights).all() and (self.weights > 0).all()
+        ):
+            raise InvalidData("weights must be positive: one over an observation probability")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def n_labels(self) -> int:
+        return len(self.labels)
+
+    @property
+    def observation_weights(self) -> Floats:
+        """float64[n]"""
+        return np.ones(len(self)) if self.weights is None else self.weights
+
+    def take(self, rows: Ints | Mask) -> TrainingSet:
+        """The same task, these rows only."""
+        return TrainingSet(
+            features=self.features[rows],
+            y=self.y[rows],
+            labels=self.labels,
+            groups=self.groups[rows],
+            evidence=self.evidence[rows],
+            weights=None if self.weights is None else self.weights[rows],
+            tokens=None if self.tokens is None else self.tokens.take(rows),
+        )

@@ -1,0 +1,146 @@
+"""The cascade of a version as it is served: stage after stage, each on what is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.contracts.manifest import Manifest
+from shared.onnx.session import Scored, StageSession
+
+# Word pieces of one batch: bounds what the lexical graph holds at a time.
+BATCH_TOKENS = 8_192
+PADDING = -1
+
+TokenRows = Sequence[Sequence[int] | NDArray[np.int32]]
+Features = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+
+class Answers(NamedTuple):
+    """What the cascade makes of n rows.
+
+    stage: int64[n], the stage that answered or -1. label: int64[n], its label, or the last
+    stage's. accept, threshold: float64[n], of the stage that answered, or of the last. novel,
+    dropped: bool[n], deferred because the last stage saw something unlike its traffic, or a label
+    that is deferred whole.
+    """
+
+    stage: NDArray[np.int64]
+    label: NDArray[np.int64]
+    accept: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+    novel: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
+
+
+class CascadeSession:
+    """A version's stages, loaded. Raises InvalidStage."""
+
+    def __init__(self, manifest: Manifest, blobs: Mapping[str, bytes], *, threads: int = 1) -> None:
+        self.manifest = manifest
+        self.sessions = tuple(
+            StageSession(
+                blobs[stage.blob], stage, n_labels=len(manifest.labels), threads=threads
+            )
+            for stage in manifest.stages
+        )  # fmt: skip
+        deferred = set(manifest.deferred_labels)
+        self._dropped = np.asarray([label in deferred for label in manifest.labels])
+
+    @property
+    def needs_tokens(self) -> bool:
+        return any(stage.features == "token_ids" for stage in self.manifest.stages)
+
+    def answer(self, n: int, tokens: TokenRows | None, features: Features) -> Answers:
+        """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that
+        the lexical stage leaves over; non-finite ones are never answered."""
+        answers = Answers(
+            stage=np.full(n, -1),
+            label=np.zeros(n, dtype=np.int64),
+            accept=np.zeros(n),
+            threshold=np.zeros(n),
+            novel=np.zeros(n, dtype=np.bool_),
+            dropped=np.zeros(n, dtype=np.bool_),
+        )
+        left = np.arange(n)
+        embedded: NDArray[np.float32] | None = None
+        scores: dict[str, NDArray[np.float32]] = {}
+        for number, session in enumerate(self.sessions):
+            if not len(left):
+                break
+            if session.stage.features == "token_ids":
+                said = _run_tokens(session, [(tokens or [])[i] for i in left.tolist()])
+            else:
+                if embedded is None:
+                    embedded = features(left)
+                said = session.run(embedded, scores)
+            able = self._record(answers, number, left, said)
+            scores[session.stage.name] = said.scores
+            scores = {name: values[~able] for name, values in scores.items()}
+            embedded = None if embedded is None else embedded[~able]
+            left = left[~able]
+        return answers
+
+    def _record(
+        self, answers: Answers, number: int, rows: NDArray[np.int64], said: Scored
+    ) -> NDArray[np.bool_]:
+        """Write down what a stage says of `rows`; True for those it answers."""
+        stage = self.sessions[number].stage
+        novel = said.novelty >= stage.novelty_cut
+        dropped = self._dropped[said.label]
+        able = (said.accept >= stage.threshold) & ~novel & ~dropped & np.isfinite(said.accept)
+        answers.stage[rows[able]] = number
+        answers.label[rows] = said.label
+        answers.accept[rows] = said.accept
+        answers.threshold[rows] = stage.threshold
+        answers.novel[rows] = novel
+        answers.dropped[rows] = dropped & ~novel
+        return np.asarray(able)
+
+    def every_stage(self, tokens: TokenRows | None, features: NDArray[np.float32]) -> list[Scored]:
+        """All stages on all rows, whatever the ones before them say: what the gate looks at."""
+        scores: dict[str, NDArray[np.float32]] = {}
+        said = []
+        for session in self.sessions:
+            if session.stage.features == "token_ids":
+                said.append(_run_tokens(session, tokens or []))
+            else:
+                said.append(session.run(features, scores))
+            scores[session.stage.name] = said[-1].scores
+        return said
+
+
+def _run_tokens(session: StageSession, rows: TokenRows) -> Scored:
+    """In batches of similar length, so that little is filled up."""
+    n = len(rows)
+    n_labels = session.n_labels
+    label, scores = np.empty(n, np.int64), np.empty((n, n_labels), np.float32)
+    accept, novelty = np.empty(n, np.float32), np.empty(n, np.float32)
+    for batch in batches([len(row) for row in rows]):
+        found = session.run(filled([rows[i] for i in batch.tolist()]))
+        label[batch], accept[batch], novelty[batch], scores[batch] = found
+    return Scored(label, accept, novelty, scores)
+
+
+def batches(lengths: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Positions in batches of similar length, each of at most BATCH_TOKENS with filling."""
+    order = np.argsort(lengths, kind="stable")
+    found, start = [], 0
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]] if end == len(order) else lengths[order[end]]
+        if end == len(order) or (end + 1 - start) * longest > BATCH_TOKENS:
+            found.append(order[start:end])
+            start = end
+    return found
+
+
+def filled(rows: TokenRows) -> NDArray[np.int64]:
+    """int64[n, longest], filled up with PADDING."""
+    longest = max(map(len, rows), default=0)
+    token_ids = np.full((len(rows), max(longest, 1)), PADDING, np.int64)
+    for target, row in zip(token_ids, rows, strict=True):
+        target[: len(row)] = row
+    return token_ids

@@ -1,0 +1,89 @@
+"""The served cascade answers as the gate was told it would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from horizons import clusters
+
+from shared.core.fit import Fit, Settings, fit
+from shared.core.gate import answers, evidence_of
+from shared.core.label_floor import drop_labels
+from shared.core.training import TrainingSet
+from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
+from shared.onnx.cascade import BATCH_TOKENS, Answers, CascadeSession, batches
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fit:
+    return fit(clusters(1_000, tokens=True), Settings(alpha=0.9), serve_as_onnx)
+
+
+def served(
+    fitted: Fit, rows: TrainingSet, dropped: tuple[str, ...] = ()
+) -> tuple[Answers, list[int]]:
+    """What the cascade answers, and the rows it asked embeddings for."""
+    assert fitted.cascade is not None
+    assert rows.tokens is not None
+    stages, blobs = export_cascade(fitted.cascade, rows, "embedding", fitted.thresholds)
+    session = CascadeSession(unpublished(stages, rows.labels, dropped), blobs)
+    asked: list[int] = []
+
+    def features(left: np.ndarray) -> np.ndarray:
+        asked.extend(left.tolist())
+        return rows.features[left]
+
+    return session.answer(len(rows), rows.tokens.rows(), features), asked
+
+
+@pytest.mark.parametrize("dropped", [(), (1,), (0, 3)])
+def test_each_row_is_answered_by_the_stage_the_gate_counted(
+    fitted: Fit, dropped: tuple[int, ...]
+) -> None:
+    rows = clusters(700, seed=4, tokens=True)
+    said, _ = served(fitted, rows, tuple(rows.labels[i] for i in dropped))
+    assert fitted.cascade is not None
+    outputs = drop_labels(serve_as_onnx(fitted.cascade, rows), dropped)
+    evidence = evidence_of(
+        outputs, rows.y, rows.groups, rows.observation_weights, "holdout", fitted.thresholds
+    )
+    expected = answers(evidence, 0.0)
+    assert (said.stage == expected).all()
+    handled = np.flatnonzero(expected >= 0)
+    assert 0 < len(handled) < 700
+    assert (said.label[handled] == outputs.label[handled, expected[handled]]).all()
+    assert not np.isin(said.label[handled], dropped).any()
+
+
+def test_only_what_the_lexical_stage_leaves_over_is_embedded(fitted: Fit) -> None:
+    said, asked = served(fitted, clusters(700, seed=4, tokens=True))
+    assert sorted(asked) == np.flatnonzero(said.stage != 0).tolist()
+    assert len(asked) < 700
+
+
+def test_every_deferral_has_its_reason(fitted: Fit) -> None:
+    rows = clusters(700, seed=4, tokens=True)
+    said, _ = served(fitted, rows, (rows.labels[2],))
+    deferred = said.stage < 0
+    below = said.accept < said.threshold
+    assert (said.novel | said.dropped | below)[deferred].all()
+    assert (said.dropped & deferred).any()
+
+
+def test_an_embedding_that_is_not_finite_is_never_answered(fitted: Fit) -> None:
+    rows = clusters(60, seed=4, tokens=True)
+    rows.features[:] = np.nan
+    said, asked = served(fitted, rows)
+    assert asked
+    assert (said.stage[asked] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "lengths", [[], [0], [3, 1, 2], [BATCH_TOKENS * 2, 1], [100] * 500, [0, 0, 0]]
+)
+def test_batches_hold_every_row_once_and_bound_their_size(lengths: list[int]) -> None:
+    found = batches(lengths)
+    assert sorted(np.concatenate([*found, []]).astype(int).tolist()) == list(range(len(lengths)))
+    for batch in found:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or len(batch) * longest <= BATCH_TOKENS
