@@ -84,7 +84,21 @@ kafka: $(VENV)/.ready ## Fetch and run Apache Kafka on this machine (Java 17, Ma
 
 .PHONY: acceptance
 acceptance: setup ## Issue 2's acceptance: real data (DATA_DIR), Apache Kafka, two routers, kill -9
-	@$(BIN)/python benchmarks/acceptance.py --data-dir $(or $(DATA_DIR),../shared/data)
+	@$(BIN)/python -m benchmarks.acceptance --data-dir $(DATA_DIR)
+
+DATA_DIR ?= ../shared/data
+
+.PHONY: bench-peer
+bench-peer: setup ## The reference implementation beside this one (SEEDS=10); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.peer --data $(DATA_DIR)/banking77.jsonl --seeds $(or $(SEEDS),10)
+
+.PHONY: bench-gate
+bench-gate: setup ## The certificate on random splits of real data (SPLITS=20); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.gate --data-dir $(DATA_DIR) --splits $(or $(SPLITS),20)
+
+.PHONY: ablation
+ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
+	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)
 
 .PHONY: topics
 topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRAP_SERVERS

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from services.ctl.embedded.redis_server import EmbeddedRedis
 
 pytest_plugins = ["tests.kafka_fixtures"]
+
+# A busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 for laws in ("registry_laws", "bus_laws"):
     pytest.register_assert_rewrite(f"tests.contract.{laws}")

@@ -16,7 +16,7 @@ from services.ctl.paths import cache_folder
 from services.ctl.scan import ProgressEncoder
 from shared.core.fit import Settings
 from shared.core.training import TrainingSet
-from shared.core.types import InvalidData, Kind
+from shared.core.types import Ints, InvalidData, Kind
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
@@ -39,7 +39,8 @@ def gate(
         int, typer.Option(help="Every fitted trace that many times.", min=1, max=10)
     ] = 1,
     noise: Annotated[
-        float, typer.Option(help="Share of labels given to another class at random.", min=0, max=1)
+        float,
+        typer.Option(help="Share of labels flipped to the nearest class.", min=0, max=1),
     ] = 0.0,
     sample: Annotated[int, typer.Option(help="Use that many rows only; 0 for all.", min=0)] = 0,
     encoder: Annotated[Path | None, typer.Option(help="Encoder artifact; default: MiniLM.")] = None,
@@ -52,7 +53,7 @@ def gate(
         fail(f"--evidence must be crossfit or holdout, not {evidence!r}", code=2)
     settings = Settings(delta=delta, kind=cast(Kind, evidence), seed=seed)
     try:
-        rows, kind = _rows(data, encoder, sample=sample, noise=noise, seed=seed)
+        rows, kind = read_training_set(data, encoder, sample=sample, noise=noise, seed=seed)
     except (InvalidFile, InvalidData, EncoderError) as error:
         fail(str(error))
     with progress() as bar:
@@ -78,8 +79,8 @@ def _alphas(text: str) -> list[float]:
     return alphas
 
 
-def _rows(
-    file: Path, encoder: Path | None, *, sample: int, noise: float, seed: int
+def read_training_set(
+    file: Path, encoder: Path | None, *, sample: int = 0, noise: float = 0.0, seed: int = 0
 ) -> tuple[TrainingSet, FeatureKind]:
     """Every row of the file, whatever its split, except those out of scope."""
     cache = cache_folder()
@@ -89,17 +90,26 @@ def _rows(
     rng = np.random.default_rng(seed)
     if sample:
         read = [read[i] for i in np.sort(rng.permutation(len(read))[:sample])]
-    teacher = np.asarray([row.teacher for row in read])
-    flipped = rng.uniform(size=len(read)) < noise
-    teacher[flipped] = rng.permutation(teacher)[flipped]
     inputs = [row.texts for row in read]
-    horizon = Horizon(inputs, teacher.tolist(), np.ones(len(read), dtype=np.bool_))
+    horizon = Horizon(inputs, [row.teacher for row in read], np.ones(len(read), dtype=np.bool_))
     folder = encoder or ensure_default_encoder(cache / "encoder")
     with (
         CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite") as cached,
         progress() as bar,
     ):
-        return training_set(horizon, ProgressEncoder(cached, bar)), feature_kind(inputs)
+        rows = training_set(horizon, ProgressEncoder(cached, bar))
+    flipped = rng.uniform(size=len(read)) < noise
+    return replace(rows, y=np.where(flipped, _nearest_other(rows), rows.y)), feature_kind(inputs)
+
+
+def _nearest_other(rows: TrainingSet) -> Ints:
+    """int64[n]: of each row the label, not its own, whose mean embedding is nearest."""
+    means = np.zeros((rows.n_labels, rows.features.shape[1]))
+    np.add.at(means, rows.y, rows.features)
+    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+    near = rows.features @ means.T
+    near[np.arange(len(rows)), rows.y] = -np.inf
+    return np.asarray(near.argmax(axis=1), dtype=np.int64)
 
 
 def _tell(result: dict[str, Any]) -> None:

@@ -5,13 +5,16 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from shared.core.gate import (
+    NEVER,
     Certified,
     Evidence,
     Refused,
     agreement_lower,
+    answers,
     certify,
     frontier,
     p_values,
+    policies,
 )
 
 
@@ -110,3 +113,52 @@ def test_coverage_never_grows_with_alpha_on_few_rows_either(n: int, seed: int) -
     points = frontier(evidence(agrees, scores), np.linspace(0.4, 0.999, 300), 0.1)
     coverages = [p.coverage if isinstance(p, Certified) else 0.0 for p in points]
     assert coverages == sorted(coverages, reverse=True)
+
+
+def composite(n: int, seed: int, floor: float) -> Evidence:
+    """Two stages; the second knows better, both may be wrong on the same row."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(size=(n, 2))
+    agrees = rng.uniform(size=(n, 2)) < np.stack(
+        [0.4 + 0.6 * scores[:, 0], 0.7 + 0.3 * scores[:, 1]], axis=1
+    )
+    return Evidence(scores, agrees, np.arange(n), np.ones(n), "holdout", (floor, 0.0))
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5, 0.9, NEVER])
+def test_a_policy_of_the_composite_counts_whoever_answers(floor: float) -> None:
+    """Coverage and agreement of every step are those of actually serving its threshold."""
+    evidence = composite(400, 3, floor)
+    walked = policies(evidence)
+    assert len(walked) > 100
+    for i in range(0, len(walked), 7):
+        stage = answers(evidence, walked.threshold[i])
+        handled = np.flatnonzero(stage >= 0)
+        assert walked.coverage[i] == pytest.approx(len(handled) / 400)
+        assert walked.size[i] == pytest.approx(len(handled))
+        agreed = evidence.agrees[handled, stage[handled]].mean()
+        assert walked.agreement[i] == pytest.approx(agreed)
+
+
+def test_the_first_stage_that_is_sure_enough_answers() -> None:
+    scores = np.asarray([[0.9, 0.95], [0.5, 0.95], [0.5, 0.4], [-1.0, 0.99], [0.85, -1.0]])
+    evidence = Evidence(
+        scores, np.ones_like(scores, bool), np.arange(5), np.ones(5), "holdout", (0.8, 0.0)
+    )
+    assert answers(evidence, 0.6).tolist() == [0, 1, -1, 1, 0]
+    assert answers(evidence, 0.0).tolist() == [0, 1, 1, 1, 0]
+    assert answers(evidence, 0.92).tolist() == [1, 1, -1, 1, -1]
+
+
+def test_novel_rows_are_never_covered() -> None:
+    scores = np.linspace(1, 0, 500)
+    scores[::10] = -1.0
+    verdict = certify(evidence(np.ones(500, bool), scores), alpha=0.9, delta=0.1)
+    assert isinstance(verdict, Certified)
+    assert verdict.coverage == pytest.approx(0.9)
+
+
+def test_nothing_but_novel_rows_is_refused() -> None:
+    verdict = certify(evidence(np.ones(500, bool), np.full(500, -1.0)), alpha=0.9, delta=0.1)
+    assert isinstance(verdict, Refused)
+    assert "out of distribution" in verdict.reason

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shared.core.lexical import (
+    BIGRAM_WEIGHT,
+    MAX_FEATURES,
+    bigram_codes,
+    find_features,
+    fit_lexical,
+)
+from shared.core.tokens import PADDING, Tokens
+
+V = 50
+
+
+def tokens(*rows: list[int]) -> Tokens:
+    return Tokens.of(rows, V)
+
+
+def test_tokens_are_taken_and_filled_up() -> None:
+    some = tokens([1, 2, 3], [], [4])
+    assert len(some) == 3
+    assert some.padded().tolist() == [[1, 2, 3], [PADDING] * 3, [4, PADDING, PADDING]]
+    again = some.take(np.asarray([2, 0]))
+    assert [row.tolist() for row in again.rows()] == [[4], [1, 2, 3]]
+    assert [row.tolist() for row in some.take(np.asarray([True, False, False])).rows()] == [
+        [1, 2, 3]
+    ]
+    assert tokens().rows() == []
+
+
+def test_bigrams_never_cross_texts() -> None:
+    codes, second = bigram_codes(tokens([1, 2, 3], [], [4], [5, 6]))
+    assert codes.tolist() == [1 * V + 2, 2 * V + 3, 5 * V + 6]
+    assert second.tolist() == [False, True, True, False, False, True]
+
+
+def test_features_are_unigrams_and_repeated_bigrams_but_nothing_that_all_texts_have() -> None:
+    features = find_features(tokens([9, 1, 2], [9, 1, 2], [9, 3, 4], [9, 5, 1]))
+    known = np.flatnonzero(features.unigrams)
+    assert known.tolist() == [1, 2, 3, 4, 5]  # 9 is everywhere
+    assert sorted(features.codes[features.codes >= 0].tolist()) == [1 * V + 2, 9 * V + 1]
+    assert features.weights[0] == 0
+
+
+def test_rare_words_weigh_more_and_bigrams_less() -> None:
+    features = find_features(tokens([1, 2], [1, 2], [1, 3], [4, 5]))
+    weight = features.weights
+    assert weight[features.unigrams[3]] > weight[features.unigrams[1]]
+    bigram = features.bigrams[(1 * V + 2) % len(features.bigrams)]
+    assert weight[bigram] == pytest.approx(BIGRAM_WEIGHT * weight[features.unigrams[2]])
+
+
+def test_rows_have_length_one_and_unknown_texts_none() -> None:
+    seen = tokens([1, 2, 2], [1, 2], [3, 4])
+    matrix = find_features(seen).matrix(tokens([1, 2, 4], [40, 41], []))
+    lengths = np.sqrt(matrix.power(2).sum(axis=1))
+    assert np.allclose(np.asarray(lengths).ravel(), [1.0, 0.0, 0.0])
+
+
+def test_a_bigram_in_anothers_place_is_not_taken_for_it() -> None:
+    features = find_features(tokens([1, 2], [1, 2], [3, 4], [5]))
+    stranger = features.codes[-1] + len(features.bigrams)  # the same place in the table
+    first, second = divmod(int(stranger), V)
+    if first < V:
+        found = features.occurrences(Tokens.of([[first, second]], V))
+        assert not (found.feature == len(features) - 1).any()
+    collided = features.codes[features.bigrams[stranger % len(features.bigrams)]]
+    assert collided != stranger
+
+
+def test_the_vocabulary_is_bounded() -> None:
+    rng = np.random.default_rng(0)
+    many = Tokens.of(rng.integers(0, 60_000, size=(6_000, 12)).tolist(), 60_000)
+    assert len(find_features(many)) <= MAX_FEATURES + 1
+
+
+def test_it_learns_which_words_mean_which_label() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    rows = [[int(10 + label), *rng.integers(20, 50, 4).tolist()] for label in y]
+    scorer = fit_lexical(Tokens.of(rows, V), y, 3, C=1.0, seed=0)
+    scores = scorer.scores(tokens([10, 30], [11, 30]))
+    assert scores.argmax(axis=1).tolist() == [0, 1]
+    assert scorer.scores(tokens([10])).shape == (1, 3)
+    assert scorer.coefficients.dtype == np.float16
