@@ -15,6 +15,7 @@ from services.ctl.output import console, fail, print_json, print_table, progress
 from services.ctl.paths import cache_folder
 from services.ctl.scan import ProgressEncoder
 from shared.core.fit import Settings
+from shared.core.gate import NEXT_SAMPLE
 from shared.core.training import TrainingSet
 from shared.core.types import Ints, InvalidData, Kind
 from shared.encoder.cache import CachedEncoder
@@ -35,6 +36,9 @@ def gate(
         float, typer.Option(help="Risk of a wrong certificate.", min=0.001, max=0.5)
     ] = 0.1,
     evidence: Annotated[str, typer.Option(help="crossfit or holdout.")] = "crossfit",
+    next_sample: Annotated[
+        float, typer.Option(help="New samples, times the evidence, that must agree too.", min=0)
+    ] = NEXT_SAMPLE,
     copies: Annotated[
         int, typer.Option(help="Every fitted trace that many times.", min=1, max=10)
     ] = 1,
@@ -51,7 +55,7 @@ def gate(
     alphas = _alphas(alpha)
     if evidence not in ("crossfit", "holdout"):
         fail(f"--evidence must be crossfit or holdout, not {evidence!r}", code=2)
-    settings = Settings(delta=delta, kind=cast(Kind, evidence), seed=seed)
+    settings = Settings(delta=delta, kind=cast(Kind, evidence), next_sample=next_sample, seed=seed)
     try:
         rows, kind = read_training_set(data, encoder, sample=sample, noise=noise, seed=seed)
     except (InvalidFile, InvalidData, EncoderError) as error:

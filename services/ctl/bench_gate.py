@@ -62,6 +62,7 @@ def bench_gate(
         "labels": rows.n_labels,
         "delta": settings.delta,
         "evidence": settings.kind,
+        "next_sample": settings.next_sample,
         "cpu_seconds_per_split": round((time.process_time() - cpu) / splits, 1),
         "alphas": [summary([by_alpha[i] for by_alpha in outcomes]) for i in range(len(alphas))],
     }

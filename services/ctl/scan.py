@@ -26,7 +26,7 @@ from shared.fitting.horizon import (
     tokenize_inputs,
     training_set,
 )
-from shared.onnx.cascade import CascadeSession
+from shared.onnx.cascade import Answers, CascadeSession
 from shared.registry.base import Artifact
 
 CHUNK = 256
@@ -77,8 +77,8 @@ class ProgressEncoder:
 def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder) -> Scan:
     """Fit on the rows that are not `split: test`, evaluate on those that are.
 
-    Rows of other splits (`oos_test`, …) are left out and counted. Raises InvalidFile, InvalidData
-    and ParityError.
+    Rows of other splits (`oos_test`, …) are left out and counted; what share of them would be
+    answered is said too. Raises InvalidFile, InvalidData and ParityError.
     """
     known = [row for row in rows if row.split in FIT_SPLITS]
     held_out = [row for row in rows if row.split == TEST_SPLIT]
@@ -94,15 +94,17 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
     fitted = fit(training, settings, serve_as_onnx)
     result = _verdict(fitted, settings, len(known))
     result["fit_seconds"] = round(time.perf_counter() - started, 2)
+    others = [row for row in rows if row.split not in FIT_SPLITS | {TEST_SPLIT}]
     artifact = None
     if not result["refused"]:
         artifact = _export(fitted, training, horizon, encoder, name)
-        result.update(_evaluate(artifact, held_out, encoder))
-    others = Counter(row.split for row in rows if row.split not in FIT_SPLITS | {TEST_SPLIT})
+        result.update(_evaluate(artifact, held_out, others, encoder))
     result.update(
-        n_test=len(held_out), left_out=dict(others), encoder=encoder.digest,
+        n_test=len(held_out),
+        left_out=dict(Counter(row.split for row in others)),
+        encoder=encoder.digest,
         labels=len(training.labels),
-    )  # fmt: skip
+    )
     return Scan(result, artifact)
 
 
@@ -127,7 +129,11 @@ def _verdict(fitted: Fit, settings: Settings, n_traces: int) -> dict[str, Any]:
         "candidates": list(candidates(fitted)),
         "families": list(families(fitted)),
         "frontier": [
-            {"alpha": p.alpha, "coverage": p.coverage if isinstance(p, Certified) else 0.0}
+            {
+                "alpha": p.alpha,
+                "coverage": p.coverage if isinstance(p, Certified) else 0.0,
+                "agreement_lower": p.agreement_lower if isinstance(p, Certified) else None,
+            }
             for p in fitted.frontier
         ],
     }
@@ -148,24 +154,35 @@ def _export(
     return artifact
 
 
-def _evaluate(artifact: Artifact, held_out: Sequence[Row], encoder: Encoder) -> dict[str, Any]:
+def _evaluate(
+    artifact: Artifact, held_out: Sequence[Row], others: Sequence[Row], encoder: Encoder
+) -> dict[str, Any]:
     """Coverage and agreement of the exported graphs, as a router would serve them."""
+    session = CascadeSession(artifact.manifest, artifact.blobs)
+    result: dict[str, Any] = {"answered_elsewhere": {}}
+    for split in sorted({row.split or "" for row in others}):
+        said = _answer(session, [row for row in others if row.split == split], encoder)
+        result["answered_elsewhere"][split] = round(float((said.stage >= 0).mean()), 4)
     if not held_out:
-        return {}
-    manifest = artifact.manifest
-    inputs = [row.texts for row in held_out]
-    embedded = encode_inputs(inputs, encoder)
-    said = CascadeSession(manifest, artifact.blobs).answer(
-        len(inputs), tokenize_inputs(inputs, encoder), lambda rows: embedded[rows]
-    )
+        return result
+    said = _answer(session, held_out, encoder)
     handled = said.stage >= 0
+    labels = artifact.manifest.labels
     agrees = np.asarray(
-        [manifest.labels[i] == row.teacher for i, row in zip(said.label, held_out, strict=True)]
+        [labels[i] == row.teacher for i, row in zip(said.label, held_out, strict=True)]
     )
-    names = np.asarray([*(stage.name for stage in manifest.stages), "nobody"])
-    return {
+    names = np.asarray([*(stage.name for stage in artifact.manifest.stages), "nobody"])
+    return result | {
         "coverage": round(float(handled.mean()), 4),
         "agreement": round(float(agrees[handled].mean()), 4) if handled.any() else None,
         "lexical_share": round(float((names[said.stage] == "lexical").mean()), 4),
         "novel_share": round(float((said.novel & ~handled).mean()), 4),
     }
+
+
+def _answer(session: CascadeSession, rows: Sequence[Row], encoder: Encoder) -> Answers:
+    inputs = [row.texts for row in rows]
+    embedded = encode_inputs(inputs, encoder)
+    return session.answer(
+        len(rows), tokenize_inputs(inputs, encoder), lambda asked: embedded[asked]
+    )

@@ -13,6 +13,7 @@ from services.ctl.paths import cache_folder
 from services.ctl.scan import ProgressEncoder
 from services.ctl.scan import scan as run_scan
 from shared.core.fit import Settings
+from shared.core.gate import NEXT_SAMPLE
 from shared.core.types import InvalidData
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
@@ -30,6 +31,12 @@ def scan(
     ] = 0.1,
     evidence: Annotated[str, typer.Option(help="crossfit or holdout.")] = "crossfit",
     encoder: Annotated[Path | None, typer.Option(help="Encoder artifact; default: MiniLM.")] = None,
+    next_sample: Annotated[
+        float, typer.Option(help="New samples, times the evidence, that must agree too.", min=0)
+    ] = NEXT_SAMPLE,
+    label_floor: Annotated[
+        float | None, typer.Option(help="Defer labels that agree less whole.", min=0.01, max=0.999)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -41,6 +48,8 @@ def scan(
         alpha=alpha,
         delta=delta,
         kind="holdout" if evidence == "holdout" else "crossfit",
+        next_sample=next_sample,
+        label_floor=label_floor,
         seed=seed,
         jobs=usable_threads(),
     )
@@ -77,7 +86,8 @@ def _tell(result: dict[str, Any]) -> None:
     elif result["n_test"]:
         console.print(
             f"On {result['n_test']} held-out rows it answers {result['coverage']:.1%} "
-            f"and agrees on {result['agreement']:.1%} of those."
+            f"and agrees on {result['agreement']:.1%} of those; "
+            f"{result['lexical_share']:.1%} need no encoder."
         )
     else:
         messages.print(

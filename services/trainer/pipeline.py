@@ -158,6 +158,7 @@ class Refit:
             delta=task.delta,
             kind=task.evidence,
             holdout_share=task.holdout_share,
+            next_sample=task.next_sample,
             label_floor=task.label_floor,
             jobs=self.jobs,
         )

@@ -169,7 +169,8 @@ class Deferral(Event, frozen=True, kw_only=True):
 
 
 class CertificateSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the gate certified: P(agreement >= alpha) >= 1 - delta on exchangeable traffic."""
+    """What the gate certified: P(agreement >= alpha) >= 1 - delta on exchangeable traffic, and of
+    a new sample of `next_sample` times the evidence as well."""
 
     kind: Literal["holdout", "crossfit"]
     alpha: float
@@ -179,6 +180,7 @@ class CertificateSummary(msgspec.Struct, frozen=True, kw_only=True, omit_default
     coverage: float
     agreement: float
     agreement_lower: float
+    next_sample: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class ModelAnnouncement(Event, frozen=True, kw_only=True):

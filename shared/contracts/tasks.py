@@ -37,6 +37,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `labels` is the taxonomy; left out, every label the teacher gives is accepted as it is.
     `evidence` is the kind of certificate: `crossfit` uses every trace for both fitting and
     certifying (approximate), `holdout` keeps `holdout_share` for the certificate alone (exact).
+    `next_sample`: with the same probability a new sample of that many times the evidence shows
+    the agreement too; 0 certifies the traffic alone, for somewhat more coverage.
     `label_floor`: no label with enough evidence is answered below this agreement; a label that
     falls short is deferred whole.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
@@ -50,6 +52,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     other_label: Label = "other"
     evidence: Literal["crossfit", "holdout"] = "crossfit"
     holdout_share: Alpha = 0.3
+    next_sample: Annotated[float, Meta(ge=0, le=10)] = 0.25
     label_floor: Alpha | None = None
     horizon_days: Annotated[int, Meta(ge=1)] = 90
     timezone: str = "UTC"

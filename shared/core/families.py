@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.core.cascade import Outputs
-from shared.core.gate import NEVER, Certified, certify, evidence_of
+from shared.core.gate import NEVER, Certified, Rule, evidence_of, frontier
 from shared.core.training import TrainingSet
 from shared.core.types import Mask
 
@@ -20,7 +20,7 @@ from shared.core.types import Mask
 # probability is good enough for the cheap stage.
 FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
 # The lexical stage costs a hundredth of the encoder: it may cost this much certified coverage.
-LEXICAL_COST = 0.003
+LEXICAL_COST = 0.002
 # A residual stage doubles the semantic part: it must earn this much coverage.
 RESIDUAL_GAIN = 0.005
 
@@ -36,29 +36,27 @@ class Family:
 
 def coverage(
     outputs: Outputs, rows: TrainingSet, chosen: Mask, floors: tuple[float, ...],
-    alpha: float, delta: float,
+    rule: Rule,
 ) -> float:  # fmt: skip
     """Certified coverage on the `chosen` rows, 0 for a refusal."""
     evidence = evidence_of(
         outputs.take(chosen), rows.y[chosen], rows.groups[chosen],
         rows.observation_weights[chosen], "crossfit", floors,
     )  # fmt: skip
-    verdict = certify(evidence, alpha=alpha, delta=delta)
+    (verdict,) = frontier(evidence, (rule.alpha,), rule.delta, rule.next_sample)
     return verdict.coverage if isinstance(verdict, Certified) else 0.0
 
 
-def base_families(
-    outputs: Outputs, rows: TrainingSet, chosen: Mask, alpha: float, delta: float
-) -> list[Family]:
+def base_families(outputs: Outputs, rows: TrainingSet, chosen: Mask, rule: Rule) -> list[Family]:
     """`l2d` and, where there is a lexical stage, `lexical` with its best floor."""
 
     def family(name: str, floors: tuple[float, ...]) -> Family:
-        return Family(name, floors, coverage(outputs, rows, chosen, floors, alpha, delta))
+        return Family(name, floors, coverage(outputs, rows, chosen, floors, rule))
 
     if outputs.label.shape[1] == 1:
         return [family("l2d", (0.0,))]
     alone = family("l2d", (NEVER, 0.0))
-    opened = [family("lexical", (alpha + part * (1.0 - alpha), 0.0)) for part in FLOORS]
+    opened = [family("lexical", (rule.alpha + part * (1.0 - rule.alpha), 0.0)) for part in FLOORS]
     best = max(alone.coverage, *(f.coverage for f in opened))
     return [alone, next((f for f in opened if f.coverage >= best - LEXICAL_COST), opened[-1])]
 

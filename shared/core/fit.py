@@ -13,7 +13,16 @@ import numpy as np
 from shared.core.cascade import Cascade, Outputs, Serve, in_numpy
 from shared.core.causes import with_causes
 from shared.core.families import Family, base_families, choose, coverage
-from shared.core.gate import Certified, Evidence, Refused, answers, evidence_of, frontier
+from shared.core.gate import (
+    NEXT_SAMPLE,
+    Certified,
+    Evidence,
+    Refused,
+    Rule,
+    answers,
+    evidence_of,
+    frontier,
+)
 from shared.core.grouping import group_folds
 from shared.core.label_floor import drop_labels, failing_labels
 from shared.core.stages import (
@@ -36,16 +45,23 @@ MINIMUM_ROWS = 30
 class Settings:
     """What a fit depends on besides the data. Same settings, same data: same surrogate.
 
-    label_floor: no label with enough evidence is answered below this agreement; None for no floor.
+    next_sample: a new sample this many times the evidence shows the agreement too, with the same
+    probability; 0 certifies the traffic alone. label_floor: no label with enough evidence is
+    answered below this agreement; None for no floor.
     """
 
     alpha: float = 0.95
     delta: float = 0.1
     kind: Kind = "crossfit"
+    next_sample: float = NEXT_SAMPLE
     holdout_share: float = 0.3
     label_floor: float | None = None
     seed: int = 0
     jobs: int = 1
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(self.alpha, self.delta, self.next_sample)
 
 
 @dataclass(frozen=True)
@@ -136,7 +152,7 @@ def decide(prepared: Prepared, settings: Settings) -> Fit:
         evidence = evidence_of(
             outputs, rows.y, rows.groups, rows.observation_weights, settings.kind, family.floors
         )
-        verdict, *points = frontier(evidence, alphas, settings.delta)
+        verdict, *points = frontier(evidence, alphas, settings.delta, settings.next_sample)
         failing = _failing(verdict, evidence, outputs, settings)
         if not failing:
             break
@@ -164,14 +180,14 @@ def _choose_family(
 ) -> tuple[Prepared, Family, tuple[Family, ...]]:
     """Compare the families; the prepared stages have one more where the residual one is chosen."""
     rows, selection = prepared.fits.rows, prepared.selection
-    families = base_families(prepared.outputs, rows, selection, settings.alpha, settings.delta)
+    families = base_families(prepared.outputs, rows, selection, settings.rule)
     base = choose(families)
     boosted = _with_residual(prepared, base, settings)
     if boosted is None:
         return prepared, base, tuple(families)
     floors = (*base.floors, 0.0)
     found = coverage(
-        boosted.outputs, rows, selection, floors, settings.alpha, settings.delta
+        boosted.outputs, rows, selection, floors, settings.rule
     )  # fmt: skip
     families.append(Family("rsb", floors, found))
     chosen = choose(families)
@@ -184,7 +200,7 @@ def _with_residual(prepared: Prepared, base: Family, settings: Settings) -> Prep
     evidence = evidence_of(
         prepared.outputs, rows.y, rows.groups, rows.observation_weights, "crossfit", base.floors
     )
-    (verdict,) = frontier(evidence, (settings.alpha,), settings.delta)
+    (verdict,) = frontier(evidence, (settings.alpha,), settings.delta, settings.next_sample)
     if isinstance(verdict, Refused):
         return None
     deferred = answers(evidence, verdict.threshold) < 0

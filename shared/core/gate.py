@@ -30,6 +30,9 @@ from shared.core.types import Floats, Ints, Kind, Mask
 START_COVERAGE = 0.2
 START_DISAGREEMENTS = 2
 STEPS = 1000
+# The default of "a new sample this many times the evidence must show the agreement too": what is
+# only just true of the traffic, a third of all samples would seem to refute (docs/gate.md).
+NEXT_SAMPLE = 0.25
 MINIMUM_EVIDENCE = 50
 # Where a walk begins depends on α, in cells of this grid.
 GRID = tuple(np.round(np.arange(0.5, 0.9999, 0.005), 3).tolist())
@@ -71,6 +74,7 @@ class Certified:
 
     alpha: float
     delta: float
+    next_sample: float
     kind: Kind
     threshold: float
     coverage: float
@@ -130,24 +134,60 @@ def p_values(agreement: Floats, size: Floats, alpha: float) -> Floats:
     return np.where(agreement > 0, betainc(np.maximum(size - errors, 1e-9), errors + 1.0, alpha), 1)
 
 
-def certify(evidence: Evidence, *, alpha: float, delta: float) -> Certified | Refused:
+def sample_p_values(agreement: Floats, size: Floats, alpha: float, next_sample: float) -> Floats:
+    """P(at most this many disagreements | a new sample, `next_sample` > 0 times the size, agrees
+    less than alpha): exact for counts that are Poisson, a little strict for binomial ones.
+
+    Given both samples' disagreements together, each falls into the new one with probability
+    next_sample / (1 + next_sample). Too many are more than (1 - alpha) of them, half a count being
+    the average step from that to the next whole number. Source: Nelson 1970, prediction limits
+    for Poisson counts.
+    """
+    errors = size * (1.0 - agreement)
+    too_many = (1.0 - alpha) * next_sample * size + 0.5
+    return np.asarray(betainc(too_many, errors + 1.0, next_sample / (1.0 + next_sample)))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a policy has to pass: the certificate's own test, and that a new sample of
+    `next_sample` times the evidence would show the agreement too (0: no such test)."""
+
+    alpha: float
+    delta: float
+    next_sample: float
+
+    def passes(self, agreement: Floats, size: Floats, alpha: float | None = None) -> Mask:
+        """bool[m]; at another `alpha` than the rule's, if given."""
+        alpha = self.alpha if alpha is None else alpha
+        passed = p_values(agreement, size, alpha) <= self.delta
+        if self.next_sample > 0:
+            passed &= sample_p_values(agreement, size, alpha, self.next_sample) <= self.delta
+        return np.asarray(passed)
+
+
+def certify(
+    evidence: Evidence, *, alpha: float, delta: float, next_sample: float = NEXT_SAMPLE
+) -> Certified | Refused:
     """Walk the policies from strict to loose and certify the loosest that all tests allow."""
-    return frontier(evidence, (alpha,), delta)[0]
+    return frontier(evidence, (alpha,), delta, next_sample)[0]
 
 
 def frontier(
-    evidence: Evidence, alphas: Sequence[float], delta: float
+    evidence: Evidence,
+    alphas: Sequence[float],
+    delta: float,
+    next_sample: float = NEXT_SAMPLE,
 ) -> list[Certified | Refused]:
     """The gate's answer at each α; coverage never grows with α."""
     walked = policies(evidence)
-    ends = {alpha: _walk(walked, alpha, delta) for alpha in {*GRID, *alphas}}
+    ends = {alpha: _walk(walked, Rule(alpha, delta, next_sample)) for alpha in {*GRID, *alphas}}
     return [
         _answer(
             walked,
             min(end for at, end in ends.items() if at <= alpha),
             evidence,
-            alpha,
-            delta,
+            Rule(alpha, delta, next_sample),
         )
         for alpha in alphas
     ]
@@ -219,54 +259,50 @@ def _events(evidence: Evidence) -> tuple[Floats, Floats]:
     return levels[falling], np.cumsum(changes[falling])
 
 
-def _walk(walked: Policies, alpha: float, delta: float) -> int:
-    """Index of the last policy certified at α, -1 for none."""
+def _walk(walked: Policies, rule: Rule) -> int:
+    """Index of the last policy certified, -1 for none."""
     if not len(walked):
         return -1
-    first = _first(walked, alpha, delta)
-    passed = p_values(walked.agreement[first:], walked.size[first:], alpha) <= delta
-    failures = np.flatnonzero(~passed)
-    passes = int(failures[0]) if len(failures) else len(passed)
+    first = _first(walked, rule)
+    failures = np.flatnonzero(~rule.passes(walked.agreement[first:], walked.size[first:]))
+    passes = int(failures[0]) if len(failures) else len(walked) - first
     return first + passes - 1 if passes else -1
 
 
-def _first(walked: Policies, alpha: float, delta: float) -> int:
-    """Where the walk for α begins; by the sizes alone, the same within a cell of GRID."""
-    cell = min((g for g in GRID if g >= alpha), default=alpha)
+def _first(walked: Policies, rule: Rule) -> int:
+    """Where the walk begins; by the sizes alone, the same within a cell of GRID."""
+    cell = min((g for g in GRID if g >= rule.alpha), default=rule.alpha)
     perfect = 1.0 - START_DISAGREEMENTS / np.maximum(walked.size, START_DISAGREEMENTS)
-    room = np.flatnonzero(p_values(perfect, walked.size, cell) <= delta)
+    room = np.flatnonzero(rule.passes(perfect, walked.size, cell))
     return int(room[0]) if len(room) else len(walked) - 1
 
 
-def _answer(
-    walked: Policies, end: int, evidence: Evidence, alpha: float, delta: float
-) -> Certified | Refused:
+def _answer(walked: Policies, end: int, evidence: Evidence, rule: Rule) -> Certified | Refused:
     if end < 0:
-        first = _first(walked, alpha, delta) if len(walked) else None
+        first = _first(walked, rule) if len(walked) else None
         return Refused(
-            alpha=alpha,
-            delta=delta,
+            alpha=rule.alpha,
+            delta=rule.delta,
             kind=evidence.kind,
-            reason=_why(walked, first, evidence, alpha, delta),
+            reason=_why(walked, first, evidence, rule),
             best_agreement=0.0 if first is None else float(walked.agreement[first]),
             n_evidence=len(evidence),
         )
     agreement, size = float(walked.agreement[end]), float(walked.size[end])
     return Certified(
-        alpha=alpha,
-        delta=delta,
+        alpha=rule.alpha,
+        delta=rule.delta,
+        next_sample=rule.next_sample,
         kind=evidence.kind,
         threshold=float(walked.threshold[end]),
         coverage=float(walked.coverage[end]),
         agreement=agreement,
-        agreement_lower=agreement_lower(agreement, size, delta),
+        agreement_lower=agreement_lower(agreement, size, rule.delta),
         n_evidence=len(evidence),
     )
 
 
-def _why(
-    walked: Policies, first: int | None, evidence: Evidence, alpha: float, delta: float
-) -> str:
+def _why(walked: Policies, first: int | None, evidence: Evidence, rule: Rule) -> str:
     if len(evidence) < MINIMUM_EVIDENCE:
         return (
             f"{len(evidence)} traces are too few to certify anything: "
@@ -276,15 +312,15 @@ def _why(
         return "every trace looks unlike the others (out of distribution)"
     agreement, size = float(walked.agreement[first]), float(walked.size[first])
     surest = f"agreement on the surest {walked.coverage[first]:.0%} of the traffic"
-    if agreement <= alpha:
-        return f"{surest} is only {agreement:.3f}, below α = {alpha}"
+    if agreement <= rule.alpha:
+        return f"{surest} is only {agreement:.3f}, below α = {rule.alpha}"
     # The size at which what was seen would be enough, all else growing in proportion.
     enough = size
-    while enough < 1e9 and p_values(np.asarray(agreement), np.asarray(enough), alpha) > delta:
+    while enough < 1e9 and not rule.passes(np.asarray(agreement), np.asarray(enough)):
         enough *= 1.05
     more = int(np.ceil((enough / size - 1.0) * len(evidence)))
     return (
-        f"{surest} is {agreement:.3f}, above α = {alpha} but not yet credibly: "
+        f"{surest} is {agreement:.3f}, above α = {rule.alpha} but not yet credibly: "
         f"needs about {max(more, 1)} more traces"
     )
 

@@ -70,14 +70,14 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unless all are."""
         m = max(2, min(self.n_landmarks, len(X) // ROWS_PER_LANDMARK))
         first = np.random.default_rng(self.seed).permutation(len(X))[:m]
-        seeds = X[np.sort(first)].astype(np.float64)
-        half = (seeds**2).sum(axis=1) / 2.0
+        seeds = X[np.sort(first)]
+        half = (seeds**2).sum(axis=1) / np.float32(2.0)
         cell = np.concatenate([
             (X[start : start + ROWS_AT_ONCE] @ seeds.T - half).argmax(axis=1)
             for start in range(0, len(X), ROWS_AT_ONCE)
         ])  # fmt: skip
         sizes = np.bincount(cell, minlength=m)
-        sums = np.zeros_like(seeds)
+        sums = np.zeros(seeds.shape)
         np.add.at(sums, cell, X)
         kept = sizes > (1 if (sizes > 1).any() else 0)
         return np.asarray(sums[kept] / sizes[kept][:, None], dtype=np.float32)

@@ -80,6 +80,7 @@ def certificate(verdict: Certified, method: str) -> CertificateSummary:
         kind=verdict.kind,
         alpha=verdict.alpha,
         delta=verdict.delta,
+        next_sample=verdict.next_sample,
         method=method,
         n_evidence=verdict.n_evidence,
         coverage=verdict.coverage,
