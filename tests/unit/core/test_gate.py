@@ -9,6 +9,7 @@ from shared.core.gate import (
     Certified,
     Evidence,
     Refused,
+    Rule,
     agreement_lower,
     answers,
     certify,
@@ -98,7 +99,7 @@ def test_the_number_of_traces_it_asks_for_is_about_right() -> None:
     )
 
 
-@pytest.mark.parametrize(("n", "alpha"), [(100, 0.95), (200, 0.95), (300, 0.99), (1_000, 0.99)])
+@pytest.mark.parametrize(("n", "alpha"), [(100, 0.95), (200, 0.95), (500, 0.99), (1_000, 0.99)])
 def test_perfect_agreement_on_few_rows_is_not_refused(n: int, alpha: float) -> None:
     """The first test of the walk is one that can pass."""
     assert isinstance(certify(evidence(np.ones(n, bool)), alpha=alpha, delta=0.1), Certified)
@@ -162,3 +163,33 @@ def test_nothing_but_novel_rows_is_refused() -> None:
     verdict = certify(evidence(np.ones(500, bool), np.full(500, -1.0)), alpha=0.9, delta=0.1)
     assert isinstance(verdict, Refused)
     assert "out of distribution" in verdict.reason
+
+
+def test_a_new_sample_would_show_it_too() -> None:
+    """Certified just so, a sample of a quarter the size agrees less than α in at most δ."""
+    rng = np.random.default_rng(0)
+    alpha, delta, n = 0.95, 0.1, 4_000
+    broken = {next_sample: [0, 0] for next_sample in (0.0, 0.25)}
+    for _ in range(1_500):
+        truth = rng.uniform(0.945, 0.965)
+        agrees = rng.uniform(size=n) < truth
+        for next_sample, count in broken.items():
+            agreement, size = np.asarray(agrees.mean()), np.asarray(float(n))
+            if Rule(alpha, delta, next_sample).passes(agreement, size):
+                count[0] += rng.binomial(n // 4, truth) < alpha * (n // 4)
+                count[1] += 1
+    without, with_it = (wrong / certified for wrong, certified in broken.values())
+    assert with_it <= delta
+    assert without > delta  # what it is for
+
+
+def test_a_new_sample_costs_coverage_and_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.uniform(size=4_000)
+    some = evidence(rng.uniform(size=4_000) < 0.6 + 0.4 * scores, scores)
+    traffic = certify(some, alpha=0.9, delta=0.1, next_sample=0.0)
+    sample = certify(some, alpha=0.9, delta=0.1)
+    assert isinstance(traffic, Certified)
+    assert isinstance(sample, Certified)
+    assert sample.coverage < traffic.coverage
+    assert sample.agreement_lower > traffic.agreement_lower >= 0.9
