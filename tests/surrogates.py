@@ -31,7 +31,7 @@ def text_of(label: str) -> str:
 
 
 def make_surrogate(
-    encoder: Encoder, *, threshold: float = 0.6, window: str = "2026-01-05", task: str = "support",
+    encoder: Encoder, *, threshold: float = 0.8, window: str = "2026-01-05", task: str = "support",
     lexical: bool = True,
 ) -> Artifact:  # fmt: skip
     """Trained on word salads of one label each and on muddles of two, which the teacher labels

@@ -25,7 +25,7 @@ def encoder() -> HashEncoder:
 
 @pytest.fixture(scope="module")
 def artifact(encoder: HashEncoder) -> Artifact:
-    return make_surrogate(encoder, threshold=0.6)
+    return make_surrogate(encoder)
 
 
 def loaded(artifact: Artifact, encoder: HashEncoder) -> LoadedVersion:
