@@ -92,6 +92,10 @@ DATA_DIR ?= ../shared/data
 bench-peer: setup ## The reference implementation beside this one (SEEDS=10); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.peer --data $(DATA_DIR)/banking77.jsonl --seeds $(or $(SEEDS),10)
 
+.PHONY: bench-official
+bench-official: setup ## Coverage and agreement on the published splits; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.official --data-dir $(DATA_DIR)
+
 .PHONY: bench-gate
 bench-gate: setup ## The certificate on random splits of real data (SPLITS=20); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.gate --data-dir $(DATA_DIR) --splits $(or $(SPLITS),20)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.core.fit import Settings, decide, prepare
+from shared.core.fit import Prepared, Settings, decide, prepare
 from shared.core.gate import Refused
 from shared.core.training import TrainingSet
 from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
@@ -79,33 +79,37 @@ def evaluate(
     prepared = prepare(training, settings, serve_as_onnx)
     if isinstance(prepared, Refused):
         return [Outcome(alpha, 0.0, 0.0, None, 0.0, None) for alpha in alphas]
-    found = []
-    for alpha in alphas:
-        fitted = decide(prepared, replace(settings, alpha=alpha))
-        if isinstance(fitted.verdict, Refused) or fitted.cascade is None:
-            found.append(Outcome(alpha, 0.0, 0.0, None, 0.0, None))
-            continue
-        stages, blobs = export_cascade(fitted.cascade, training, kind, fitted.thresholds)
-        dropped = [training.labels[i] for i in fitted.dropped]
-        manifest = unpublished(stages, training.labels, dropped)
-        tokens = None if unseen.tokens is None else unseen.tokens.rows()
-        said = CascadeSession(manifest, blobs).answer(
-            len(unseen), tokens, lambda asked: unseen.features[asked]
-        )
-        handled = said.stage >= 0
-        lexical = handled & (np.asarray([s.name for s in stages])[said.stage] == "lexical")
-        agreement = float((said.label == unseen.y)[handled].mean()) if handled.any() else None
-        found.append(
-            Outcome(
-                alpha=alpha,
-                certified_coverage=fitted.verdict.coverage,
-                coverage=float(handled.mean()),
-                agreement=agreement,
-                lexical_share=float(lexical.mean()),
-                method=fitted.method,
-            )
-        )
-    return found
+    return [
+        evaluate_prepared(prepared, unseen, kind, replace(settings, alpha=alpha))
+        for alpha in alphas
+    ]
+
+
+def evaluate_prepared(
+    prepared: Prepared, unseen: TrainingSet, kind: FeatureKind, settings: Settings
+) -> Outcome:
+    """The settings' α decided, and the graphs that would be served run on unseen rows."""
+    fitted = decide(prepared, settings)
+    if isinstance(fitted.verdict, Refused) or fitted.cascade is None:
+        return Outcome(settings.alpha, 0.0, 0.0, None, 0.0, None)
+    labels = unseen.labels
+    stages, blobs = export_cascade(fitted.cascade, unseen, kind, fitted.thresholds)
+    manifest = unpublished(stages, labels, [labels[i] for i in fitted.dropped])
+    said = CascadeSession(manifest, blobs).answer(
+        len(unseen),
+        None if unseen.tokens is None else unseen.tokens.rows(),
+        lambda asked: unseen.features[asked],
+    )
+    handled = said.stage >= 0
+    lexical = handled & (np.asarray([stage.name for stage in stages])[said.stage] == "lexical")
+    return Outcome(
+        alpha=settings.alpha,
+        certified_coverage=fitted.verdict.coverage,
+        coverage=float(handled.mean()),
+        agreement=float((said.label == unseen.y)[handled].mean()) if handled.any() else None,
+        lexical_share=float(lexical.mean()),
+        method=fitted.method,
+    )
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -4,12 +4,14 @@
 - `lexical`: the lexical stage answers first, down to a floor.
 - `rsb`: the same, and what both defer goes to a residual stage.
 
-Compared on the selection folds only; certified on all the evidence.
+Compared out of fold on all fitted evidence; for cross-fitted evidence those rows certify too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from shared.core.cascade import Outputs
 from shared.core.gate import NEVER, Certified, Rule, evidence_of, frontier
@@ -27,7 +29,7 @@ RESIDUAL_GAIN = 0.005
 
 @dataclass(frozen=True)
 class Family:
-    """Stages used, the floor of each, and the coverage certified on the selection folds."""
+    """Stages used, the floor of each, and the coverage certified out of fold."""
 
     name: str
     floors: tuple[float, ...]
@@ -56,9 +58,14 @@ def base_families(outputs: Outputs, rows: TrainingSet, chosen: Mask, rule: Rule)
     if outputs.label.shape[1] == 1:
         return [family("l2d", (0.0,))]
     alone = family("l2d", (NEVER, 0.0))
-    opened = [family("lexical", (rule.alpha + part * (1.0 - rule.alpha), 0.0)) for part in FLOORS]
+    opened = [family("lexical", (_floor(rule.alpha, part), 0.0)) for part in FLOORS]
     best = max(alone.coverage, *(f.coverage for f in opened))
     return [alone, next((f for f in opened if f.coverage >= best - LEXICAL_COST), opened[-1])]
+
+
+def _floor(alpha: float, part: float) -> float:
+    """Exact in float32, in which the graphs score."""
+    return float(np.float32(alpha + part * (1.0 - alpha)))
 
 
 def choose(families: list[Family]) -> Family:

@@ -16,7 +16,6 @@ from shared.core.families import Family, base_families, choose, coverage
 from shared.core.gate import (
     NEXT_SAMPLE,
     Certified,
-    Evidence,
     Refused,
     Rule,
     answers,
@@ -27,6 +26,7 @@ from shared.core.grouping import group_folds
 from shared.core.label_floor import drop_labels, failing_labels
 from shared.core.stages import (
     FOLDS,
+    SELECTION_FOLDS,
     StageFits,
     Tried,
     fit_stages,
@@ -36,6 +36,7 @@ from shared.core.training import TrainingSet
 from shared.core.types import Kind, Mask
 
 HOLDOUT_SLOTS = 20
+HOLDOUT_STRIDE = 7
 FRONTIER_ALPHAS = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97, 0.98, 0.99)
 # With fewer rows a fold's scorer says nothing of the one fitted on all.
 MINIMUM_ROWS = 30
@@ -107,6 +108,11 @@ class Prepared:
         """bool[n]: the fitted rows on which families are compared."""
         return self.fits.rows.evidence
 
+    @property
+    def selection_folds(self) -> Mask:
+        """bool[n]: the evidence in the selection folds."""
+        return np.isin(self.fits.folds, SELECTION_FOLDS) & self.fits.rows.evidence
+
 
 def fit(training: TrainingSet, settings: Settings, serve: Serve = in_numpy) -> Fit:
     """Choose, fit, score out of fold, certify or refuse. Deterministic.
@@ -143,21 +149,15 @@ def decide(prepared: Prepared, settings: Settings) -> Fit:
     """The family, the walk and the verdict at the settings' α."""
     prepared, family, families = _choose_family(prepared, settings)
     cascade = prepared.fits.cascade()
-    outputs, rows = _certificate_rows(prepared, cascade)
-    outputs = outputs.stages(len(family.floors))
+    dropped = _below_floor(prepared, family, settings)
+    outputs, rows = _certificate_rows(prepared, cascade, without_selection=bool(dropped))
+    outputs = drop_labels(outputs.stages(len(family.floors)), dropped)
     cascade = replace(cascade, stages=cascade.stages[: len(family.floors)])
+    evidence = evidence_of(
+        outputs, rows.y, rows.groups, rows.observation_weights, settings.kind, family.floors
+    )
     alphas = (settings.alpha, *FRONTIER_ALPHAS)
-    dropped: tuple[int, ...] = ()
-    while True:
-        evidence = evidence_of(
-            outputs, rows.y, rows.groups, rows.observation_weights, settings.kind, family.floors
-        )
-        verdict, *points = frontier(evidence, alphas, settings.delta, settings.next_sample)
-        failing = _failing(verdict, evidence, outputs, settings)
-        if not failing:
-            break
-        dropped = tuple(sorted({*dropped, *failing}))
-        outputs = drop_labels(outputs, failing)
+    verdict, *points = frontier(evidence, alphas, settings.delta, settings.next_sample)
     if isinstance(verdict, Refused):
         verdict = with_causes(verdict, prepared.all_rows, evidence)
         thresholds: tuple[float, ...] = ()
@@ -210,21 +210,42 @@ def _with_residual(prepared: Prepared, base: Family, settings: Settings) -> Prep
     return replace(prepared, fits=fits, outputs=fits.out_of_fold(prepared.serve))
 
 
-def _certificate_rows(prepared: Prepared, cascade: Cascade) -> tuple[Outputs, TrainingSet]:
-    """What the certificate is made from: held-out rows, or all evidence out of fold."""
+def _certificate_rows(
+    prepared: Prepared, cascade: Cascade, *, without_selection: bool
+) -> tuple[Outputs, TrainingSet]:
+    """What the certificate is made from: held-out rows, or all evidence out of fold, if need be
+    without the selection folds."""
     if prepared.held_out is not None:
         return prepared.serve(cascade, prepared.held_out), prepared.held_out
     rows = prepared.fits.rows
-    return prepared.outputs.take(rows.evidence), rows.take(rows.evidence)
+    chosen = rows.evidence & ~(prepared.selection_folds & without_selection)
+    return prepared.outputs.take(chosen), rows.take(chosen)
 
 
-def _failing(
-    verdict: Certified | Refused, evidence: Evidence, outputs: Outputs, settings: Settings
-) -> tuple[int, ...]:
-    if settings.label_floor is None or isinstance(verdict, Refused):
+def _below_floor(prepared: Prepared, family: Family, settings: Settings) -> tuple[int, ...]:
+    """Labels that fall short of the floor where the walk ends, dropped until none is left.
+
+    Found on rows that do not certify: what chose the labels would flatter what is left.
+    """
+    if settings.label_floor is None:
         return ()
-    stage = answers(evidence, verdict.threshold)
-    return failing_labels(outputs, evidence.agrees, stage, settings.label_floor)
+    rows = prepared.fits.rows
+    chosen = rows.evidence if prepared.held_out is not None else prepared.selection_folds
+    rows, outputs = rows.take(chosen), prepared.outputs.take(chosen).stages(len(family.floors))
+    dropped: set[int] = set()
+    while True:
+        evidence = evidence_of(
+            drop_labels(outputs, dropped), rows.y, rows.groups, rows.observation_weights,
+            settings.kind, family.floors,
+        )  # fmt: skip
+        (verdict,) = frontier(evidence, (settings.alpha,), settings.delta, settings.next_sample)
+        if isinstance(verdict, Refused):
+            return tuple(sorted(dropped))
+        stage = answers(evidence, verdict.threshold)
+        failing = failing_labels(outputs, evidence.agrees, stage, settings.label_floor)
+        if not failing:
+            return tuple(sorted(dropped))
+        dropped |= set(failing)
 
 
 def _held_out(training: TrainingSet, settings: Settings) -> Mask:
@@ -232,7 +253,9 @@ def _held_out(training: TrainingSet, settings: Settings) -> Mask:
     if settings.kind == "crossfit" or not len(training):
         return np.zeros(len(training), dtype=np.bool_)
     slots = group_folds(training.groups, training.y, HOLDOUT_SLOTS, settings.seed)
-    return np.asarray(slots < max(1, round(settings.holdout_share * HOLDOUT_SLOTS)))
+    # Slots are dealt in order of the label: those held out must not follow each other.
+    spread = slots * HOLDOUT_STRIDE % HOLDOUT_SLOTS
+    return np.asarray(spread < max(1, round(settings.holdout_share * HOLDOUT_SLOTS)))
 
 
 def _too_little(training: TrainingSet, seed: int) -> str | None:

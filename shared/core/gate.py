@@ -278,7 +278,7 @@ def _first(walked: Policies, rule: Rule) -> int:
 
 
 def _answer(walked: Policies, end: int, evidence: Evidence, rule: Rule) -> Certified | Refused:
-    if end < 0:
+    if end < 0 or end < _first(walked, rule):  # never tested at this α: no certificate
         first = _first(walked, rule) if len(walked) else None
         return Refused(
             alpha=rule.alpha,

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from shared.core.types import Floats, Ints, Matrix
 
-ROWS_AT_ONCE = 16_384  # bounds memory
+ROWS_AT_ONCE = 2_048  # bounds memory
 ROWS_PER_LANDMARK = 3  # at least, on average
 JITTER = 1e-6
 

@@ -61,7 +61,7 @@ class OnnxEncoder:
 
     @property
     def vocabulary(self) -> int:
-        return int(self._tokenizer.get_vocab_size())
+        return 1 + max(self._tokenizer.get_vocab().values())
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         """Unit-length embeddings, float32[len(texts), dim], in the order of `texts`.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.contracts.manifest import Manifest
-from shared.onnx.session import Scored, StageSession
+from shared.onnx.session import InvalidStage, Scored, StageSession
 
 # Word pieces of one batch: bounds what the lexical graph holds at a time.
 BATCH_TOKENS = 8_192
@@ -47,6 +47,10 @@ class CascadeSession:
             )
             for stage in manifest.stages
         )  # fmt: skip
+        names = [stage.name for stage in manifest.stages]
+        for number, stage in enumerate(manifest.stages):
+            if not set(stage.scores_of) <= set(names[:number]):
+                raise InvalidStage(f"stage {stage.name} needs scores of {stage.scores_of}")
         deferred = set(manifest.deferred_labels)
         self._dropped = np.asarray([label in deferred for label in manifest.labels])
 

@@ -96,7 +96,8 @@ class StageSession:
         """Two rows of nothing; also the warm-up."""
         rows: NDArray[np.float32] | NDArray[np.int64] = np.zeros((2, self.stage.dim), np.float32)
         if self.stage.features == "token_ids":
-            rows = np.zeros((2, 3), np.int64)
+            last = self.stage.dim - 1
+            rows = np.asarray([[0, last, -1], [last, last, last]], np.int64)
         nothing = np.zeros((2, n_labels), np.float32)
         try:
             trial = self.run(rows, dict.fromkeys(self.stage.scores_of, nothing))

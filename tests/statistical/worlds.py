@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
+from simulation import ALPHA, JUST_BELOW
 
 from shared.core.gate import Evidence
 from shared.core.types import Floats, Kind
+
+# Points that stand for all traffic; evenly spread, so that means are good to about 1e-4.
+TRAFFIC = 40_000
+# The additive recurrence of Roberts (2018): the most even spread in the unit square.
+SPREAD = (0.7548776662466927, 0.5698402909980532)
 
 
 def world(
@@ -39,3 +49,146 @@ def true_agreement(threshold: float, agreement_at: tuple[float, float]) -> float
     middle = (threshold + 1.0) / 2.0
     low, high = agreement_at
     return low + (high - low) * middle
+
+
+# From a row's two hidden coordinates, uniform in the unit square, to a stage's score (negative
+# where it may not answer) and the probability that its label is the teacher's.
+Stage = Callable[[Floats, Floats], tuple[Floats, Floats]]
+
+
+def always(a: Floats, b: Floats) -> Floats:
+    return np.ones(len(a))
+
+
+@dataclass(frozen=True)
+class World:
+    """A cascade on traffic that is known exactly.
+
+    observed: the probability that a row is seen at all; it then weighs one over that.
+    """
+
+    stages: tuple[Stage, ...]
+    floors: tuple[float, ...] = (0.0,)
+    observed: Callable[[Floats, Floats], Floats] = always
+
+    def evidence(self, n: int, seed: int) -> Evidence:
+        """n observed rows."""
+        rng = np.random.default_rng(seed)
+        a, b = np.empty(0), np.empty(0)
+        while len(a) < n:
+            more_a, more_b, u = rng.uniform(size=(3, n))
+            seen = u < self.observed(more_a, more_b)
+            a, b = np.concatenate([a, more_a[seen]]), np.concatenate([b, more_b[seen]])
+        a, b = a[:n], b[:n]
+        scores, probability = self._stages(a, b)
+        return Evidence(
+            scores=scores,
+            agrees=rng.uniform(size=(n, 1)) < probability,
+            groups=np.arange(n),
+            weights=1.0 / self.observed(a, b),
+            kind="holdout",
+            floors=self.floors,
+        )
+
+    def agreement(self, threshold: float) -> float:
+        """Of all traffic answered at a threshold, whichever stage answers."""
+        scores, probability = self._traffic
+        answers = scores >= np.maximum(threshold, self.floors)
+        rows = np.flatnonzero(answers.any(axis=1))
+        return float(probability[rows, answers[rows].argmax(axis=1)].mean())
+
+    @cached_property
+    def _traffic(self) -> tuple[Floats, Floats]:
+        i = np.arange(1, TRAFFIC + 1)
+        return self._stages(i * SPREAD[0] % 1.0, i * SPREAD[1] % 1.0)
+
+    def _stages(self, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+        """float64[n, s] each: scores and probabilities of agreement."""
+        scores, probability = zip(*(stage(a, b) for stage in self.stages), strict=True)
+        return np.stack(scores, axis=1), np.stack(probability, axis=1)
+
+
+def _mean(a: Floats, b: Floats) -> Floats:
+    return (a + b) / 2.0
+
+
+def _just_below(score: Callable[[Floats, Floats], Floats]) -> Stage:
+    return lambda a, b: (score(a, b), np.full(len(a), JUST_BELOW))
+
+
+CASCADES = {
+    "two stages, every policy is wrong": World(
+        (_just_below(lambda a, b: a), _just_below(_mean)), floors=(0.6, 0.0)
+    ),
+    "three stages, every policy is wrong": World(
+        (_just_below(lambda a, b: a), _just_below(lambda a, b: b), _just_below(_mean)),
+        floors=(0.8, 0.5, 0.2),
+    ),
+    "the earlier stage is worse": World(
+        (
+            lambda a, b: (a, 0.55 + 0.45 * a),
+            lambda a, b: (_mean(a, b), 0.8 + 0.2 * _mean(a, b)),
+        ),
+        floors=(0.3, 0.0),
+    ),
+    "the earlier stage is better": World(
+        (lambda a, b: (a, 0.9 + 0.1 * a), lambda a, b: (b, 0.6 + 0.4 * b)), floors=(0.7, 0.0)
+    ),
+    "rows change hands for the worse": World(
+        (
+            lambda a, b: (0.6 * a, np.full(len(a), 0.5)),
+            lambda a, b: (b, 0.85 + 0.15 * b),
+        ),
+        floors=(0.0, 0.0),
+    ),
+    "three stages, falls below α and recovers": World(
+        (
+            lambda a, b: (np.where(a < 0.2, 0.7 + a / 2, -1.0), np.full(len(a), 0.8)),
+            lambda a, b: (b, np.where(b > 0.7, 0.97, 0.9)),
+            lambda a, b: (_mean(a, b) / 2, np.full(len(a), 0.96)),
+        ),
+        floors=(0.7, 0.6, 0.0),
+    ),
+    "the surest rows are the worst": World(
+        (lambda a, b: (a, 0.96 - 0.1 * a), lambda a, b: (b, 0.96 - 0.1 * b)), floors=(0.4, 0.0)
+    ),
+    "some rows are novel to each stage": World(
+        (
+            lambda a, b: (np.where(b < 0.3, -1.0, a), 0.7 + 0.3 * a),
+            lambda a, b: (np.where(a < 0.2, -1.0, b), 0.75 + 0.25 * b),
+        ),
+        floors=(0.5, 0.1),
+    ),
+}  # fmt: skip
+
+
+def _steep(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    return a, 0.7 + 0.3 * a
+
+
+AUDITED = "steep, a tenth of the surer half is audited"
+# Rows that err weigh about as much as the others that are answered, or less.
+WEIGHTED = {
+    "every policy is wrong, surest seen most": World(
+        (_just_below(lambda a, b: a),), observed=lambda a, b: 0.1 + 0.4 * a
+    ),
+    "every policy is wrong, surest seen least": World(
+        (_just_below(lambda a, b: a),), observed=lambda a, b: 0.5 - 0.4 * a
+    ),
+    AUDITED: World((_steep,), observed=lambda a, b: np.where(a < 0.5, 1.0, 0.1)),
+    "steep, surest seen most": World((_steep,), observed=lambda a, b: 0.1 + 0.4 * a),
+    "steep, surest seen least": World((_steep,), observed=lambda a, b: 0.5 - 0.4 * a),
+    "two stages, weights by chance": World(
+        CASCADES["the earlier stage is worse"].stages, (0.3, 0.0), lambda a, b: 0.1 + 0.4 * b
+    ),
+}
+
+
+def heavy_errors(share: float, seen: float) -> World:
+    """Traffic of which a `share` is seen with probability `seen` only and makes all the errors;
+    agreement is a tenth of a point below α, whatever the score."""
+    agreeing = 1.0 - (1.001 - ALPHA) / share
+    return World(
+        (lambda a, b: (a, np.where(b < share, agreeing, 1.0)),),
+        observed=lambda a, b: np.where(b < share, seen, 1.0),
+    )
