@@ -43,7 +43,7 @@ def measure(file: Path, alphas: tuple[float, ...]) -> list[dict[str, Any]]:
     rows, kind = read_training_set(file, None)
     splits = [row.split for row in read_rows(file) if not (row.split or "").startswith("oos")]
     test = np.asarray([split == "test" for split in splits])
-    prepared = prepare(rows.take(~test), Settings(jobs=2), serve_as_onnx)
+    prepared = prepare(rows.take(~test), Settings(), serve_as_onnx)
     if isinstance(prepared, Refused):
         raise SystemExit(prepared.reason)
     points = []

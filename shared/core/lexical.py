@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from shared.core.tokens import Tokens
 from shared.core.types import Floats, Ints, Mask
 
-# Measured on Banking77 (docs/ablation.md): bigrams weigh less than unigrams, and the square root
+# Measured on Banking77 (docs/decisions.md): bigrams weigh less than unigrams, and the square root
 # of the inverse document frequency does better than the frequency itself.
 BIGRAM_WEIGHT = 0.6
 BIGRAM_MIN_TEXTS = 2
