@@ -14,7 +14,7 @@ from shared.core.gate import Certified, Evidence, certify
 
 REPEATS = int(os.environ.get("TRACER_REPEATS", "200"))
 # Of simulations that take a good part of a second each.
-FITS = max(30, REPEATS // 10)
+FITS = max(25, REPEATS // 10)
 ALPHA = 0.9
 DELTA = 0.1
 # Agreement that makes every policy a wrong one.

@@ -30,7 +30,7 @@ def test_every_certificate_would_be_wrong(kind: Kind, share: float) -> None:
     bad = 0
     for seed in range(REPEATS):
         rng = np.random.default_rng(seed)
-        fitted_on, held_out = rows(300, rng), rows(300, rng)
+        fitted_on, held_out = rows(200, rng), rows(200, rng)
         fitted = decide(prepared(fitted_on, held_out if kind == "holdout" else None), settings)
         bad += isinstance(fitted.verdict, Certified)
     assert bad <= allowed(share=share)

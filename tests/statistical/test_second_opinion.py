@@ -12,9 +12,10 @@ from worlds import true_agreement, world
 
 from shared.core.gate import START_COVERAGE, Evidence
 
-REPEATS_OF_BOTH = max(40, REPEATS // 10)
-# From strict to loose, from the coverage at which our walks begin.
-THRESHOLDS = np.linspace(1.0 - START_COVERAGE, 0.0, 81)
+REPEATS_OF_BOTH = max(50, REPEATS // 10)
+# From strict to loose, from the coverage at which our walks begin, in steps about as fine as
+# ours. Coarser ones stop later and end less exactly.
+THRESHOLDS = np.linspace(1.0 - START_COVERAGE, 0.0, 201)
 
 
 def mapie_threshold(evidence: Evidence, procedure: str) -> float | None:

@@ -11,7 +11,7 @@ from simulation import allowed, certified, wrong_certificates
 from worlds import AUDITED, WEIGHTED, World, heavy_errors
 
 
-@pytest.mark.parametrize("n", [200, 600, 2_000])
+@pytest.mark.parametrize("n", [200, 2_000])
 @pytest.mark.parametrize("weighted", WEIGHTED.values(), ids=WEIGHTED.keys())
 def test_wrong_certificates_stay_below_delta(n: int, weighted: World) -> None:
     assert wrong_certificates(partial(weighted.evidence, n), weighted.agreement) <= allowed()

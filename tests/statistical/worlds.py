@@ -13,7 +13,7 @@ from shared.core.gate import Evidence
 from shared.core.types import Floats, Kind
 
 # Points that stand for all traffic; evenly spread, so that means are good to about 1e-4.
-TRAFFIC = 40_000
+TRAFFIC = 16_000
 # The additive recurrence of Roberts (2018): the most even spread in the unit square.
 SPREAD = (0.7548776662466927, 0.5698402909980532)
 
