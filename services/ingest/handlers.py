@@ -137,6 +137,10 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
         source=raw.source,
         observation_probability=raw.observation_probability,
         deferral_reason=raw.deferral_reason,
+        opinions=raw.opinions,
+        drawn=raw.drawn,
+        audit_share=raw.audit_share,
+        prompt=raw.prompt,
     )
 
 
