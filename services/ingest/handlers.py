@@ -140,6 +140,7 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
         opinions=raw.opinions,
         drawn=raw.drawn,
         audit_share=raw.audit_share,
+        version=raw.version,
         prompt=raw.prompt,
     )
 

@@ -183,6 +183,7 @@ def _trace(question: Question, answer: Answer, label: str, now: datetime) -> Raw
         opinions=deferral.opinions,
         drawn=deferral.drawn,
         audit_share=deferral.audit_share,
+        version=deferral.version,
         prompt=prompt_digest(question.task),
     )
 

@@ -115,7 +115,8 @@ class LabelledCall(Event, frozen=True, kw_only=True):
     `label` is the human's label where one is known; the surrogate learns `teacher`.
     `drawn`: the request fell into the uniform audit sample, whether handled or deferred;
     `audit_share` is the share of handled requests being audited when the router decided.
-    `prompt` is a digest of the prompt the teacher was asked with (prompting.prompt_digest).
+    `version` was active when the router decided. `prompt` is a digest of the prompt the teacher
+    was asked with (prompting.prompt_digest).
     """
 
     id: Id
@@ -132,6 +133,7 @@ class LabelledCall(Event, frozen=True, kw_only=True):
     opinions: list[Opinion] = msgspec.field(default_factory=list)
     drawn: bool = False
     audit_share: Share = 0.0
+    version: str | None = None
     prompt: str | None = None
 
 

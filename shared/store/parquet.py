@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("observation_probability", pa.float64()),
         ("deferral_reason", pa.string()),
         ("prompt", pa.string()),
+        ("version", pa.string()),
         ("drawn", pa.bool_()),
         ("audit_share", pa.float64()),
         ("opinions", pa.string()),  # a JSON list of Opinion; "[]" where there is none
@@ -174,6 +175,7 @@ def _row(trace: Trace) -> dict[str, Any]:
         "observation_probability": trace.observation_probability,
         "deferral_reason": trace.deferral_reason.value if trace.deferral_reason else None,
         "prompt": trace.prompt,
+        "version": trace.version,
         "drawn": trace.drawn,
         "audit_share": trace.audit_share,
         "opinions": msgspec.json.encode(trace.opinions).decode(),
