@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # Beyond these a day has no next day in every time zone, or the clock that wrote it was broken.
 EARLIEST, LATEST = 1971, 9000
 
+Watch = Callable[[Trace, int, int], None]
 DeadLetter = Callable[[Message, InvalidMessage], Record]
 
 
@@ -46,7 +47,7 @@ class Collector:
     windows: WindowBook
     clock: Clock
     dead_letter: DeadLetter
-    watch: Callable[[Trace, int, int], None]
+    watch: Watch = lambda trace, partition, offset: None
     rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
     _held: dict[WindowKey, list[Trace]] = field(default_factory=dict)

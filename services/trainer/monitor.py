@@ -28,6 +28,7 @@ from shared.registry.base import (
     Registry,
     State,
     Trial,
+    TrippedVersion,
     UnknownVersion,
 )
 from shared.telemetry import metrics
@@ -111,8 +112,8 @@ class Monitor:
 
     def _judge_active(self, task: Task, watched: _Watched, active: Active, version: str) -> None:
         live = self._live(task, watched, version)
-        if active.state is State.PROBATION:
-            live.begin_probation()  # once only: a restart begins it anew
+        if active.state is State.PROBATION and not (live.on_probation or live.cleared):
+            live.begin_probation()  # begun before this trainer started
         metrics.LIVE_AGREEMENT.labels(task.name).set(live.agreement)
         metrics.LIVE_AGREEMENT_LOWER.labels(task.name).set(live.lower)
         changed = self._foreign(task.name, watched, version)
@@ -125,12 +126,11 @@ class Monitor:
                 f"agreement may have fallen below α = {task.alpha}: the teacher answers until "
                 "it is known"
             )
-            if self._change(task, active, State.PROBATION, reason, live):
-                live.begin_probation()
+            self._change(task, active, State.PROBATION, reason, live)
+            live.begin_probation()
         elif active.state is State.PROBATION and live.cleared:
             reason = "the requests of the probation show no fall of agreement"
-            if self._change(task, active, State.SERVING, reason, live):
-                live.end_probation()
+            self._change(task, active, State.SERVING, reason, live)
 
     def _judge_trial(self, task: Task, watched: _Watched, trial: Trial) -> None:
         live = self._live(task, watched, trial.version)
@@ -149,19 +149,17 @@ class Monitor:
 
     def _change(
         self, task: Task, active: Active, state: State, reason: str, live: LiveCertificate
-    ) -> bool:
-        """Whether the state was changed, and by this call."""
+    ) -> None:
+        """Change the state and tell, unless somebody else has."""
         version = active.version or ""
         try:
             entry = self.registry.set_state(
                 task.name, state, version=version, at=self.clock.now(), reason=reason
             )
-        except UnknownVersion:  # another version answers by now
-            return False
-        if entry.epoch <= active.epoch:
-            return False
-        self._tell(task, entry, version, live)
-        return True
+        except (UnknownVersion, TrippedVersion):  # another trainer was faster
+            return
+        if entry.epoch > active.epoch:
+            self._tell(task, entry, version, live)
 
     def _tell(self, task: Task, entry: HistoryEntry, version: str, live: LiveCertificate) -> None:
         log.warning(
@@ -191,8 +189,7 @@ class Monitor:
     def _live(self, task: Task, watched: _Watched, version: str) -> LiveCertificate:
         """The version's live certificate, with all outcomes recorded so far."""
         live = watched.live.setdefault(version, LiveCertificate(task.alpha, task.delta))
-        for agrees in self.registry.audits(task.name, version, live.n):
-            live.observe(agrees)
+        live.observe_all(self.registry.audits(task.name, version, live.n))
         return live
 
     def _foreign(self, task: str, watched: _Watched, version: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
 from scipy.special import betaincinv
 
 from shared.core.grouping import effective_sizes
