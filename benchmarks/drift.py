@@ -191,8 +191,8 @@ def table(found: Sequence[Drift], alpha: float) -> str:
         "requests to probation | to the trip | coverage by day |",
         "|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(one.world for one in found):
-        lines.append(_row([one for one in found if one.world == name]))
+    worlds = dict.fromkeys(one.world for one in found)
+    lines += [_row([one for one in found if one.world == name]) for name in worlds]
     return "\n".join(lines)
 
 

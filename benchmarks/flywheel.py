@@ -145,9 +145,11 @@ def table(days: Sequence[Day]) -> str:
         " lowest | below the claim |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for number in range(1, DAYS + 1):
-        for regime in REGIMES:
-            lines.append(_row([d for d in days if d.day == number and d.regime == regime]))
+    lines += [
+        _row([d for d in days if d.day == number and d.regime == regime])
+        for number in range(1, DAYS + 1)
+        for regime in REGIMES
+    ]
     return "\n".join(lines)
 
 

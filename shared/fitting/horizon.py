@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -34,7 +34,7 @@ class Horizon:
     evidence: Mask
     weights: Floats | None = None
     recent: Mask | None = None
-    answered_by: Teacher = Teacher()
+    answered_by: Teacher = field(default_factory=Teacher)
 
     def __len__(self) -> int:
         return len(self.inputs)

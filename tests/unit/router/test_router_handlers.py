@@ -211,7 +211,7 @@ def test_a_share_of_what_is_handled_is_audited_too(
 def test_a_redelivery_audits_the_same(artifact: Artifact, encoder: HashEncoder) -> None:
     handle = router({"support": loaded(artifact, encoder)}, encoder, audit_share=0.1)
     batch = many(300, text_of("billing"))
-    again = [m for m in reversed(batch)]
+    again = list(reversed(batch))
     assert {r.key for r in handle(batch) if r.topic == "deferred"} == {
         r.key for r in handle(again) if r.topic == "deferred"
     }
