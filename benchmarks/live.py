@@ -17,6 +17,7 @@ import numpy as np
 
 from shared.core.live import PRIOR, LiveCertificate, Prior
 
+Holds = Callable[[LiveCertificate], bool]
 HERE = Path(__file__).parent
 LIFE = 5_000
 # Audits that agree with `before` come first, then those that agree with `after`.
@@ -46,7 +47,7 @@ def outcomes(rng: np.random.Generator, *parts: tuple[int, float]) -> list[bool]:
     return [agrees for n, p in parts for agrees in (rng.uniform(size=n) < p).tolist()]
 
 
-def first(live: LiveCertificate, audits: list[bool], holds: Callable[[LiveCertificate], bool]) -> int:
+def first(live: LiveCertificate, audits: list[bool], holds: Holds) -> int:
     """The number of audits after which it holds, one more than there are for never."""
     for number, agrees in enumerate(audits, start=1):
         live.observe(agrees)
@@ -78,8 +79,6 @@ def delays(
         audits = outcomes(np.random.default_rng(seed), (n, before), (LIFE, after))
         at = first(live, audits, lambda live: live.suspicious)
         more = 0 if live.tripped else first(live, audits[at:], lambda live: live.tripped)
-            0 if live.tripped else first(live, audits[at:], lambda live: live.tripped)
-        )
         suspicious += [at - n] if at > n else []
         tripped += [at + more - n] if at + more > n else []
     return {"suspicion": float(np.median(suspicious)), "trip": float(np.median(tripped))}
