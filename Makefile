@@ -100,6 +100,10 @@ bench-official: setup ## Coverage and agreement on the published splits; writes 
 bench-gate: setup ## The certificate on random splits of real data (SPLITS=20); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.gate --data-dir $(DATA_DIR) --splits $(or $(SPLITS),20)
 
+.PHONY: bench-live
+bench-live: setup ## The live certificate on simulated audits: false trips, delays, probations
+	@$(BIN)/python -m benchmarks.live
+
 .PHONY: ablation
 ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
 	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)
