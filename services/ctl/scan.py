@@ -23,7 +23,7 @@ from shared.fitting.horizon import (
     Horizon,
     encode_inputs,
     feature_kind,
-    tokenize_inputs,
+    input_tokens,
     training_set,
 )
 from shared.onnx.cascade import Answers, CascadeSession
@@ -184,5 +184,5 @@ def _answer(session: CascadeSession, rows: Sequence[Row], encoder: Encoder) -> A
     inputs = [row.texts for row in rows]
     embedded = encode_inputs(inputs, encoder)
     return session.answer(
-        len(rows), tokenize_inputs(inputs, encoder), lambda asked: embedded[asked]
+        len(rows), input_tokens(inputs, encoder).rows(), lambda asked: embedded[asked]
     )

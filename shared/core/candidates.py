@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from shared.core.landmark_ridge import LandmarkRidge
 from shared.core.lexical import fit_lexical
 from shared.core.training import TrainingSet
-from shared.core.types import Floats, Ints, Mask
+from shared.core.types import Floats, Ints, Mask, Matrix
 
 # A logistic regression's score of a label it never saw.
 UNSEEN_LOGIT = -20.0
@@ -114,11 +114,11 @@ def fit_one(candidate: Candidate, rows: TrainingSet, seed: int) -> Scorer:
 class FoldModels:
     """One scorer a fold, fitted on the rows outside of it, and what each says of its own rows.
 
-    scorers: by fold. scores: float64[n, k].
+    scorers: by fold. scores: float32[n, k], as precise as the graphs that will be served.
     """
 
     scorers: dict[int, Scorer]
-    scores: Floats
+    scores: Matrix
 
 
 def cross_fit(
@@ -144,7 +144,7 @@ def cross_fit(
         )
         for fold in only
     )
-    scores = np.zeros((len(rows), rows.n_labels))
+    scores = np.zeros((len(rows), rows.n_labels), dtype=np.float32)
     for fold, (_, said) in zip(only, fitted, strict=True):
         scores[folds == fold] = said
     return FoldModels({fold: s for fold, (s, _) in zip(only, fitted, strict=True)}, scores)
@@ -152,7 +152,7 @@ def cross_fit(
 
 def _fit_and_score(
     candidate: Candidate, rows: TrainingSet, others: TrainingSet, seed: int
-) -> tuple[Scorer, Floats]:
+) -> tuple[Scorer, Matrix]:
     scorer = fit_one(candidate, rows, seed)
     with threadpool_limits(limits=1):
-        return scorer, scorer.scores(others)
+        return scorer, scorer.scores(others).astype(np.float32)

@@ -104,14 +104,14 @@ class Prepared:
     serve: Serve
 
     @property
-    def selection(self) -> Mask:
-        """bool[n]: the fitted rows on which families are compared."""
+    def evidence_rows(self) -> Mask:
+        """bool[n]: the fitted rows that represent all traffic; families are compared on them."""
         return self.fits.rows.evidence
 
     @property
     def selection_folds(self) -> Mask:
         """bool[n]: the evidence in the selection folds."""
-        return np.isin(self.fits.folds, SELECTION_FOLDS) & self.fits.rows.evidence
+        return np.isin(self.fits.folds, SELECTION_FOLDS) & self.evidence_rows
 
 
 def fit(training: TrainingSet, settings: Settings, serve: Serve = in_numpy) -> Fit:
@@ -179,16 +179,14 @@ def _choose_family(
     prepared: Prepared, settings: Settings
 ) -> tuple[Prepared, Family, tuple[Family, ...]]:
     """Compare the families; the prepared stages have one more where the residual one is chosen."""
-    rows, selection = prepared.fits.rows, prepared.selection
-    families = base_families(prepared.outputs, rows, selection, settings.rule)
+    rows, representative = prepared.fits.rows, prepared.evidence_rows
+    families = base_families(prepared.outputs, rows, representative, settings.rule)
     base = choose(families)
     boosted = _with_residual(prepared, base, settings)
     if boosted is None:
         return prepared, base, tuple(families)
     floors = (*base.floors, 0.0)
-    found = coverage(
-        boosted.outputs, rows, selection, floors, settings.rule
-    )  # fmt: skip
+    found = coverage(boosted.outputs, rows, representative, floors, settings.rule)
     families.append(Family("rsb", floors, found))
     chosen = choose(families)
     return (boosted if chosen.name == "rsb" else prepared), chosen, tuple(families)
@@ -218,7 +216,7 @@ def _certificate_rows(
     if prepared.held_out is not None:
         return prepared.serve(cascade, prepared.held_out), prepared.held_out
     rows = prepared.fits.rows
-    chosen = rows.evidence & ~(prepared.selection_folds & without_selection)
+    chosen = prepared.evidence_rows & ~(prepared.selection_folds & without_selection)
     return prepared.outputs.take(chosen), rows.take(chosen)
 
 
@@ -230,7 +228,7 @@ def _below_floor(prepared: Prepared, family: Family, settings: Settings) -> tupl
     if settings.label_floor is None:
         return ()
     rows = prepared.fits.rows
-    chosen = rows.evidence if prepared.held_out is not None else prepared.selection_folds
+    chosen = prepared.evidence_rows if prepared.held_out is not None else prepared.selection_folds
     rows, outputs = rows.take(chosen), prepared.outputs.take(chosen).stages(len(family.floors))
     dropped: set[int] = set()
     while True:
@@ -242,7 +240,7 @@ def _below_floor(prepared: Prepared, family: Family, settings: Settings) -> tupl
         if isinstance(verdict, Refused):
             return tuple(sorted(dropped))
         stage = answers(evidence, verdict.threshold)
-        failing = failing_labels(outputs, evidence.agrees, stage, settings.label_floor)
+        failing = failing_labels(outputs, evidence, stage, settings.label_floor)
         if not failing:
             return tuple(sorted(dropped))
         dropped |= set(failing)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +19,7 @@ from scipy.special import expit, log_softmax, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from shared.core.types import Floats, Ints, Mask
+from shared.core.types import Floats, Ints, Mask, Scores
 
 # Rows of the label's own record that stand for what is known of all labels.
 PRIOR_ROWS = 10.0
@@ -28,6 +29,7 @@ MIXTURE_STEPS = 40
 STARTING_RISE = 5.0
 # A handful of weights needs no more rows than this.
 MIXTURE_ROWS = 4_000
+ROWS_AT_ONCE = 4_096  # bounds the float64 copies of scores
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,24 @@ class Linear:
 
     def __call__(self, features: Floats) -> Floats:
         return np.asarray(expit(features @ self.coefficients + self.intercept))
+
+
+class Read(NamedTuple):
+    """What a head sees of each row: int64[n] labels, the features float64[n, 3] of the acceptor
+    but for the label's record, and float64[n, 2 + 3m] of the novelty."""
+
+    label: Ints
+    accept: Floats
+    novelty: Floats
+
+
+class AcceptorRows(NamedTuple):
+    """What an acceptor is fitted on: int64[n] answers, float64[n, 4] features, bool[n]: whether
+    the answer agrees."""
+
+    label: Ints
+    features: Floats
+    agrees: Mask
 
 
 @dataclass(frozen=True)
@@ -60,33 +80,40 @@ class Head:
     acceptor: Linear
     novelty: Linear
 
-    def __call__(self, scores: Sequence[Floats]) -> Said:
-        """From the m scorers' float64[n, k]."""
-        mixed = mix(self.mixture, scores)
-        label = mixed.argmax(axis=1)
+    def __call__(self, scores: Sequence[Scores]) -> Said:
+        """From the m scorers' float[n, k]."""
+        label, accept, novelty = read(self.mixture, scores)
         return Said(
             label=label,
-            accept=self.acceptor(accept_features(mixed, scores, self.reliability[label])),
-            novelty=self.novelty(novelty_features(mixed, scores)),
+            accept=self.acceptor(np.column_stack([accept, self.reliability[label]])),
+            novelty=self.novelty(novelty),
         )
 
 
-def mix(weights: Floats, scores: Sequence[Floats]) -> Floats:
+def mix(weights: Floats, scores: Sequence[Scores]) -> Floats:
     """float64[n, k] log-probabilities."""
-    mixed: Floats = sum(w * s for w, s in zip(weights, scores, strict=True))
+    mixed: Floats = sum(w * s.astype(np.float64) for w, s in zip(weights, scores, strict=True))
     return np.asarray(log_softmax(mixed, axis=1))
 
 
-def accept_features(mixed: Floats, scores: Sequence[Floats], reliability: Floats) -> Floats:
-    """float64[n, 6 + m]: of the mixture top-1, top-2, margin, entropy and log-odds of the first
-    against the second; the label's reliability; each scorer's highest score."""
+def read(mixture: Floats, scores: Sequence[Scores]) -> Read:
+    """From the m scorers' float[n, k], a few thousand rows at a time."""
+    parts = []
+    for start in range(0, max(len(scores[0]), 1), ROWS_AT_ONCE):
+        some = [s[start : start + ROWS_AT_ONCE].astype(np.float64) for s in scores]
+        mixed = mix(mixture, some)
+        parts.append(
+            (mixed.argmax(axis=1), accept_features(mixed, some), novelty_features(mixed, some))
+        )
+    return Read(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def accept_features(mixed: Floats, scores: Sequence[Floats]) -> Floats:
+    """float64[n, 3]: the mixture's top-1 and its log-odds of the first against the second; the
+    highest score of the stage's own scorer, which is the last. What each is worth, and what was
+    left out for being worth nothing, is in docs/ablation.md."""
     first, second = _best_two(mixed)
-    top1, top2 = np.exp(first), np.exp(second)
-    return np.stack(
-        [top1, top2, top1 - top2, _entropy(mixed), first - second, reliability,
-         *(s.max(axis=1) for s in scores)],
-        axis=1,
-    )  # fmt: skip
+    return np.stack([np.exp(first), first - second, scores[-1].max(axis=1)], axis=1)
 
 
 def novelty_features(mixed: Floats, scores: Sequence[Floats]) -> Floats:
@@ -110,30 +137,34 @@ def _best_two(values: Floats) -> tuple[Floats, Floats]:
 
 
 def fit_head(
-    scores: Sequence[Floats], y: Ints, folds: Ints, mixture: Floats, novelty: Linear
+    scores: Sequence[Scores], y: Ints, folds: Ints, mixture: Floats, novelty: Linear
 ) -> Head:
-    """On out-of-fold scores float64[n, k] of m scorers and the folds they come from."""
-    mixed = mix(mixture, scores)
-    label = mixed.argmax(axis=1)
-    agrees = label == y
-    k = mixed.shape[1]
-    # A row's own answer must not speak for its label.
-    record = np.empty(len(y))
-    for fold in np.unique(folds):
-        inside = folds == fold
-        record[inside] = _reliability(label[~inside], agrees[~inside], k)[label[inside]]
+    """On out-of-fold scores float[n, k] of m scorers and the folds they come from."""
+    label, features, agrees = acceptor_rows(scores, y, folds, mixture)
     return Head(
         mixture=mixture,
-        reliability=_reliability(label, agrees, k),
-        acceptor=fit_linear(accept_features(mixed, scores, record), agrees),
+        reliability=_reliability(label, agrees, scores[0].shape[1]),
+        acceptor=fit_linear(features, agrees),
         novelty=novelty,
     )
 
 
-def fit_mixture(scores: Sequence[Floats], y: Ints) -> Floats:
+def acceptor_rows(scores: Sequence[Scores], y: Ints, folds: Ints, mixture: Floats) -> AcceptorRows:
+    """From out-of-fold scores float[n, k]; a row's own answer does not speak for its label."""
+    label, features, _ = read(mixture, scores)
+    agrees = label == y
+    record = np.empty(len(y))
+    for fold in np.unique(folds):
+        inside = folds == fold
+        others = _reliability(label[~inside], agrees[~inside], scores[0].shape[1])
+        record[inside] = others[label[inside]]
+    return AcceptorRows(label, np.column_stack([features, record]), agrees)
+
+
+def fit_mixture(scores: Sequence[Scores], y: Ints) -> Floats:
     """float64[m] > 0, by the likelihood of the teacher's labels."""
     rows = np.linspace(0, len(y) - 1, min(len(y), MIXTURE_ROWS)).astype(np.int64)
-    scores, y = [s[rows] for s in scores], y[rows]
+    scores, y = [s[rows].astype(np.float64) for s in scores], y[rows]
 
     def loss(logarithms: ArrayLike) -> float:
         mixed = mix(np.exp(np.asarray(logarithms)), scores)

@@ -10,15 +10,15 @@ defer what scores below all but the lowest of the traffic instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logit
 
 from shared.core.candidates import Candidate, cross_fit
-from shared.core.head import Linear, fit_linear, mix, novelty_features
+from shared.core.head import Linear, fit_linear, read
 from shared.core.training import TrainingSet
-from shared.core.types import Floats, Ints, Mask
+from shared.core.types import Floats, Ints, Mask, Matrix, Scores
 
 # Novel traffic to expect, and the probability beyond which an input is deferred for it. The first
 # stage is strict, because what it passes on may still be answered by the next.
@@ -39,61 +39,86 @@ def cut(stage: str) -> float:
 
 @dataclass(frozen=True)
 class PretendedNovelty:
-    """Scores float64[r, k] by scorer of r held-out traces, and bool[r]: of a label left out."""
+    """Scores float32[r, k] by scorer of r held-out traces, bool[r]: of a label left out, and
+    int64[r]: the fold each is of."""
 
-    scores: tuple[Floats, ...]
+    scores: tuple[Matrix, ...]
     novel: Mask
+    folds: Ints
+
+    def of(self, scorers: int, without: int | None) -> PretendedNovelty:
+        """What the first scorers say of the traces outside of a fold, or of all."""
+        if without is None or not (self.folds == without).any():
+            return replace(self, scores=self.scores[:scorers])
+        rows = self.folds != without
+        return PretendedNovelty(
+            tuple(scores[rows] for scores in self.scores[:scorers]),
+            self.novel[rows],
+            self.folds[rows],
+        )
 
 
 def pretend(
-    candidates: Sequence[Candidate], rows: TrainingSet, folds: Ints, *, seed: int, jobs: int
+    candidates: Sequence[Candidate],
+    rows: TrainingSet,
+    folds: Ints,
+    *,
+    seed: int,
+    jobs: int,
+    trained_on: Mask | None = None,
 ) -> PretendedNovelty | None:
-    """None where the task has too few labels or traces to leave some out."""
+    """What scorers fitted without some labels (on rows of `trained_on`, if given) say of traces.
+
+    None where there are too few labels or traces to leave some out. The traces and the labels
+    left out depend on rows, folds and seed only.
+    """
     labels = np.unique(rows.y)
     if len(labels) < MINIMUM_LABELS:
         return None
     part = np.zeros(rows.n_labels, dtype=np.int64)
     part[labels] = np.random.default_rng(seed).permutation(len(labels)) % PARTS
-    chosen: list[Mask] = []
-    scores: list[list[Floats]] = []
-    for turn in range(PARTS):
-        inside = folds == turn
-        if len(np.unique(rows.y[~inside & (part[rows.y] != turn)])) < 2:
+    usable = np.ones(len(rows), dtype=np.bool_) if trained_on is None else trained_on
+    turns = [np.flatnonzero(folds == turn) for turn in range(PARTS)]
+    novel = [part[rows.y[inside]] == turn for turn, inside in enumerate(turns)]
+    # Each fold's head is fitted without that fold's turn.
+    least = min(min(known.sum(), (~known).sum()) for known in _without_each(novel))
+    if least < MINIMUM_NOVEL_ROWS:
+        return None
+    scores: list[list[Matrix]] = []
+    for turn, inside in enumerate(turns):
+        kept = usable & (part[rows.y] != turn)
+        if len(np.unique(rows.y[kept & (folds != turn)])) < 2:
             return None
-        said = [
+        scores.append([
             cross_fit(
-                candidate, rows, inside.astype(np.int64),
-                seed=seed, jobs=jobs, only=[1], trained_on=part[rows.y] != turn,
+                candidate, rows, folds, seed=seed, jobs=jobs, only=[turn], trained_on=kept
             ).scores[inside]
             for candidate in candidates
-        ]  # fmt: skip
-        scores.append(said)
-        chosen.append(inside)
-    novel = np.concatenate([part[rows.y[inside]] == turn for turn, inside in enumerate(chosen)])
-    if min(novel.sum(), (~novel).sum()) < MINIMUM_NOVEL_ROWS:
-        return None
+        ])  # fmt: skip
     return PretendedNovelty(
-        tuple(np.concatenate(parts) for parts in zip(*scores, strict=True)), novel
+        scores=tuple(np.concatenate(parts) for parts in zip(*scores, strict=True)),
+        novel=np.concatenate(novel),
+        folds=folds[np.concatenate(turns)],
     )
+
+
+def _without_each(parts: Sequence[Mask]) -> list[Mask]:
+    return [np.concatenate([*parts[:i], *parts[i + 1 :]]) for i in range(len(parts))]
 
 
 def fit_novelty(
-    pretended: PretendedNovelty | None, scores: Sequence[Floats], mixture: Floats, *, cut: float
+    pretended: PretendedNovelty | None, scores: Sequence[Scores], mixture: Floats, *, cut: float
 ) -> Linear:
     """The novelty model of a head with this `mixture` of m scorers.
 
-    `scores` are theirs, out of fold. Scorers beyond the pretended ones' have no say.
+    `scores` are theirs, out of fold; `pretended` has as many.
     """
     if pretended is None:
-        return _unfamiliar(novelty_features(mix(mixture, scores), scores), cut)
-    m = len(pretended.scores[: len(scores)])
-    theirs = pretended.scores[:m]
-    model = fit_linear(novelty_features(mix(mixture[:m], theirs), theirs), pretended.novel)
-    share = float(pretended.novel.mean())
-    return Linear(
-        np.pad(model.coefficients, (0, 3 * (len(scores) - m))),
-        model.intercept - float(logit(share)) + float(logit(EXPECTED_SHARE)),
-    )
+        return _unfamiliar(read(mixture, scores).novelty, cut)
+    features = read(mixture, pretended.scores).novelty
+    model = fit_linear(features, pretended.novel)
+    shift = logit(EXPECTED_SHARE) - logit(pretended.novel.mean())
+    return Linear(model.coefficients, model.intercept + float(shift))
 
 
 def _unfamiliar(features: Floats, cut: float) -> Linear:

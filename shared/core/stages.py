@@ -20,7 +20,7 @@ from shared.core.cascade import Cascade, Outputs, Serve, StageModel
 from shared.core.head import Head, fit_head, fit_mixture
 from shared.core.novelty import PretendedNovelty, cut, fit_novelty, pretend
 from shared.core.training import TrainingSet
-from shared.core.types import Floats, Ints, Mask
+from shared.core.types import Ints, Mask
 
 FOLDS = 5
 SELECTION_FOLDS = (0, 1)
@@ -70,7 +70,7 @@ class StageFits:
                 StageModel(
                     name=stage.name,
                     scorer=stage.final if without is None else stage.models.scorers[without],
-                    head=self._head(i, rows & stage.head_rows),
+                    head=self._head(i, rows & stage.head_rows, without),
                     novelty_cut=cut(stage.name),
                 )
                 for i, stage in enumerate(self.stages)
@@ -94,12 +94,15 @@ class StageFits:
             novel=np.concatenate([said.novel for _, said in parts])[order],
         )
 
-    def _head(self, stage: int, rows: Mask) -> Head:
-        scores = [fit.models.scores[rows] for fit in self.stages[: stage + 1]]
-        y = self.rows.y[rows]
+    def _head(self, stage: int, rows: Mask, without: int | None) -> Head:
+        """Fitted on out-of-fold scores of `rows`; no row of the fold `without` has a part in it."""
+        chosen = slice(None) if rows.all() else rows  # a slice copies nothing
+        scores = [fit.models.scores[chosen] for fit in self.stages[: stage + 1]]
+        y = self.rows.y[chosen]
         mixture = fit_mixture(scores, y)
-        novelty = fit_novelty(self.pretended, scores, mixture, cut=cut(self.stages[stage].name))
-        return fit_head(scores, y, self.folds[rows], mixture, novelty)
+        pretended = None if self.pretended is None else self.pretended.of(stage + 1, without)
+        novelty = fit_novelty(pretended, scores, mixture, cut=cut(self.stages[stage].name))
+        return fit_head(scores, y, self.folds[chosen], mixture, novelty)
 
 
 def fit_stages(rows: TrainingSet, folds: Ints, *, seed: int, jobs: int) -> StageFits:
@@ -120,8 +123,8 @@ def fit_stages(rows: TrainingSet, folds: Ints, *, seed: int, jobs: int) -> Stage
 def with_residual(fits: StageFits, deferred: Mask, *, seed: int, jobs: int) -> StageFits | None:
     """One more stage, its scorer and head fitted on what the others deferred out of fold.
 
-    Residual surrogate boosting (arXiv 2604.14531). None where too little is deferred, or all of
-    one label.
+    Residual surrogate boosting (arXiv 2604.14531). None where too little is deferred, or of too
+    few labels: to fit on, or to leave some out of and pretend novelty.
     """
     rows, folds = fits.rows, fits.folds
     if deferred.sum() < MINIMUM_RESIDUAL_ROWS:
@@ -134,7 +137,13 @@ def with_residual(fits: StageFits, deferred: Mask, *, seed: int, jobs: int) -> S
     )
     final = fit_one(candidate, rows.take(deferred), seed)
     stage = StageFit("residual", candidate, models, final, deferred)
-    return replace(fits, stages=(*fits.stages, stage))
+    pretended = fits.pretended
+    if pretended is not None:
+        more = pretend([candidate], rows, folds, seed=seed, jobs=jobs, trained_on=deferred)
+        if more is None:
+            return None
+        pretended = replace(pretended, scores=pretended.scores + more.scores)
+    return replace(fits, stages=(*fits.stages, stage), pretended=pretended)
 
 
 def _choose(
@@ -142,24 +151,19 @@ def _choose(
 ) -> tuple[Candidate, FoldModels, list[Tried]]:
     """The candidate that agrees most on the selection folds, fitted for every fold."""
     inside = np.isin(folds, SELECTION_FOLDS)
-    selection = [
-        cross_fit(candidate, rows, folds, seed=seed, jobs=jobs, only=SELECTION_FOLDS)
-        for candidate in zoo
-    ]
-    agreements = [_agreement(models.scores[inside], rows.y[inside]) for models in selection]
-    best = int(np.argmax(agreements))
+    tried: list[Tried] = []
+    best, models = zoo[0], FoldModels({}, np.zeros((0, 0), np.float32))
+    for candidate in zoo:  # only the best one's scores are kept
+        selection = cross_fit(candidate, rows, folds, seed=seed, jobs=jobs, only=SELECTION_FOLDS)
+        agreement = float((selection.scores.argmax(axis=1) == rows.y)[inside].mean())
+        if agreement > max((t.agreement for t in tried), default=-1.0):
+            best, models = candidate, selection
+        tried.append(Tried(stage, candidate.name, agreement, chosen=False))
     others = [fold for fold in range(FOLDS) if fold not in SELECTION_FOLDS]
-    rest = cross_fit(zoo[best], rows, folds, seed=seed, jobs=jobs, only=others)
-    models = FoldModels(
-        selection[best].scorers | rest.scorers,
-        np.where(inside[:, None], selection[best].scores, rest.scores),
+    rest = cross_fit(best, rows, folds, seed=seed, jobs=jobs, only=others)
+    models.scores[~inside] = rest.scores[~inside]
+    return (
+        best,
+        FoldModels(models.scorers | rest.scorers, models.scores),
+        [replace(t, chosen=t.name == best.name) for t in tried],
     )
-    tried = [
-        Tried(stage, candidate.name, agreement, i == best)
-        for i, (candidate, agreement) in enumerate(zip(zoo, agreements, strict=True))
-    ]
-    return zoo[best], models, tried
-
-
-def _agreement(scores: Floats, y: Ints) -> float:
-    return float((scores.argmax(axis=1) == y).mean())

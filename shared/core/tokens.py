@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.core.types import Ints, Mask
-
-# Fills rows of word pieces to one length; no tokenizer gives it.
-PADDING = -1
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,17 @@ class Tokens:
         np.cumsum([len(row) for row in rows], out=starts[1:])
         ids = np.fromiter((i for row in rows for i in row), np.int32, count=int(starts[-1]))
         return cls(ids, starts, vocabulary)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Tokens], vocabulary: int) -> Tokens:
+        """The texts of all parts in a row. A million texts as lists would take gigabytes: they
+        come in parts, each turned into arrays before the next is made."""
+        ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        for part in parts:
+            ids.append(part.ids)
+            lengths.append(part.lengths)
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+        return cls(np.concatenate(ids), starts, vocabulary)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -59,10 +67,3 @@ class Tokens:
     def rows(self) -> list[NDArray[np.int32]]:
         """Each text's ids."""
         return np.split(self.ids, self.starts[1:-1]) if len(self) else []
-
-    def padded(self) -> Ints:
-        """int64[n, longest], each text filled up with PADDING."""
-        lengths = self.lengths
-        filled = np.full((len(self), int(lengths.max(initial=1))), PADDING, dtype=np.int64)
-        filled[np.arange(filled.shape[1]) < lengths[:, None]] = self.ids
-        return filled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from shared.batching import Rows, batches, filled
 from shared.encoder.artifact import EncoderFiles, EncoderInfo, read_encoder
 from shared.encoder.base import Matrix
 from shared.encoder.errors import BrokenEncoder
@@ -104,32 +105,11 @@ class OnnxEncoder:
         return embeddings
 
 
-def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Positions in batches of similar length, each at most `max_tokens` tokens with padding.
-
-    A text longer than that is a batch of its own.
-    """
-    batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[position] > max_tokens:
-            yield batch
-            batch = []
-        batch.append(position)
-    if batch:
-        yield batch
-
-
-def padded(
-    rows: Sequence[Sequence[int]], pad_id: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def padded(rows: Rows, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Token ids and attention mask, int64[len(rows), longest row]."""
-    shape = (len(rows), max(map(len, rows)))
-    ids = np.full(shape, pad_id, np.int64)
-    mask = np.zeros(shape, np.int64)
-    for target, present, row in zip(ids, mask, rows, strict=True):
-        target[: len(row)] = row
-        present[: len(row)] = 1
-    return ids, mask
+    ids = filled(rows, pad_id)
+    lengths = np.asarray([len(row) for row in rows])
+    return ids, (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
 
 
 def _session(files: EncoderFiles) -> onnxruntime.InferenceSession:

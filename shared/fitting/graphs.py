@@ -23,7 +23,7 @@ from shared.onnx.session import Scored
 from shared.onnx.weights import HeadWeights, LexicalWeights, LinearWeights
 
 PARITY_ROWS = 2_000
-ROWS_AT_ONCE = 4_096  # bounds what the graphs hold at a time
+ROWS_AT_ONCE = 1_024  # bounds what the graphs hold at a time
 
 register_landmark_ridge(LandmarkRidge)
 

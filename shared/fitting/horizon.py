@@ -19,6 +19,8 @@ from shared.encoder.base import Encoder
 
 FeatureKind = Literal["embedding", "pair_embedding"]
 
+TOKENIZE_AT_ONCE = 4_096  # bounds the lists of word pieces that are held
+
 
 @dataclass(frozen=True)
 class Horizon:
@@ -107,6 +109,17 @@ def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list
     return rows
 
 
+def input_tokens(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Tokens:
+    """The same as arrays, made a few thousand inputs at a time."""
+    vocabulary = encoder.vocabulary
+    feature_kind(inputs)  # of all: a part may be of one kind where the whole is not
+    parts = (
+        Tokens.of(tokenize_inputs(inputs[start : start + TOKENIZE_AT_ONCE], encoder), vocabulary)
+        for start in range(0, len(inputs), TOKENIZE_AT_ONCE)
+    )
+    return Tokens.concatenate(parts, vocabulary)
+
+
 def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
     """Raises InvalidData."""
     labels = tuple(sorted(set(horizon.teacher)))
@@ -120,5 +133,5 @@ def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
         ),
         evidence=horizon.evidence,
         weights=horizon.weights,
-        tokens=Tokens.of(tokenize_inputs(horizon.inputs, encoder), encoder.vocabulary),
+        tokens=input_tokens(horizon.inputs, encoder),
     )

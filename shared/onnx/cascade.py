@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.batching import Rows, batches, filled
 from shared.contracts.manifest import Manifest
 from shared.onnx.session import InvalidStage, Scored, StageSession
 
 # Word pieces of one batch: bounds what the lexical graph holds at a time.
 BATCH_TOKENS = 8_192
+# Fills rows of word pieces to one length; no tokenizer gives it.
 PADDING = -1
 
-TokenRows = Sequence[Sequence[int] | NDArray[np.int32]]
 Features = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
@@ -58,7 +59,7 @@ class CascadeSession:
     def needs_tokens(self) -> bool:
         return any(stage.features == "token_ids" for stage in self.manifest.stages)
 
-    def answer(self, n: int, tokens: TokenRows | None, features: Features) -> Answers:
+    def answer(self, n: int, tokens: Rows | None, features: Features) -> Answers:
         """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that
         the lexical stage leaves over; non-finite ones are never answered."""
         answers = Answers(
@@ -104,7 +105,7 @@ class CascadeSession:
         answers.dropped[rows] = dropped & ~novel
         return np.asarray(able)
 
-    def every_stage(self, tokens: TokenRows | None, features: NDArray[np.float32]) -> list[Scored]:
+    def every_stage(self, tokens: Rows | None, features: NDArray[np.float32]) -> list[Scored]:
         """All stages on all rows, whatever the ones before them say: what the gate looks at."""
         scores: dict[str, NDArray[np.float32]] = {}
         said = []
@@ -117,34 +118,13 @@ class CascadeSession:
         return said
 
 
-def _run_tokens(session: StageSession, rows: TokenRows) -> Scored:
+def _run_tokens(session: StageSession, rows: Rows) -> Scored:
     """In batches of similar length, so that little is filled up."""
     n = len(rows)
     n_labels = session.n_labels
     label, scores = np.empty(n, np.int64), np.empty((n, n_labels), np.float32)
     accept, novelty = np.empty(n, np.float32), np.empty(n, np.float32)
-    for batch in batches([len(row) for row in rows]):
-        found = session.run(filled([rows[i] for i in batch.tolist()]))
+    for batch in batches([len(row) for row in rows], BATCH_TOKENS):
+        found = session.run(filled([rows[i] for i in batch], PADDING))
         label[batch], accept[batch], novelty[batch], scores[batch] = found
     return Scored(label, accept, novelty, scores)
-
-
-def batches(lengths: Sequence[int]) -> list[NDArray[np.int64]]:
-    """Positions in batches of similar length, each of at most BATCH_TOKENS with filling."""
-    order = np.argsort(lengths, kind="stable")
-    found, start = [], 0
-    for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]] if end == len(order) else lengths[order[end]]
-        if end == len(order) or (end + 1 - start) * longest > BATCH_TOKENS:
-            found.append(order[start:end])
-            start = end
-    return found
-
-
-def filled(rows: TokenRows) -> NDArray[np.int64]:
-    """int64[n, longest], filled up with PADDING."""
-    longest = max(map(len, rows), default=0)
-    token_ids = np.full((len(rows), max(longest, 1)), PADDING, np.int64)
-    for target, row in zip(token_ids, rows, strict=True):
-        target[: len(row)] = row
-    return token_ids

@@ -89,7 +89,6 @@ def _finish(graph: GraphBuilder, inputs: list[onnx.ValueInfoProto], n_labels: in
         helper.make_tensor_value_info("accept", TensorProto.FLOAT, ["n"]),
         helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["n"]),
         helper.make_tensor_value_info(OWN_SCORES, TensorProto.FLOAT, ["n", n_labels]),
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", n_labels]),
     ]
     return model_bytes(
         helper.make_graph(graph.nodes, "tracer_stage", inputs, outputs, graph.initialisers)

@@ -1,4 +1,4 @@
-"""`shared.core.head` as nodes: from scores to label, accept score, novelty and probabilities."""
+"""`shared.core.head` as nodes: from scores to label, accept score and novelty."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from shared.onnx.weights import HeadWeights, LinearWeights
 def add_head(graph: GraphBuilder, scores: Sequence[str], head: HeadWeights) -> None:
     """`scores`: names of the m scorers' float32[n, k], in the order of the head's mixture.
 
-    Adds the outputs `label`, `accept`, `novelty` and `probabilities`.
+    Adds the outputs `label`, `accept` and `novelty`.
     """
     mixed = _mixed(graph, scores, head)
-    probabilities = graph.add("Exp", mixed, output="probabilities")
+    probabilities = graph.add("Exp", mixed)
     label = graph.add("ArgMax", mixed, axis=1, keepdims=1)
     graph.add("Squeeze", label, graph.constant([1], np.int64), output="label")
 
     first, second = _best_two(graph, mixed)
-    top1, top2 = graph.add("Exp", first), graph.add("Exp", second)
+    top1 = graph.add("Exp", first)
     entropy = graph.add(
         "Neg",
         graph.add(
@@ -36,8 +36,7 @@ def add_head(graph: GraphBuilder, scores: Sequence[str], head: HeadWeights) -> N
     _sigmoid(
         graph,
         [
-            top1, top2, graph.add("Sub", top1, top2), entropy, graph.add("Sub", first, second),
-            reliability, *(highest for highest, _ in best),
+            top1, graph.add("Sub", first, second), best[-1][0], reliability,
         ],
         head.acceptor, "accept",
     )  # fmt: skip

@@ -64,17 +64,6 @@ class StageSession:
             inputs[f"{name}_scores"] = (earlier or {})[name]
         return Scored(*self._session.run(list(OUTPUTS), inputs))
 
-    def probabilities(
-        self,
-        rows: NDArray[np.float32] | NDArray[np.int64],
-        earlier: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> NDArray[np.float32]:
-        """float32[n, k] label probabilities."""
-        inputs = {self.stage.input: rows}
-        inputs |= {f"{name}_scores": (earlier or {})[name] for name in self.stage.scores_of}
-        (values,) = self._session.run(["probabilities"], inputs)
-        return np.asarray(values, dtype=np.float32)
-
     def _check(self, n_labels: int) -> None:
         name = f"stage {self.stage.name}"
         found = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}

@@ -10,7 +10,7 @@ from shared.core.lexical import (
     find_features,
     fit_lexical,
 )
-from shared.core.tokens import PADDING, Tokens
+from shared.core.tokens import Tokens
 
 V = 50
 
@@ -19,16 +19,25 @@ def tokens(*rows: list[int]) -> Tokens:
     return Tokens.of(rows, V)
 
 
-def test_tokens_are_taken_and_filled_up() -> None:
+def test_tokens_are_taken() -> None:
     some = tokens([1, 2, 3], [], [4])
     assert len(some) == 3
-    assert some.padded().tolist() == [[1, 2, 3], [PADDING] * 3, [4, PADDING, PADDING]]
     again = some.take(np.asarray([2, 0]))
     assert [row.tolist() for row in again.rows()] == [[4], [1, 2, 3]]
     assert [row.tolist() for row in some.take(np.asarray([True, False, False])).rows()] == [
         [1, 2, 3]
     ]
     assert tokens().rows() == []
+
+
+def test_tokens_in_parts_are_the_same_as_at_once() -> None:
+    rows = [[1, 2, 3], [], [4], [5, 6], []]
+    parts = (tokens(*some) for some in (rows[:2], [], rows[2:]))
+    joined, whole = Tokens.concatenate(parts, V), tokens(*rows)
+    assert joined.ids.tolist() == whole.ids.tolist()
+    assert joined.starts.tolist() == whole.starts.tolist()
+    assert joined.ids.dtype == whole.ids.dtype == np.int32
+    assert len(Tokens.concatenate([], V)) == 0
 
 
 def test_bigrams_never_cross_texts() -> None:

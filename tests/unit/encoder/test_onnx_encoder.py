@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.encoder.base import Encoder
-from shared.encoder.onnx_encoder import OnnxEncoder, batches, padded
+from shared.encoder.onnx_encoder import OnnxEncoder, padded
 from shared.encoder.sentences import SENTENCES
 
 ODD = [
@@ -97,15 +97,6 @@ def test_more_texts_than_are_tokenized_at_once(tiny_encoder, monkeypatch):
     encoder = OnnxEncoder(tiny_encoder, threads=1)
     alone = np.vstack([encoder.encode([text]) for text in SENTENCES])
     np.testing.assert_allclose(encoder.encode(SENTENCES), alone, atol=1e-6)
-
-
-def test_batches_cover_all_within_the_budget():
-    lengths = np.random.default_rng(0).integers(2, 257, 300).tolist()
-    found = list(batches(lengths, 512))
-    assert sorted(row for batch in found for row in batch) == list(range(300))
-    assert all(len(b) * max(lengths[row] for row in b) <= 512 for b in found)
-    assert list(batches([900, 2], 512)) == [[1], [0]]
-    assert list(batches([], 512)) == []
 
 
 def test_padding_is_masked():

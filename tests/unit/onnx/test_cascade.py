@@ -11,7 +11,7 @@ from shared.core.gate import answers, evidence_of
 from shared.core.label_floor import drop_labels
 from shared.core.training import TrainingSet
 from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
-from shared.onnx.cascade import BATCH_TOKENS, Answers, CascadeSession, batches
+from shared.onnx.cascade import Answers, CascadeSession
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,3 @@ def test_an_embedding_that_is_not_finite_is_never_answered(fitted: Fit) -> None:
     said, asked = served(fitted, rows)
     assert asked
     assert (said.stage[asked] == -1).all()
-
-
-@pytest.mark.parametrize(
-    "lengths", [[], [0], [3, 1, 2], [BATCH_TOKENS * 2, 1], [100] * 500, [0, 0, 0]]
-)
-def test_batches_hold_every_row_once_and_bound_their_size(lengths: list[int]) -> None:
-    found = batches(lengths)
-    assert sorted(np.concatenate([*found, []]).astype(int).tolist()) == list(range(len(lengths)))
-    for batch in found:
-        longest = max(lengths[i] for i in batch)
-        assert len(batch) == 1 or len(batch) * longest <= BATCH_TOKENS
