@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.router.serving import NOBODY, OnTrial, Serving
-from services.router.surrogate import LoadedVersion, UnusableArtifact, load_version
+from services.router.serving import NOBODY, OnTrial, Serving, Version
+from services.router.surrogate import UnusableArtifact, load_version
 from shared.encoder.base import Encoder
 from shared.registry.base import (
     Active,
@@ -111,7 +111,7 @@ class Models:
         if self._swap(task, active, artifact, tried) and active.version is not None:
             self._keep(task, active, artifact)
 
-    def _in_use(self, task: str, version: str) -> LoadedVersion | None:
+    def _in_use(self, task: str, version: str) -> Version | None:
         """The version, if it is loaded as the active one or as the one on trial."""
         serving = self._loaded.get(task, NOBODY)
         loaded = [serving.version, serving.trial.version if serving.trial else None]
@@ -142,9 +142,7 @@ class Models:
         )  # fmt: skip
         return True
 
-    def _version(
-        self, task: str, version: str | None, artifact: Artifact | None
-    ) -> LoadedVersion | None:
+    def _version(self, task: str, version: str | None, artifact: Artifact | None) -> Version | None:
         """Raises UnusableArtifact."""
         if version is None:
             return None
