@@ -22,11 +22,13 @@ from shared.contracts.tasks import Task
 from shared.core.live import LiveCertificate
 from shared.fitting.stored import UNSELECTIVE
 from shared.registry.base import (
+    MAX_AUDITS_PER_CALL,
     Active,
     CorruptArtifact,
     HistoryEntry,
     Registry,
     State,
+    StateChanged,
     Trial,
     TrippedVersion,
     UnknownVersion,
@@ -37,7 +39,6 @@ log = logging.getLogger(__name__)
 
 # So many traces in a row by another teacher than the certificate's: the teacher has changed.
 FOREIGN_TRACES = 20
-MAX_AUDITS_A_CALL = 10_000
 
 Announce = Callable[[ModelAnnouncement], None]
 
@@ -93,8 +94,8 @@ class Monitor:
     def _record(self, task: str, watched: _Watched) -> None:
         for version, partition in sorted(watched.audits):
             audits = watched.audits[version, partition]
-            for start in range(0, len(audits), MAX_AUDITS_A_CALL):
-                some = audits[start : start + MAX_AUDITS_A_CALL]
+            for start in range(0, len(audits), MAX_AUDITS_PER_CALL):
+                some = audits[start : start + MAX_AUDITS_PER_CALL]
                 self.registry.record_audits(task, version, partition, some)
             del watched.audits[version, partition]
             metrics.AUDITS.labels(task).inc(len(audits))
@@ -137,10 +138,14 @@ class Monitor:
         at = self.clock.now()
         try:
             if live.tripped:
-                entry = self.registry.withdraw(task.name, at=at, reason=_below(task, live))
+                entry = self.registry.withdraw(
+                    task.name, version=trial.version, at=at, reason=_below(task, live)
+                )
             elif live.n >= task.promote_after and live.agreement >= task.alpha:
                 reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
-                entry = self.registry.promote(task.name, at=at, reason=reason)
+                entry = self.registry.promote(
+                    task.name, version=trial.version, at=at, reason=reason
+                )
             else:
                 return
         except UnknownVersion:  # promoted or withdrawn by somebody else meanwhile
@@ -151,14 +156,14 @@ class Monitor:
         self, task: Task, active: Active, state: State, reason: str, live: LiveCertificate
     ) -> None:
         """Change the state and tell, unless somebody else has."""
-        version = active.version or ""
+        version, at = active.version or "", self.clock.now()
         try:
             entry = self.registry.set_state(
-                task.name, state, version=version, at=self.clock.now(), reason=reason
+                task.name, state, version=version, was=active.state, at=at, reason=reason
             )
-        except (UnknownVersion, TrippedVersion):  # another trainer was faster
+        except (UnknownVersion, TrippedVersion, StateChanged):  # somebody else was faster
             return
-        if entry.epoch > active.epoch:
+        if entry.at == at:
             self._tell(task, entry, version, live)
 
     def _tell(self, task: Task, entry: HistoryEntry, version: str, live: LiveCertificate) -> None:
