@@ -30,6 +30,11 @@ class Challenger:
     artifact: Artifact | None
     reason: str
 
+    @property
+    def coverage(self) -> float | None:
+        """Certified, None for a refusal."""
+        return None if self.artifact is None else self.artifact.manifest.certificate.coverage
+
 
 @dataclass(frozen=True)
 class _Tried:
