@@ -100,6 +100,11 @@ bench-official: setup ## Coverage and agreement on the published splits; writes 
 bench-gate: setup ## The certificate on random splits of real data (SPLITS=20); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.gate --data-dir $(DATA_DIR) --splits $(or $(SPLITS),20)
 
+.PHONY: bench-validity
+bench-validity: setup ## How often certificates are wrong in simulated worlds; writes docs/gate.md
+	@TRACER_REPEATS=$(or $(REPEATS),1000) PYTHONPATH=.:tests:tests/statistical \
+		$(BIN)/python tests/statistical/table.py
+
 .PHONY: bench-live
 bench-live: setup ## The live certificate on simulated audits: false trips, delays, probations
 	@$(BIN)/python -m benchmarks.live
