@@ -35,6 +35,7 @@ STEPS = 1000
 # The default of "a new sample this many times the evidence must show the agreement too": what is
 # only just true of the traffic, a third of all samples would seem to refute (docs/gate.md).
 NEXT_SAMPLE = 0.25
+LASTING_SHARE = 0.8
 MINIMUM_EVIDENCE = 50
 # Where a walk begins depends on α, in cells of this grid.
 GRID = tuple(np.round(np.arange(0.5, 0.9999, 0.005), 3).tolist())
@@ -170,16 +171,16 @@ class Rule:
     delta: float
     next_sample: float
 
-    def passes(self, counts: Counts) -> Mask:
-        """bool[m]"""
-        passed = p_values(counts, self.alpha) <= self.delta
-        if self.next_sample > 0:
-            passed &= sample_p_values(counts, self.alpha, self.next_sample) <= self.delta
-        return np.asarray(passed)
+    def certifies(self, counts: Counts) -> Mask:
+        """bool[m]: agreement of the traffic is credibly alpha or more."""
+        return np.asarray(p_values(counts, self.alpha) <= self.delta)
 
-    def passes_all(self, handled: Sums) -> Mask:
-        """bool[m], of what policies handle."""
-        return self.passes(handled.counts(self.alpha))
+    def lasts(self, counts: Counts) -> Mask:
+        """bool[m]: so is that of a new sample."""
+        if self.next_sample <= 0:
+            return np.ones(len(counts.size), dtype=np.bool_)
+        found = sample_p_values(counts, self.alpha, self.next_sample)
+        return np.asarray(found <= self.delta)
 
     def at(self, alpha: float) -> Rule:
         return replace(self, alpha=alpha)
@@ -203,10 +204,11 @@ def frontier(
     rule = Rule(max(alphas, default=0.0), delta, next_sample)
     begins = _begins(walked, rule, alphas)
     earlier = _earlier_failures(walked, rule, begins)
-    return [
-        _answer(walked, _walk(walked, rule.at(alpha), begins, earlier), evidence, rule.at(alpha))
-        for alpha in alphas
-    ]
+    answers = []
+    for at_alpha in map(rule.at, alphas):
+        walk = _lasting(walked, _walk(walked, at_alpha, begins, earlier), at_alpha)
+        answers.append(_answer(walked, walk, evidence, at_alpha))
+    return answers
 
 
 def policies(evidence: Evidence) -> Policies:
@@ -313,6 +315,30 @@ def _walk(
     return _Walk(first, (len(walked) if failed is None else failed[0]) - 1, failed)
 
 
+def _lasting(walked: Policies, walk: _Walk, rule: Rule) -> _Walk:
+    """The walk, back to the loosest policy whose agreement a new sample would show as well.
+
+    All policies down to LASTING_SHARE of its coverage must, so that none is taken for a lucky
+    handful. Any policy the walk has certified may be chosen, by whatever rule.
+    """
+    if rule.next_sample <= 0 or walk.end < walk.first:
+        return walk
+    counts = walked.handled[: walk.end + 1].counts(rule.alpha)
+    fails = np.concatenate([[0], np.cumsum(~rule.lasts(counts))])
+    coverage = walked.coverage[: walk.end + 1]
+    narrower = np.searchsorted(coverage, LASTING_SHARE * coverage)
+    lasting = np.flatnonzero(fails[1:] == fails[narrower])
+    if len(lasting) and lasting[-1] >= walk.first:
+        return _Walk(walk.first, int(lasting[-1]), walk.failed)
+    risk = sample_p_values(counts, rule.alpha, rule.next_sample)
+    worst = [
+        begin + int(risk[begin : end + 1].argmax())
+        for end, begin in enumerate(narrower.tolist())
+        if end >= walk.first
+    ]
+    return _Walk(walk.first, walk.first - 1, (min(worst, key=risk.__getitem__), rule.alpha))
+
+
 def _cell(alpha: float) -> float:
     return min((g for g in GRID if g >= alpha), default=alpha)
 
@@ -328,7 +354,7 @@ def _begins(walked: Policies, rule: Rule, alphas: Sequence[float]) -> dict[float
     before = len(walked)
     for cell in sorted(cells, reverse=True) if len(walked) else ():
         some = walked.handled[:before].with_errors(START_DISAGREEMENTS)
-        room = np.flatnonzero(rule.at(cell).passes_all(some))
+        room = np.flatnonzero(rule.at(cell).certifies(some.counts(cell)))
         before = begins[cell] = int(room[0]) if len(room) else min(before, len(walked) - 1)
     return begins
 
@@ -353,7 +379,7 @@ def _failure(walked: Policies, rule: Rule, begin: int, end: int) -> _Failed | No
     """The first of the policies that does not pass."""
     if begin >= end:
         return None
-    failures = np.flatnonzero(~rule.passes_all(walked.handled[begin:end]))
+    failures = np.flatnonzero(~rule.certifies(walked.handled[begin:end].counts(rule.alpha)))
     return (begin + int(failures[0]), rule.alpha) if len(failures) else None
 
 
@@ -399,7 +425,7 @@ def _why(walked: Policies, walk: _Walk, evidence: Evidence, rule: Rule) -> str:
             f"{surest} is {agreement:.3f}, above α = {alpha} but not yet credibly: "
             f"needs about {_more_traces(walked, walk.failed, evidence, rule)} more traces"
         )
-    if at >= walk.first:
+    if at >= walk.first or alpha == rule.alpha:
         return found
     return (
         f"{found}. On the surest {walked.coverage[walk.first]:.0%} it is "
@@ -414,9 +440,11 @@ def _more_traces(walked: Policies, failed: _Failed, evidence: Evidence, rule: Ru
     at, alpha = failed
     counts = walked.handled[at : at + 1].counts(alpha)
     times = 1.0
-    while times < 1e9 and not rule.at(alpha).passes(
-        Counts(counts.errors * times, counts.size * times)
-    ):
+    while times < 1e9:
+        grown = Counts(counts.errors * times, counts.size * times)
+        part = Counts(grown.errors * LASTING_SHARE, grown.size * LASTING_SHARE)
+        if rule.at(alpha).certifies(grown) and rule.at(alpha).lasts(part):
+            break
         times *= 1.05
     return max(int(np.ceil((times - 1.0) * len(evidence))), 1)
 

@@ -150,12 +150,19 @@ def test_the_answer_is_the_strictest_of_the_walks_at_all_lower_alpha(
     ends = {}
     for alpha in GRID:
         rule = Rule(alpha, 0.1, next_sample)
-        room = np.flatnonzero(rule.passes_all(walked.handled.with_errors(2)))
+        room = np.flatnonzero(rule.certifies(walked.handled.with_errors(2).counts(alpha)))
         first = int(room[0]) if len(room) else len(walked) - 1
-        failures = np.flatnonzero(~rule.passes_all(walked.handled)[first:])
-        end = (first + int(failures[0]) if len(failures) else len(walked)) - 1
-        ends[alpha] = end
-        expected = min(ends.values())
+        failures = np.flatnonzero(~rule.certifies(walked.handled.counts(alpha))[first:])
+        ends[alpha] = (first + int(failures[0]) if len(failures) else len(walked)) - 1
+        lasts = rule.lasts(walked.handled.counts(alpha))
+        expected = max(
+            (
+                i
+                for i in range(first, min(ends.values()) + 1)
+                if lasts[: i + 1][walked.coverage[: i + 1] >= 0.8 * walked.coverage[i]].all()
+            ),
+            default=first - 1,
+        )
         (verdict,) = frontier(rows, (alpha,), 0.1, next_sample)
         if isinstance(verdict, Certified):
             assert verdict.threshold == walked.threshold[expected]
@@ -244,8 +251,9 @@ def test_a_new_sample_would_show_it_too() -> None:
         truth = rng.uniform(0.945, 0.965)
         agrees = rng.uniform(size=n) < truth
         for next_sample, count in broken.items():
-            counts = Counts(np.asarray((~agrees).sum()), np.asarray(n))
-            if Rule(alpha, delta, next_sample).passes(counts):
+            counts = Counts(np.asarray([(~agrees).sum()]), np.asarray([n]))
+            rule = Rule(alpha, delta, next_sample)
+            if rule.certifies(counts) and rule.lasts(counts):
                 count[0] += rng.binomial(n // 4, truth) < alpha * (n // 4)
                 count[1] += 1
     without, with_it = (wrong / certified for wrong, certified in broken.values())
