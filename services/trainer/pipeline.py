@@ -40,7 +40,7 @@ from shared.fitting.horizon import (
     training_set,
 )
 from shared.onnx.parity import ParityError
-from shared.registry.base import Artifact, Registry
+from shared.registry.base import Artifact, ArtifactTooLarge, Registry
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Refit:
                 kind=feature_kind(horizon.inputs),
                 traces_sha256=horizon.digest(),
             )
-        except (InvalidData, ParityError) as error:
+        except (InvalidData, ParityError, ArtifactTooLarge) as error:
             return self._refused(task, day, horizon, str(error))
         log.info(
             "exported", extra={"version": artifact.version, "parity": [asdict(p) for p in parity]}
