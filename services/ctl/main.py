@@ -13,6 +13,7 @@ from services.ctl.replay import replay
 from services.ctl.scan_command import scan
 from services.ctl.serving_commands import pause, promote, resume, rollback, withdraw
 from services.ctl.topic_commands import app as topics_app
+from services.ctl.whatif_command import whatif
 
 app = typer.Typer(
     help="Certified light classifiers from LLM traces, on Kafka.",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(scan)
+app.command()(whatif)
 app.command()(replay)
 app.command()(status)
 app.command()(rollback)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from services.ctl.encoded import encoded
 from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
@@ -21,12 +22,10 @@ from shared.fitting.artifact import candidates, families, make_artifact
 from shared.fitting.graphs import serve_as_onnx
 from shared.fitting.horizon import (
     Horizon,
-    encode_inputs,
     feature_kind,
-    input_tokens,
     training_set,
 )
-from shared.onnx.cascade import Answers, CascadeSession
+from shared.onnx.cascade import CascadeSession
 from shared.registry.base import Artifact
 
 CHUNK = 256
@@ -161,11 +160,12 @@ def _evaluate(
     session = CascadeSession(artifact.manifest, artifact.blobs)
     result: dict[str, Any] = {"answered_elsewhere": {}}
     for split in sorted({row.split or "" for row in others}):
-        said = _answer(session, [row for row in others if row.split == split], encoder)
+        some = [row.texts for row in others if row.split == split]
+        said = encoded(some, encoder).answers(session)
         result["answered_elsewhere"][split] = round(float((said.stage >= 0).mean()), 4)
     if not held_out:
         return result
-    said = _answer(session, held_out, encoder)
+    said = encoded([row.texts for row in held_out], encoder).answers(session)
     handled = said.stage >= 0
     labels = artifact.manifest.labels
     agrees = np.asarray(
@@ -178,11 +178,3 @@ def _evaluate(
         "lexical_share": round(float((names[said.stage] == "lexical").mean()), 4),
         "novel_share": round(float((said.novel & ~handled).mean()), 4),
     }
-
-
-def _answer(session: CascadeSession, rows: Sequence[Row], encoder: Encoder) -> Answers:
-    inputs = [row.texts for row in rows]
-    embedded = encode_inputs(inputs, encoder)
-    return session.answer(
-        len(rows), input_tokens(inputs, encoder).rows(), lambda asked: embedded[asked]
-    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from services.trainer.challenger import Challenger
 from shared.contracts.manifest import Manifest
 from shared.contracts.tasks import Task
 from shared.core.fresh import Fresh
+from shared.fitting.challenger import Challenger
 from shared.fitting.horizon import Horizon
 from shared.registry.base import Active
 

@@ -18,7 +18,6 @@ import msgspec
 import pyarrow as pa
 
 from services.trainer.case import Case, Incumbent
-from services.trainer.challenger import fit_challenger
 from services.trainer.incumbent import on_fresh_evidence, still_valid
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
@@ -27,6 +26,7 @@ from shared.contracts.tasks import Task
 from shared.core.fresh import Verdict, judge
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
+from shared.fitting.challenger import fit_challenger
 from shared.fitting.horizon import Horizon, of_one_kind
 from shared.fitting.stored import horizon_of
 from shared.registry.base import (

@@ -75,7 +75,7 @@ class WindowStore:
         folder = self._folder(task, day)
         self._fs.create_dir(folder, recursive=True)
         names = hashlib.sha256("\n".join(fresh).encode()).hexdigest()[:16]
-        table = pa.Table.from_pylist([_row(trace) for trace in fresh.values()], schema=SCHEMA)
+        table = table_of(fresh.values())
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._put(f"{folder}/part-{names}.parquet", sink.getvalue())
@@ -157,6 +157,11 @@ class WindowStore:
             pafs.FileSelector(folder, allow_not_found=True)
         )
         return found
+
+
+def table_of(traces: Iterable[Trace]) -> pa.Table:
+    """Traces as a store's parts hold them, columns as in SCHEMA."""
+    return pa.Table.from_pylist([_row(trace) for trace in traces], schema=SCHEMA)
 
 
 def _row(trace: Trace) -> dict[str, Any]:

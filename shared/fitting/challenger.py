@@ -1,4 +1,7 @@
-"""The challenger of a window: fitted on the whole horizon, certified or refused."""
+"""The challenger of a window: fitted on the whole horizon, certified or refused.
+
+The trainer publishes it; `tracerctl whatif` only replays a past day against it.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Challenger:
-    """`artifact`: None where it was refused, for the `reason` given."""
+    """`artifact`: None where it was refused, for the `reason` given. `tried`: the fit behind it,
+    None where the traces could not be fitted on at all."""
 
     artifact: Artifact | None
     reason: str
+    tried: Tried | None = None
 
     @property
     def coverage(self) -> float | None:
@@ -37,7 +42,9 @@ class Challenger:
 
 
 @dataclass(frozen=True)
-class _Tried:
+class Tried:
+    """A fit and what it was made of."""
+
     horizon: Horizon
     training: TrainingSet
     fitted: Fit
@@ -47,10 +54,11 @@ def fit_challenger(
     task: Task, day: date, horizon: Horizon, encoder: Encoder, *, jobs: int
 ) -> Challenger:
     """Deterministic: the same traces give the same artifact, byte for byte."""
+    best = None
     try:
         best = _best(_fits(task, horizon, encoder, jobs))
         if isinstance(best.fitted.verdict, Refused):
-            return Challenger(None, best.fitted.verdict.reason)
+            return Challenger(None, best.fitted.verdict.reason, best)
         artifact, parity = make_artifact(
             best.fitted,
             best.training,
@@ -62,17 +70,18 @@ def fit_challenger(
             teacher=horizon.answered_by,
         )
     except (InvalidData, ParityError, ArtifactTooLarge) as error:
-        return Challenger(None, str(error))
+        return Challenger(None, str(error), best)
     log.info("exported", extra={"version": artifact.version, "parity": [asdict(p) for p in parity]})
     certificate = artifact.manifest.certificate
     return Challenger(
         artifact,
         f"certified: handles {certificate.coverage:.1%} of the traffic at agreement >= "
         f"{certificate.agreement_lower:.3f} (delta {certificate.delta})",
+        best,
     )
 
 
-def _fits(task: Task, horizon: Horizon, encoder: Encoder, jobs: int) -> list[_Tried]:
+def _fits(task: Task, horizon: Horizon, encoder: Encoder, jobs: int) -> list[Tried]:
     """On all traces; after a trip also on those since alone, each at half of δ, because what was
     learned before may be what failed."""
     horizons = [horizon]
@@ -91,14 +100,14 @@ def _fits(task: Task, horizon: Horizon, encoder: Encoder, jobs: int) -> list[_Tr
     tried = []
     for one in horizons:
         training = training_set(one, encoder)
-        tried.append(_Tried(one, training, fit(training, settings, serve_as_onnx)))
+        tried.append(Tried(one, training, fit(training, settings, serve_as_onnx)))
     return tried
 
 
-def _best(tried: Sequence[_Tried]) -> _Tried:
+def _best(tried: Sequence[Tried]) -> Tried:
     """The one that covers most; of refusals the first."""
 
-    def coverage(one: _Tried) -> float:
+    def coverage(one: Tried) -> float:
         verdict = one.fitted.verdict
         return verdict.coverage if isinstance(verdict, Certified) else -1.0
 

@@ -1,0 +1,159 @@
+"""The requests of a past day that can be judged, and what a version would have made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from services.ctl.encoded import Encoded, encoded
+from services.ctl.prices import Calls, calls
+from shared.contracts.events import Reason
+from shared.contracts.manifest import Manifest, Teacher
+from shared.contracts.tasks import Task
+from shared.core.grouping import independent_groups, near_duplicate_groups
+from shared.core.types import Floats, Ints, Mask
+from shared.encoder.base import Encoder
+from shared.fitting.stored import horizon_of
+from shared.onnx.cascade import Answers, CascadeSession
+
+Labels = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class JudgedDay:
+    """n requests: the evidence among the day's traces, all that may certify.
+
+    texts: a pair's two in one. teacher: str[n], its answers. groups: int64[n], equal for
+    near-duplicates. usual: int64[m], the requests of as many texts as the version is fitted for;
+    all others would be deferred. encoded: of those m. n_traces: of the whole day, of labels that
+    may still be given; n_removed: of other labels.
+    """
+
+    texts: list[str]
+    teacher: Labels
+    groups: Ints
+    calls: Calls
+    usual: Ints
+    encoded: Encoded
+    n_traces: int
+    n_removed: int
+    answered_by: Teacher
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def weights(self) -> Floats:
+        """float64[n]: how many of the day's requests each stands for."""
+        return self.calls.weights
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a version would have made of n requests. label: str[n], its answer where `handled`;
+    reason: why, in the router's words."""
+
+    handled: Mask
+    label: Labels
+    reason: list[Reason]
+
+
+def judged_day(
+    table: pa.Table, task: Task, encoder: Encoder, *, n_texts: int, per_call: float | None
+) -> JudgedDay:
+    """Columns of the table as in `shared.store.parquet.SCHEMA`; n_texts: 1, or 2 for pairs."""
+    day = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
+    if task.labels:
+        known = set(task.labels)
+        day = day.filter(pa.array([label in known for label in day["teacher"].to_pylist()]))
+    horizon = horizon_of(day) if len(day) else None  # of these rows, in this order
+    counted = np.flatnonzero(horizon.evidence) if horizon else np.empty(0, np.int64)
+    seen = day.take(pa.array(counted))
+    inputs = [tuple(texts) for texts in seen["input"].to_pylist()]
+    texts = ["\n".join(pair) for pair in inputs]
+    usual = np.asarray([i for i, pair in enumerate(inputs) if len(pair) == n_texts], np.int64)
+    weights = np.ones(len(counted))
+    if horizon is not None and horizon.weights is not None:
+        weights = _in_requests(horizon.weights[counted], day)
+    return JudgedDay(
+        texts=texts,
+        teacher=np.asarray(seen["teacher"].to_pylist(), dtype=object),
+        groups=independent_groups(near_duplicate_groups(texts)),
+        calls=calls(
+            weights,
+            seen["cost"].to_pylist(),
+            seen["input_tokens"].to_pylist(),
+            seen["output_tokens"].to_pylist(),
+            price=task.price,
+            per_call=per_call,
+        ),
+        usual=usual,
+        encoded=encoded([inputs[i] for i in usual.tolist()], encoder),
+        n_traces=len(day),
+        n_removed=len(table) - len(day),
+        answered_by=horizon.answered_by if horizon else Teacher(),
+    )
+
+
+def replay_day(
+    day: JudgedDay, manifest: Manifest, blobs: Mapping[str, bytes], taxonomy: Collection[str]
+) -> Replayed:
+    """Raises InvalidStage. Without a `taxonomy` every label may be given."""
+    said = day.encoded.answers(CascadeSession(manifest, blobs))
+    reasons = [Reason.INVALID_INPUT] * len(day)
+    labels = np.full(len(day), "", dtype=object)
+    for at, row in enumerate(day.usual.tolist()):
+        label = manifest.labels[said.label[at]]
+        labels[row] = label
+        reasons[row] = _reason(said, at, gone=bool(taxonomy) and label not in taxonomy)
+    handled = np.asarray([reason is Reason.CERTIFIED for reason in reasons], dtype=np.bool_)
+    return Replayed(handled, labels, reasons)
+
+
+def nothing_handled(day: JudgedDay) -> Replayed:
+    """What becomes of the day without a version."""
+    n = len(day)
+    return Replayed(
+        np.zeros(n, np.bool_), np.full(n, "", dtype=object), [Reason.NO_ACTIVE_VERSION] * n
+    )
+
+
+def _reason(said: Answers, i: int, *, gone: bool) -> Reason:
+    """As the router gives it; gone: nobody may answer with the label any more."""
+    if not np.isfinite(said.accept[i]):
+        return Reason.INVALID_INPUT
+    if said.stage[i] >= 0:
+        return Reason.LABEL_REMOVED if gone else Reason.CERTIFIED
+    if said.novel[i]:
+        return Reason.OUT_OF_DISTRIBUTION
+    return Reason.LABEL_FLOOR if said.dropped[i] else Reason.BELOW_THRESHOLD
+
+
+def _in_requests(weights: Floats, day: pa.Table) -> Floats:
+    """Scaled so that together they stand for all the requests the day's traces stand for."""
+    requests = sum(1.0 / p for p in day["observation_probability"].to_pylist())
+    return weights * (requests / weights.sum()) if len(weights) else weights
+
+
+def summary_of(manifest: Manifest) -> dict[str, Any]:
+    """A certificate for people: what it promises of 1,000 requests."""
+    certificate = manifest.certificate
+    return {
+        "kind": certificate.kind,
+        "method": certificate.method,
+        "delta": certificate.delta,
+        "n_evidence": certificate.n_evidence,
+        "coverage": round(certificate.coverage, 4),
+        "agreement_lower": round(certificate.agreement_lower, 4),
+        "wrong_per_1000_at_most": wrong_at_most(certificate.coverage, certificate.agreement_lower),
+    }
+
+
+def wrong_at_most(coverage: float, agreement_lower: float) -> float:
+    """Wrong answers in 1,000 requests, by a certificate."""
+    return round(1000.0 * coverage * (1.0 - agreement_lower), 1)

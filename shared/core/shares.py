@@ -1,0 +1,76 @@
+"""A share of weighted rows with exact bounds, and whether it is credibly above a given one.
+
+Rows stand for one over the probability with which they were observed; near-duplicates share a
+group and are one observation. With weights w of the groups, W = Σ w, y and v the sums over groups
+of the weight that hits and of its square, M the heaviest group: the exact binomial bounds
+(Clopper and Pearson 1934) are taken of a scaled count, hits / θ of W / θ, with θ = v / y below and
+(v + M²) / (y + M) above. Source: Fay and Feuer 1997, gamma limits for weighted sums of Poisson
+counts. With weights of 1 and no near-duplicates θ is 1 and the bounds are the exact binomial ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betainc, betaincinv
+
+from shared.core.types import Floats, Ints, Mask
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of n rows: the weighted share that hits, with one-sided bounds, each at the level asked."""
+
+    n: int
+    share: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class _Count:
+    """hits of size, neither need be whole."""
+
+    hits: float
+    size: float
+
+
+def share_of(hits: Mask, weights: Floats, groups: Ints, risk: float) -> Share | None:
+    """risk: of each bound being wrong. None without rows."""
+    if not len(hits):
+        return None
+    least, most = _counts(hits, weights, groups)
+    lower, upper = 0.0, 1.0
+    if least.hits > 0:
+        lower = float(betaincinv(least.hits, _rest(least) + 1.0, risk))
+    if _rest(most) > 0:
+        upper = float(betaincinv(most.hits + 1.0, _rest(most), 1.0 - risk))
+    share = float(weights @ hits / weights.sum())
+    return Share(len(hits), share, min(lower, share), max(upper, share))
+
+
+def p_value_above(hits: Mask, weights: Floats, groups: Ints, share: float) -> float:
+    """P(at least these hits | each row hits with probability `share`): small where rows hit more
+    often. At most `risk` exactly where the lower bound of `share_of` at that risk is above."""
+    least, _ = _counts(hits, weights, groups)
+    if least.hits <= 0:
+        return 1.0
+    return float(betainc(least.hits, _rest(least) + 1.0, share))
+
+
+def _counts(hits: Mask, weights: Floats, groups: Ints) -> tuple[_Count, _Count]:
+    """What the rows are worth for a lower and for an upper bound."""
+    _, group = np.unique(groups, return_inverse=True)
+    mass = np.bincount(group, weights)
+    hit = np.bincount(group, weights * hits)
+    total, y, v, heaviest = mass.sum(), hit.sum(), float(hit @ hit), mass.max()
+    low = v / y if y > 0 else 1.0
+    high = (v + heaviest**2) / (y + heaviest)
+    # All hit: the scaled count of the upper bound must not exceed its size.
+    most = min((y + heaviest) / high - 1.0, total / high)
+    return _Count(y / low, total / low), _Count(most, total / high)
+
+
+def _rest(count: _Count) -> float:
+    return max(count.size - count.hits, 0.0)
