@@ -159,7 +159,9 @@ _PREFACE = f"""# Ablation
 What each feature of the acceptor is worth in certified coverage (δ = 0.1, cross-fitted). Each table
 is of {SPLITS} random {SHARE:.0%} of a file's rows: in its first row the mean coverage, below it the
 change with one feature left out or added, in points of coverage: mean ± standard deviation over the
-same {SPLITS} draws. Written by `make ablation`.
+same {SPLITS} draws. The lexical stage cannot have the agreement of stages and of neighbours, which
+need the embedding: there they say what the semantic stage adds. Written by `make ablation`; read in
+[decisions](decisions.md).
 """
 
 if __name__ == "__main__":
