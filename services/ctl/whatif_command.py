@@ -20,6 +20,7 @@ from services.ctl.whatif import what_if
 from services.ctl.whatif_text import tell
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.core.types import InvalidData
+from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
@@ -68,9 +69,7 @@ def whatif(
     asked = _task(task, alpha, of_a_file=data is not None)
     try:
         past = _past(asked, day.date() if day else None, store, data, seed)
-        cache = cache_folder()
-        folder = encoder or ensure_default_encoder(cache / "encoder")
-        cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
+        cached = _encoder(encoder)
         other = _against(task, against, cached.digest)
         with progress() as bar:
             result = what_if(
@@ -80,6 +79,7 @@ def whatif(
     except (InvalidFile, InvalidData, InvalidStage, ParityError, EncoderError, NoSuchDay,
             OSError) as error:  # fmt: skip
         fail(str(error))
+    result["task"] = task
     if json:
         print_json(result)
     else:
@@ -102,6 +102,12 @@ def _task(name: str | None, alpha: float | None, *, of_a_file: bool) -> Task:
             fail(f"--task {name}: not in {tasks}; it has {', '.join(sorted(known))}", code=2)
         task = known[name]
     return task if alpha is None else msgspec.structs.replace(task, alpha=alpha)
+
+
+def _encoder(folder: Path | None) -> Encoder:
+    cache = cache_folder()
+    folder = folder or ensure_default_encoder(cache / "encoder")
+    return CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
 
 
 def _past(task: Task, day: date | None, store: str, data: Path | None, seed: int) -> Past:

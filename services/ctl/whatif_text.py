@@ -21,9 +21,10 @@ def tell(result: dict[str, Any]) -> None:
     """The result of `whatif.what_if` in plain sentences and tables."""
     before = result["days_before"]
     fitted = f"{result['n_traces']:,} traces" + (f" of {_days(before)} before" if before else "")
+    of_task = f" for {result['task']}" if result["task"] else ""
     console.print(
-        f"What if: {result['task']} at α = {result['alpha']}, fitted on {fitted}, "
-        f"replayed on {result['day']}.\n"
+        f"What if α = {result['alpha']}{of_task}? Fitted on {fitted}, replayed on "
+        f"{result['day']}.\n"
     )
     _certificate(result)
     replay = result["replay"]
@@ -32,6 +33,9 @@ def tell(result: dict[str, Any]) -> None:
     else:
         if not result["refused"]:
             _day(replay, result["delta"])
+            _beside_the_certificate(replay, result["alpha"], result["delta"])
+            console.print(_money(replay))
+            _deferred(replay)
             _slices(result["slices"])
         _frontier(result)
         _against(result)
@@ -69,7 +73,22 @@ def _day(replay: dict[str, Any], delta: float) -> None:
             f"at most {replay['wrong_per_1000_at_most']} (each bound with probability "
             f"{1 - delta:.0%})."
         )
-    console.print(_money(replay))
+
+
+def _beside_the_certificate(replay: dict[str, Any], alpha: float, delta: float) -> None:
+    """Only where the two could seem to disagree."""
+    if replay["agreement"] is None or replay["agreement"] >= alpha:
+        return
+    if replay["agreement_upper"] < alpha:
+        console.print(
+            f"That is credibly below α = {alpha} (with probability {1 - delta:.0%}): the day is not "
+            "like the days before it. Find out why before you deploy."
+        )
+    else:
+        console.print(f"That is below α = {alpha}, but no more than chance does to one day.")
+
+
+def _deferred(replay: dict[str, Any]) -> None:
     reasons = [
         f"{_WHY.get(row['reason'], row['reason'])} {row['share']:.1%}" for row in replay["deferred"]
     ]
