@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import Manifest
+from shared.contracts.manifest import Manifest, Teacher
 from shared.core.grouping import group_folds
 from shared.core.stages import FOLDS, fit_stages
 from shared.encoder.base import Encoder
@@ -32,18 +32,18 @@ def text_of(label: str) -> str:
 
 def make_surrogate(
     encoder: Encoder, *, threshold: float = 0.8, window: str = "2026-01-05", task: str = "support",
-    lexical: bool = True,
+    lexical: bool = True, teacher: Teacher | None = None,
 ) -> Artifact:  # fmt: skip
     """Trained on word salads of one label each and on muddles of two, which the teacher labels
     either way; the same arguments give the same bytes. Without the `lexical` stage everything is
     embedded."""
     rng = np.random.default_rng(0)
-    teacher = [LABELS[i % 3] for i in range(SALADS + MUDDLES)]
-    texts = [_salad(rng, label) for label in teacher[:SALADS]]
-    for label in teacher[SALADS:]:
+    given = [LABELS[i % 3] for i in range(SALADS + MUDDLES)]
+    texts = [_salad(rng, label) for label in given[:SALADS]]
+    for label in given[SALADS:]:
         other = rng.choice([each for each in LABELS if each != label])
         texts.append(f"{_salad(rng, label)} {_salad(rng, str(other))}")
-    horizon = Horizon([(text,) for text in texts], teacher, np.ones(len(texts), dtype=np.bool_))
+    horizon = Horizon([(text,) for text in texts], given, np.ones(len(texts), dtype=np.bool_))
     rows = training_set(horizon, encoder)
     if not lexical:
         rows = replace(rows, tokens=None)
@@ -63,6 +63,7 @@ def make_surrogate(
         frontier=(),
         n_traces=len(texts),
         traces_sha256="0" * 64,
+        teacher=teacher,
     )  # fmt: skip
     return Artifact(manifest.encode(), blobs)
 

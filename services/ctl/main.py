@@ -8,9 +8,10 @@ from services.ctl.bench_commands import app as bench_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
 from services.ctl.model_commands import app as models_app
-from services.ctl.model_commands import rollback, status
+from services.ctl.model_commands import status
 from services.ctl.replay import replay
 from services.ctl.scan_command import scan
+from services.ctl.serving_commands import pause, promote, resume, rollback, withdraw
 from services.ctl.topic_commands import app as topics_app
 
 app = typer.Typer(
@@ -23,6 +24,10 @@ app.command()(scan)
 app.command()(replay)
 app.command()(status)
 app.command()(rollback)
+app.command()(pause)
+app.command()(resume)
+app.command()(promote)
+app.command()(withdraw)
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")

@@ -137,6 +137,11 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
         source=raw.source,
         observation_probability=raw.observation_probability,
         deferral_reason=raw.deferral_reason,
+        opinions=raw.opinions,
+        drawn=raw.drawn,
+        audit_share=raw.audit_share,
+        version=raw.version,
+        prompt=raw.prompt,
     )
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 from services.router.config import RouterSettings
-from services.router.handlers import Router, Topics, Version
+from services.router.handlers import Router, Topics
 from services.router.models import Models
 from shared.bus.base import Message, Pipe, Record
 from shared.bus.dead_letters import dead_letter
@@ -83,8 +81,8 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         threads=threads,
     )
     router = Router(
-        tasks=frozenset(tasks),
-        versions=lambda: cast("Mapping[str, Version]", models.snapshot()),
+        tasks=tasks,
+        serving=models.snapshot,
         encoder=encoder,
         clock=clock,
         topics=Topics(

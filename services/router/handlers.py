@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
 
-from services.router.surrogate import Answer
+from services.router.serving import NOBODY, Serving, Verdict, judge
 from shared.bus.base import Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
-from shared.contracts.events import Decision, Deferral, Outcome, Reason, Request
+from shared.contracts.events import Decision, Deferral, Outcome, Request
+from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
 from shared.telemetry import metrics
-
-
-class Version(Protocol):
-    """What answers for a task."""
-
-    @property
-    def version(self) -> str: ...
-
-    def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]: ...
 
 
 @dataclass(frozen=True)
@@ -34,36 +26,34 @@ class Topics:
 
 @dataclass(frozen=True)
 class Router:
-    """Answers micro-batches. `versions` gives the active versions, read once per batch."""
+    """Answers micro-batches. `serving` gives what answers for each task, read once per batch."""
 
-    tasks: Collection[str]
-    versions: Callable[[], Mapping[str, Version]]
+    tasks: Mapping[str, Task]
+    serving: Callable[[], Mapping[str, Serving]]
     encoder: Encoder
     clock: Clock
     topics: Topics
     dead_letter: Callable[[Message, InvalidMessage], Record]
 
     def __call__(self, messages: Sequence[Message]) -> list[Record]:
-        """One record per message, in the order of the messages."""
+        """The records of the messages, in their order: a decision, a deferral, both for a request
+        that is audited, or a dead letter."""
         started = self.clock.monotonic()
-        versions = self.versions()
+        serving = self.serving()
         requests: dict[int, Request] = {}
-        records: dict[int, Record] = {}
+        records: dict[int, list[Record]] = {}
         for i, message in enumerate(messages):
             try:
                 requests[i] = self._decode(message)
             except InvalidMessage as error:
-                records[i] = self.dead_letter(message, error)
-        answers = self._answer(requests, versions)
+                records[i] = [self.dead_letter(message, error)]
+        verdicts = self._judge(requests, serving)
         batch_ms = (self.clock.monotonic() - started) * 1000.0
         for i, request in requests.items():
             timings = {"batch_ms": round(batch_ms, 3), "queued_ms": self._queued(messages[i])}
-            version = versions.get(request.task)
-            records[i] = self._record(
-                request, answers[i], version.version if version else None, timings, messages[i]
-            )
+            records[i] = self._records(request, verdicts[i], timings, messages[i])
         metrics.BATCH_SIZE.observe(len(messages))
-        return [records[i] for i in range(len(messages))]
+        return [record for i in range(len(messages)) for record in records[i]]
 
     def _decode(self, message: Message) -> Request:
         try:
@@ -75,65 +65,85 @@ class Router:
             raise InvalidMessage(f"unknown task {request.task!r}; known: {known}", field="task")
         return request
 
-    def _answer(
-        self, requests: Mapping[int, Request], versions: Mapping[str, Version]
-    ) -> dict[int, Answer]:
-        by_task: dict[str, list[int]] = defaultdict(list)
+    def _judge(
+        self, requests: Mapping[int, Request], serving: Mapping[str, Serving]
+    ) -> dict[int, Verdict]:
+        by_task: dict[str, dict[int, Request]] = defaultdict(dict)
         for i, request in requests.items():
-            by_task[request.task].append(i)
-        answers: dict[int, Answer] = {}
-        for task, rows in by_task.items():
-            version = versions.get(task)
-            if version is None:
-                answers.update(dict.fromkeys(rows, Answer(Reason.NO_ACTIVE_VERSION)))
-                continue
-            inputs = [_texts(requests[i]) for i in rows]
-            answers.update(zip(rows, version.answer(inputs, self.encoder), strict=True))
-        return answers
+            by_task[request.task][i] = request
+        verdicts: dict[int, Verdict] = {}
+        for name, of_task in by_task.items():
+            task = self.tasks[name]
+            verdicts |= judge(
+                of_task,
+                serving.get(name, NOBODY),
+                audit_share=task.audit_share,
+                taxonomy=frozenset(task.labels),
+                encoder=self.encoder,
+            )
+        return verdicts
 
-    def _record(
-        self, request: Request, answer: Answer, version: str | None, timings: dict[str, float],
-        message: Message,
-    ) -> Record:  # fmt: skip
-        handled = answer.reason is Reason.CERTIFIED
-        outcome = Outcome.HANDLED if handled else Outcome.DEFERRED
-        metrics.DECISIONS.labels(request.task, outcome.value, answer.reason.value).inc()
-        now = self.clock.now()
-        event: Decision | Deferral
-        if handled:
-            event = Decision(
-                request_id=request.id,
-                task=request.task,
-                outcome=outcome,
-                reason=answer.reason,
-                decided_at=now,
-                label=answer.label,
-                accept_score=answer.accept_score,
-                threshold=answer.threshold,
-                version=version,
-                occurred_at=request.occurred_at,
-                timings=timings,
-                metadata=request.metadata,
-            )
-        else:
-            event = Deferral(
-                request=request,
-                reason=answer.reason,
-                deferred_at=now,
-                accept_score=answer.accept_score,
-                threshold=answer.threshold,
-                version=version,
-                timings=timings,
-            )
-        topic = self.topics.decisions if handled else self.topics.deferred
-        return Record(topic, request.id.encode(), encode(event), message.headers)
+    def _records(
+        self, request: Request, verdict: Verdict, timings: dict[str, float], message: Message
+    ) -> list[Record]:
+        outcome = Outcome.DEFERRED
+        if verdict.handled:
+            outcome = Outcome.AUDITED if verdict.drawn else Outcome.HANDLED
+        reason = verdict.answer.reason
+        metrics.DECISIONS.labels(request.task, outcome.value, reason.value).inc()
+        key, now = request.id.encode(), self.clock.now()
+        records = []
+        if verdict.handled:
+            decision = self._decision(request, verdict, outcome, now, timings)
+            records.append(Record(self.topics.decisions, key, encode(decision), message.headers))
+        if verdict.observed:
+            deferral = self._deferral(request, verdict, outcome, now, timings)
+            records.append(Record(self.topics.deferred, key, encode(deferral), message.headers))
+        return records
+
+    def _decision(
+        self, request: Request, verdict: Verdict, outcome: Outcome, now: datetime,
+        timings: dict[str, float],
+    ) -> Decision:  # fmt: skip
+        answer = verdict.answer
+        return Decision(
+            request_id=request.id,
+            task=request.task,
+            outcome=outcome,
+            reason=answer.reason,
+            decided_at=now,
+            label=answer.label,
+            accept_score=answer.accept_score,
+            threshold=answer.threshold,
+            version=verdict.version,
+            occurred_at=request.occurred_at,
+            timings=timings,
+            metadata=request.metadata,
+        )
+
+    def _deferral(
+        self, request: Request, verdict: Verdict, outcome: Outcome, now: datetime,
+        timings: dict[str, float],
+    ) -> Deferral:  # fmt: skip
+        answer, audit_share = verdict.answer, self.tasks[request.task].audit_share
+        return Deferral(
+            request=request,
+            reason=answer.reason,
+            deferred_at=now,
+            outcome=outcome,
+            observation_probability=audit_share if outcome is Outcome.AUDITED else 1.0,
+            label=answer.label if outcome is Outcome.AUDITED else None,
+            accept_score=answer.accept_score,
+            threshold=answer.threshold,
+            version=verdict.version,
+            opinions=list(verdict.opinions),
+            drawn=verdict.drawn,
+            audit_share=audit_share,
+            timings=timings,
+        )
 
     def _queued(self, message: Message) -> float:
         """Milliseconds between the broker's timestamp and now."""
         if not message.timestamp_ms:
             return 0.0
         return max(0.0, round(self.clock.now().timestamp() * 1000.0 - message.timestamp_ms, 1))
-
-
-def _texts(request: Request) -> tuple[str, ...]:
-    return (request.input,) if isinstance(request.input, str) else tuple(request.input)

@@ -13,14 +13,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.router.surrogate import LoadedVersion, UnusableArtifact, load_version
+from services.router.serving import NOBODY, OnTrial, Serving, Version
+from services.router.surrogate import UnusableArtifact, load_version
 from shared.encoder.base import Encoder
 from shared.registry.base import (
     Active,
     Artifact,
     CorruptArtifact,
     Registry,
+    RegistryError,
     RegistryUnavailable,
+    Trial,
     UnknownVersion,
 )
 from shared.telemetry import metrics
@@ -47,12 +50,12 @@ class Models:
     copies: Copies
     encoder: Encoder
     threads: int
-    _loaded: Mapping[str, LoadedVersion] = field(default_factory=dict)
+    _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
 
-    def snapshot(self) -> Mapping[str, LoadedVersion]:
-        """The versions to answer one batch with. Never changes under the reader."""
+    def snapshot(self) -> Mapping[str, Serving]:
+        """What to answer one batch with. Never changes under the reader."""
         return self._loaded
 
     def start_from_copies(self) -> None:
@@ -68,16 +71,13 @@ class Models:
             active = self.registry.active(task)
             if active == self._seen.get(task):
                 continue
-            if active.version is None:
+            if active.version is None and active.trial is None:
                 self._without_version(task, active)
                 continue
             try:
-                artifact = self.registry.load(task, active.version)
+                self._follow_pointer(task, active)
             except (CorruptArtifact, UnknownVersion) as error:
                 self._complain(task, active, str(error))  # and look again: it may be repaired
-                continue
-            if self._swap(task, active, artifact):
-                self._keep(task, active, artifact)
 
     def follow(self, stop: threading.Event, poll: float) -> None:
         """Refresh on every hint and at least every `poll` seconds, until `stop`."""
@@ -99,24 +99,80 @@ class Models:
                     log.info("registry is back")
                 away = False
 
-    def _swap(self, task: str, active: Active, artifact: Artifact) -> bool:
+    def _follow_pointer(self, task: str, active: Active) -> None:
+        """Load what the pointer names, as far as it is not in use already."""
+        artifact = None
+        if active.version is not None and self._in_use(task, active.version) is None:
+            artifact = self.registry.load(task, active.version)
+        trial = active.trial
+        tried = None
+        if trial is not None and self._in_use(task, trial.version) is None:
+            tried = self.registry.load(task, trial.version)
+        if self._swap(task, active, artifact, tried) and active.version is not None:
+            self._keep(task, active, artifact)
+
+    def _in_use(self, task: str, version: str) -> Version | None:
+        """The version, if it is loaded as the active one or as the one on trial."""
+        serving = self._loaded.get(task, NOBODY)
+        loaded = [serving.version, serving.trial.version if serving.trial else None]
+        return next((v for v in loaded if v is not None and v.version == version), None)
+
+    def _swap(
+        self, task: str, active: Active, artifact: Artifact | None, tried: Artifact | None = None
+    ) -> bool:
         try:
-            loaded = load_version(active, artifact, self.encoder, threads=self.threads)
+            serving = Serving(
+                version=self._version(task, active.version, artifact),
+                state=active.state,
+                trial=self._trial(task, active.trial, tried),
+            )
         except UnusableArtifact as error:
             self._complain(task, active, str(error))
             self._seen[task] = active  # the same bytes would fail again
             return False
-        self._loaded = {**self._loaded, task: loaded}
+        self._loaded = {**self._loaded, task: serving}
         self._seen[task] = active
         metrics.SWAPS.labels(task).inc()
         metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
-        log.info("serving", extra={"task": task, "version": active.version, "epoch": active.epoch})
+        log.info(
+            "serving",
+            extra={"task": task, "version": active.version, "epoch": active.epoch,
+                   "state": active.state.value,
+                   "trial": active.trial.version if active.trial else None},
+        )  # fmt: skip
         return True
 
-    def _keep(self, task: str, active: Active, artifact: Artifact) -> None:
+    def _version(self, task: str, version: str | None, artifact: Artifact | None) -> Version | None:
+        """Raises UnusableArtifact."""
+        if version is None:
+            return None
+        if artifact is None:
+            return self._in_use(task, version)
+        return load_version(version, artifact, self.encoder, threads=self.threads)
+
+    def _trial(self, task: str, trial: Trial | None, artifact: Artifact | None) -> OnTrial | None:
+        """A trial that this router cannot load is left out: the active version goes on."""
+        if trial is None:
+            return None
         try:
-            self.copies.save(task, active, artifact)
-        except OSError as error:  # serving goes on; only a start without Redis would miss it
+            version = self._version(task, trial.version, artifact)
+        except UnusableArtifact as error:
+            metrics.REJECTED_ARTIFACTS.labels(task).inc()
+            log.error("trial rejected: %s", error, extra={"task": task, "version": trial.version})
+            return None
+        return OnTrial(version, trial.mode, trial.share) if version is not None else None
+
+    def _keep(self, task: str, active: Active, artifact: Artifact | None) -> None:
+        """On disk, with its state: a version that was tripped must not answer after a restart."""
+        try:
+            if artifact is None:
+                kept = self.copies.load(task)
+                artifact = kept[1] if kept and kept[0].version == active.version else None
+            if artifact is None and active.version is not None:
+                artifact = self.registry.load(task, active.version)
+            if artifact is not None:
+                self.copies.save(task, active, artifact)
+        except (OSError, RegistryError) as error:  # only a start without Redis would miss it
             log.warning("no disk copy of %s: %s", active.version, error, extra={"task": task})
 
     def _without_version(self, task: str, active: Active) -> None:
@@ -126,7 +182,7 @@ class Models:
             if self._complained.get(task) != active:
                 log.warning(
                     "the registry knows nothing of this task any more: serving what is loaded",
-                    extra={"task": task, "version": self._loaded[task].version},
+                    extra={"task": task, "epoch": self._seen[task].epoch},
                 )
             self._complained[task] = active
             return

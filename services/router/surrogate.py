@@ -14,7 +14,7 @@ from shared.core.representation import pair_features
 from shared.encoder.base import Encoder
 from shared.onnx.cascade import Answers, CascadeSession, Features
 from shared.onnx.session import InvalidStage
-from shared.registry.base import Active, Artifact
+from shared.registry.base import Artifact
 
 # An artifact larger than this is refused before it is loaded.
 MAX_STAGE_BYTES = 64 * 1024 * 1024
@@ -26,7 +26,8 @@ class UnusableArtifact(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the surrogate makes of one input. `label` is None unless the reason is `certified`.
+    """What the surrogate makes of one input. The label is an answer only where the reason is
+    `certified`; None where there is none to give.
 
     The score and the threshold are those of the stage that answered, or else of the last one."""
 
@@ -40,13 +41,9 @@ class Answer:
 class LoadedVersion:
     """Everything needed to answer for one task; immutable, so that a swap is one assignment."""
 
-    active: Active
+    version: str
     manifest: Manifest
     cascade: CascadeSession
-
-    @property
-    def version(self) -> str:
-        return self.active.version or ""
 
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         """One answer per input (one or two texts each), in order. Texts are cut into word pieces
@@ -63,20 +60,22 @@ class LoadedVersion:
 
     def _answer(self, said: Answers, i: int) -> Answer:
         accept, threshold = float(said.accept[i]), float(said.threshold[i])
-        if said.stage[i] >= 0:
-            label = self.manifest.labels[said.label[i]]
-            return Answer(Reason.CERTIFIED, label, accept, threshold)
         if not np.isfinite(accept):
             return Answer(Reason.INVALID_INPUT)
-        if said.novel[i]:
-            return Answer(Reason.OUT_OF_DISTRIBUTION, None, accept, threshold)
-        if said.dropped[i]:
-            return Answer(Reason.LABEL_FLOOR, None, accept, threshold)
-        return Answer(Reason.BELOW_THRESHOLD, None, accept, threshold)
+        label = self.manifest.labels[said.label[i]]
+        return Answer(_reason(said, i), label, accept, threshold)
+
+
+def _reason(said: Answers, i: int) -> Reason:
+    if said.stage[i] >= 0:
+        return Reason.CERTIFIED
+    if said.novel[i]:
+        return Reason.OUT_OF_DISTRIBUTION
+    return Reason.LABEL_FLOOR if said.dropped[i] else Reason.BELOW_THRESHOLD
 
 
 def load_version(
-    active: Active, artifact: Artifact, encoder: Encoder, *, threads: int
+    version: str, artifact: Artifact, encoder: Encoder, *, threads: int
 ) -> LoadedVersion:
     """Check the artifact, load its stages and warm them up. Raises UnusableArtifact."""
     manifest = artifact.manifest
@@ -91,7 +90,7 @@ def load_version(
         cascade = CascadeSession(manifest, artifact.blobs, threads=threads)
     except InvalidStage as error:
         raise UnusableArtifact(str(error)) from error
-    return LoadedVersion(active, manifest, cascade)
+    return LoadedVersion(version, manifest, cascade)
 
 
 def _check(stage: Stage, encoder: Encoder) -> None:

@@ -14,6 +14,7 @@ from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source, Tokens
+from shared.contracts.prompting import prompt_digest
 from shared.contracts.tasks import Price, Task
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.telemetry.metrics import DEAD_LETTERS
@@ -179,6 +180,11 @@ def _trace(question: Question, answer: Answer, label: str, now: datetime) -> Raw
         source=Source.DEFERRED if deferred else Source.AUDITED,
         observation_probability=deferral.observation_probability,
         deferral_reason=deferral.reason if deferred else None,
+        opinions=deferral.opinions,
+        drawn=deferral.drawn,
+        audit_share=deferral.audit_share,
+        version=deferral.version,
+        prompt=prompt_digest(question.task),
     )
 
 

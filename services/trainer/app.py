@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from services.trainer.config import TrainerSettings
 from services.trainer.handlers import Collector
+from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
 from services.trainer.worker import RefitWorker
 from shared.bus.base import Message, Publisher, Record, Source, TopicPartition
@@ -25,6 +26,7 @@ from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.registry.base import RegistryError
 from shared.registry.redis import connect
 from shared.store.parquet import WindowStore
 from shared.telemetry import metrics
@@ -45,6 +47,7 @@ class Trainer:
     source: Source
     publisher: Publisher
     collector: Collector
+    monitor: Monitor
     worker: RefitWorker
     health: Health
     clock: Clock
@@ -80,12 +83,21 @@ class Trainer:
         if self.collector.rejected:
             self.publisher.publish(self.collector.rejected)
             self.collector.rejected.clear()
+        self._settle()
         for key in self.collector.close_due():
             self.worker.submit(key)
         offsets = self.collector.committable(self.topic)
         if offsets != committed:
             self.source.commit(offsets)
         return offsets
+
+    def _settle(self) -> None:
+        """Act on audits; with the registry away they wait, and traces go on being collected."""
+        try:
+            self.monitor.settle()
+        except RegistryError as error:
+            metrics.RETRIES.labels("trainer").inc()
+            log.warning("audits wait for the registry: %s", error)
 
 
 def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer:
@@ -99,11 +111,13 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
+    registry = connect(settings.redis_url.get_secret_value())
+    monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
     refit = Refit(
         tasks=tasks,
         windows=store,
         encoder=encoder,
-        registry=connect(settings.redis_url.get_secret_value()),
+        registry=registry,
         announce=announce,
         clock=clock,
         jobs=settings.fit_jobs,
@@ -136,7 +150,9 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
             windows=windows,
             clock=clock,
             dead_letter=partial(_dead_letter, settings.topic(Topic.DEAD_LETTERS), clock),
+            watch=monitor.see,
         ),
+        monitor=monitor,
         worker=worker,
         health=health,
         clock=clock,

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # Beyond these a day has no next day in every time zone, or the clock that wrote it was broken.
 EARLIEST, LATEST = 1971, 9000
 
+Watch = Callable[[Trace, int, int], None]
 DeadLetter = Callable[[Message, InvalidMessage], Record]
 
 
@@ -38,6 +39,7 @@ class Collector:
     """The open windows of all tasks, in memory until they close.
 
     `rejected` are dead letters not yet published; what they came from is not released before.
+    `watch` is shown every trace with its partition and offset.
     """
 
     tasks: Mapping[str, Task]
@@ -45,6 +47,7 @@ class Collector:
     windows: WindowBook
     clock: Clock
     dead_letter: DeadLetter
+    watch: Watch = lambda trace, partition, offset: None
     rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
     _held: dict[WindowKey, list[Trace]] = field(default_factory=dict)
@@ -64,6 +67,7 @@ class Collector:
                     assigned=partitions, now=self.clock.monotonic(),
                 )  # fmt: skip
                 self._held.setdefault(key, []).append(trace)
+                self.watch(trace, message.partition, message.offset)
                 if late:
                     metrics.TRACES_LATE.labels(trace.task).inc()
             self._offsets.read(message.partition, message.offset, key)

@@ -1,4 +1,5 @@
-"""A closed window's refit: horizon, embeddings, fit, gate, export, publish or refuse, announce.
+"""A closed window's refit: the challenger is fitted and the incumbent judged beside it; one is
+published, kept or retired, and that is announced with its figures.
 
 The order of side effects: publish to the registry, read it back, announce, note the verdict.
 Each step may be repeated after a crash without harm: the same traces give the same artifact, and
@@ -9,38 +10,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
-import numpy as np
+import msgspec
 import pyarrow as pa
 
+from services.trainer.case import Case, Incumbent
+from services.trainer.challenger import fit_challenger
+from services.trainer.incumbent import on_fresh_evidence, still_valid
 from shared.clock import Clock
-from shared.contracts.events import (
-    AnnouncementKind,
-    ModelAnnouncement,
-    Reason,
-    Source,
-)
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.manifest import sha256, window_of
 from shared.contracts.tasks import Task
-from shared.core.fit import Settings, fit
-from shared.core.gate import Refused
-from shared.core.types import InvalidData
+from shared.core.fresh import Verdict, judge
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
-from shared.fitting.artifact import make_artifact
-from shared.fitting.graphs import serve_as_onnx
-from shared.fitting.horizon import (
-    Horizon,
-    feature_kind,
-    is_evidence,
-    of_one_kind,
-    training_set,
+from shared.fitting.horizon import Horizon, of_one_kind
+from shared.fitting.stored import horizon_of
+from shared.registry.base import (
+    Active,
+    Artifact,
+    CorruptArtifact,
+    Registry,
+    State,
+    UnknownVersion,
 )
-from shared.onnx.parity import ParityError
-from shared.registry.base import Artifact, ArtifactTooLarge, Registry
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -75,7 +71,7 @@ class Refit:
         same call may then be made again."""
         task = self.tasks[key.task]
         started = self.clock.monotonic()
-        announcement = self._publish_or_refuse(task, key.day)
+        announcement = self._decide(task, key.day)
         self.announce(announcement)
         seconds = self.clock.monotonic() - started
         self.windows.write_verdict(
@@ -91,86 +87,124 @@ class Refit:
         )  # fmt: skip
         return announcement
 
-    def _publish_or_refuse(self, task: Task, day: date) -> ModelAnnouncement:
+    def _decide(self, task: Task, day: date) -> ModelAnnouncement:
+        """The challenger fitted, the incumbent judged, and what follows put into effect."""
         fence = self.registry.acquire(task.name)
         horizon, strays = of_one_kind(self._horizon(task, day))
         if strays:
             log.warning("traces of another number of texts left out", extra={"left_out": strays})
-        active = self.registry.active(task.name).version
-        serving = window_of(active) if active else ""
+        active = self.registry.active(task.name)
+        serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
-            return self._refused(
-                task, day, horizon, f"window {serving} has been published already; it stays"
+            reason = f"window {serving} has been published already; it stays"
+            return self._announcement(AnnouncementKind.REFUSED, task, day, horizon, reason)
+        challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
+        incumbent = self._incumbent(task, day, active)
+        verdict = None
+        if incumbent is not None:
+            verdict = judge(
+                incumbent.fresh,
+                challenger_coverage=challenger.coverage,
+                alpha=task.alpha,
+                still_valid=still_valid(incumbent.manifest, horizon.answered_by, task.labels),
             )
-        try:
-            training = training_set(horizon, self.encoder)
-            fitted = fit(training, self._settings(task), serve_as_onnx)
-            if isinstance(fitted.verdict, Refused):
-                return self._refused(task, day, horizon, fitted.verdict.reason)
-            artifact, parity = make_artifact(
-                fitted,
-                training,
-                task=task.name,
-                window=day.isoformat(),
-                encoder_digest=self.encoder.digest,
-                kind=feature_kind(horizon.inputs),
-                traces_sha256=horizon.digest(),
-            )
-        except (InvalidData, ParityError, ArtifactTooLarge) as error:
-            return self._refused(task, day, horizon, str(error))
-        log.info(
-            "exported", extra={"version": artifact.version, "parity": [asdict(p) for p in parity]}
-        )
-        return self._publish(task, day, horizon, artifact, fence)
+        return self._act(Case(task, day, fence, horizon, active, challenger, incumbent), verdict)
 
-    def _publish(
-        self, task: Task, day: date, horizon: Horizon, artifact: Artifact, fence: int
-    ) -> ModelAnnouncement:
-        certificate = artifact.manifest.certificate
+    def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
+        if verdict is Verdict.KEPT:
+            return self._kept(case)
+        if case.challenger.artifact is not None:
+            return self._publish(case, case.challenger.artifact)
+        if verdict is Verdict.RETIRED:
+            return self._retire(case)
+        return self._of(case, AnnouncementKind.REFUSED, case.challenger.reason)
+
+    def _kept(self, case: Case) -> ModelAnnouncement:
+        refused = case.challenger.artifact is None
+        why = (
+            f"the challenger was refused: {case.challenger.reason}"
+            if refused
+            else ("it handles more fresh traffic than the challenger is certified for")
+        )
+        return self._of(
+            case, AnnouncementKind.KEPT, f"the incumbent stays; {why}",
+            version=case.active.version, epoch=case.active.epoch,
+        )  # fmt: skip
+
+    def _retire(self, case: Case) -> ModelAnnouncement:
         reason = (
-            f"certified: handles {certificate.coverage:.1%} of the traffic at agreement >= "
-            f"{certificate.agreement_lower:.3f} (delta {certificate.delta})"
+            "the incumbent no longer holds on fresh evidence and the challenger was refused: "
+            f"{case.challenger.reason}"
         )
-        previous = self.registry.active(task.name).version
-        active = self.registry.publish(
-            artifact, fence=fence, at=self.clock.now(), reason=f"window {day.isoformat()}: {reason}"
-        )
+        entry = self.registry.retire(case.task.name, at=self.clock.now(), reason=reason)
+        return self._of(
+            case, AnnouncementKind.RETIRED, reason,
+            previous_version=entry.previous, epoch=entry.epoch,
+        )  # fmt: skip
+
+    def _publish(self, case: Case, artifact: Artifact) -> ModelAnnouncement:
+        """Active at once, or on trial where the task is rolled out in steps."""
+        task, reason = case.task, case.challenger.reason
+        noted = f"window {case.day.isoformat()}: {reason}"
+        at = self.clock.now()
+        if task.rollout == "direct" or artifact.version == case.active.version:
+            kind = AnnouncementKind.PUBLISHED
+            active = self.registry.publish(artifact, fence=case.fence, at=at, reason=noted)
+        else:
+            kind = AnnouncementKind(task.rollout)
+            active = self.registry.start_trial(
+                artifact, mode=task.rollout, share=task.canary_share, fence=case.fence, at=at,
+                reason=noted,
+            )  # fmt: skip
         self.registry.load(task.name, artifact.version)  # what routers will read, SHA-256 and all
+        certificate = artifact.manifest.certificate
         metrics.CERTIFIED_COVERAGE.labels(task.name).set(certificate.coverage)
-        return ModelAnnouncement(
-            kind=AnnouncementKind.PUBLISHED,
-            task=task.name,
-            announced_at=self.clock.now(),
-            reason=reason,
+        previous = case.active.version
+        return self._of(
+            case, kind, reason,
             version=artifact.version,
             previous_version=previous if previous != artifact.version else None,
             epoch=active.epoch,
-            window=day.isoformat(),
-            n_traces=len(horizon),
             manifest_sha256=sha256(artifact.manifest_bytes),
-            encoder=self.encoder.digest,
             certificate=certificate,
-        )
+        )  # fmt: skip
 
-    def _settings(self, task: Task) -> Settings:
-        return Settings(
-            alpha=task.alpha,
-            delta=task.delta,
-            kind=task.evidence,
-            holdout_share=task.holdout_share,
-            next_sample=task.next_sample,
-            label_floor=task.label_floor,
-            jobs=self.jobs,
+    def _incumbent(self, task: Task, day: date, active: Active) -> Incumbent | None:
+        """The version that answers now, on the window's evidence; None without one, and where the
+        window is the one it was made of."""
+        if active.version is None or active.state is State.TRIPPED:
+            return None
+        if window_of(active.version) >= day.isoformat():
+            return None
+        try:
+            artifact = self.registry.load(task.name, active.version)
+        except (CorruptArtifact, UnknownVersion) as error:
+            log.error("incumbent cannot be judged: %s", error, extra={"task": task.name})
+            return None
+        if artifact.manifest.encoder != self.encoder.digest:
+            return None  # no router can serve it beside this trainer's versions
+        window, _ = of_one_kind(
+            horizon_of(self.windows.read(task.name, [day]), taxonomy=task.labels)
         )
+        found = on_fresh_evidence(artifact, window, self.encoder, delta=task.delta)
+        return Incumbent(artifact.manifest, found)
 
     def _horizon(self, task: Task, day: date) -> Horizon:
         stored = [d for d in self.windows.days(task.name) if d <= day]
         recent = [d for d in stored if (day - d).days < task.horizon_days]
-        return horizon_of(self.windows.read(task.name, recent))
+        return horizon_of(self.windows.read(task.name, recent), taxonomy=task.labels)
 
-    def _refused(self, task: Task, day: date, horizon: Horizon, reason: str) -> ModelAnnouncement:
+    def _of(
+        self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
+    ) -> ModelAnnouncement:
+        announcement = self._announcement(kind, case.task, case.day, case.horizon, reason)
+        return msgspec.structs.replace(announcement, figures=case.figures(), **changed)
+
+    def _announcement(
+        self, kind: AnnouncementKind, task: Task, day: date, horizon: Horizon, reason: str
+    ) -> ModelAnnouncement:
         return ModelAnnouncement(
-            kind=AnnouncementKind.REFUSED,
+            kind=kind,
             task=task.name,
             announced_at=self.clock.now(),
             reason=reason,
@@ -178,18 +212,3 @@ class Refit:
             n_traces=len(horizon),
             encoder=self.encoder.digest,
         )
-
-
-def horizon_of(table: pa.Table) -> Horizon:
-    """Stored traces, sorted by event time and id, as a horizon."""
-    table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    reasons = (Reason(r) if r else None for r in table.column("deferral_reason").to_pylist())
-    sources = (Source(s) for s in table.column("source").to_pylist())
-    return Horizon(
-        inputs=[tuple(texts) for texts in table.column("input").to_pylist()],
-        teacher=table.column("teacher").to_pylist(),
-        evidence=np.asarray(
-            [is_evidence(s, r) for s, r in zip(sources, reasons, strict=True)], dtype=np.bool_
-        ),
-        weights=1.0 / table.column("observation_probability").to_numpy().astype(np.float64),
-    )

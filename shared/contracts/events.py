@@ -26,6 +26,7 @@ Input = Text | TextPair
 Label = Annotated[str, Meta(min_length=1, max_length=256)]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Probability = Annotated[float, Meta(gt=0, le=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -54,6 +55,8 @@ class Reason(StrEnum):
     PAUSED = "paused"
     TRIPPED = "tripped"
     INVALID_INPUT = "invalid_input"
+    PROBATION = "probation"
+    LABEL_REMOVED = "label_removed"
 
 
 class Source(StrEnum):
@@ -65,10 +68,23 @@ class Source(StrEnum):
 
 
 class AnnouncementKind(StrEnum):
+    """What became of a version. `SHADOW` and `CANARY` begin a trial, `PROMOTED` ends it with the
+    version active, `WITHDRAWN` without."""
+
     PUBLISHED = "published"
     REFUSED = "refused"
     RETIRED = "retired"
     ROLLED_BACK = "rolled_back"
+    KEPT = "kept"
+    TRIPPED = "tripped"
+    PROBATION = "probation"
+    CLEARED = "cleared"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    PROMOTED = "promoted"
+    WITHDRAWN = "withdrawn"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,10 +98,25 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     output: Count
 
 
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version said of a request, whether or not it was the answer.
+
+    `handled`: it answered, or would have answered had it been asked to.
+    """
+
+    version: str
+    label: Label
+    handled: bool
+
+
 class LabelledCall(Event, frozen=True, kw_only=True):
     """What a raw trace and a trace have in common.
 
     `label` is the human's label where one is known; the surrogate learns `teacher`.
+    `drawn`: the request fell into the uniform audit sample, whether handled or deferred;
+    `audit_share` is the share of handled requests being audited when the router decided.
+    `version` was active when the router decided. `prompt` is a digest of the prompt the teacher
+    was asked with (prompting.prompt_digest).
     """
 
     id: Id
@@ -99,6 +130,11 @@ class LabelledCall(Event, frozen=True, kw_only=True):
     source: Source = Source.LOG
     observation_probability: Probability = 1.0
     deferral_reason: Reason | None = None
+    opinions: list[Opinion] = msgspec.field(default_factory=list)
+    drawn: bool = False
+    audit_share: Share = 0.0
+    version: str | None = None
+    prompt: str | None = None
 
 
 class RawTrace(LabelledCall, frozen=True, kw_only=True):
@@ -149,7 +185,10 @@ class Decision(Event, frozen=True, kw_only=True):
 
 
 class Deferral(Event, frozen=True, kw_only=True):
-    """A request the teacher has to answer, with the router's reason (topic `deferred`)."""
+    """A request the teacher has to answer, with the router's reason (topic `deferred`).
+
+    `drawn` and `audit_share` as in LabelledCall; the trace carries them, and `opinions`, on.
+    """
 
     request: Request
     reason: Reason
@@ -160,6 +199,9 @@ class Deferral(Event, frozen=True, kw_only=True):
     accept_score: float | None = None
     threshold: float | None = None
     version: str | None = None
+    opinions: list[Opinion] = msgspec.field(default_factory=list)
+    drawn: bool = False
+    audit_share: Share = 0.0
     timings: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -184,7 +226,11 @@ class CertificateSummary(msgspec.Struct, frozen=True, kw_only=True, omit_default
 
 
 class ModelAnnouncement(Event, frozen=True, kw_only=True):
-    """What became of a fit or of a version (topic `models`)."""
+    """What became of a fit or of a version (topic `models`).
+
+    `figures` are the evidence for it by name, such as `n_audits`, `agreement`, `lower`, `e_value`,
+    `fresh_agreement` or `challenger_coverage`; `actor` is who asked for a change made by hand.
+    """
 
     kind: AnnouncementKind
     task: TaskName
@@ -198,6 +244,8 @@ class ModelAnnouncement(Event, frozen=True, kw_only=True):
     manifest_sha256: str | None = None
     encoder: str | None = None
     certificate: CertificateSummary | None = None
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
+    actor: str | None = None
 
 
 def utc(moment: datetime) -> datetime:

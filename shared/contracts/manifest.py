@@ -53,12 +53,20 @@ class FrontierPoint(msgspec.Struct, frozen=True, kw_only=True):
     agreement_lower: float
 
 
+class Teacher(msgspec.Struct, frozen=True, kw_only=True):
+    """Who gave the labels: the model's name, and the digest of the prompt it was asked with."""
+
+    model: str | None = None
+    prompt: str | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One published surrogate.
 
     `deferred_labels` fell short of the task's floor per label: no stage answers with them.
     `candidates` are the scorers tried for each stage with their cross-validated agreement,
     `families` the compositions tried with their cross-validated coverage at the task's α.
+    `teacher` is the one whose agreement is certified; None where the traces do not say.
     """
 
     v: Literal[1] = 1
@@ -75,6 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[dict[str, Any], ...] = ()
     families: tuple[dict[str, Any], ...] = ()
     libraries: dict[str, str] = {}
+    teacher: Teacher | None = None
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="deterministic")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from shared.contracts.events import Input
 from shared.contracts.tasks import Task
 
+DIGEST_DIGITS = 16
 ANSWER_ONLY = "Answer with the label only."
 _FIRST = "Text 1: "
 _SECOND = "\nText 2: "
@@ -22,6 +24,14 @@ def system_prompt(task: Task) -> str:
         parts.append("Labels:\n" + "\n".join(f"- {label}" for label in task.labels))
     parts.append(ANSWER_ONLY)
     return "\n\n".join(parts)
+
+
+def prompt_digest(task: Task) -> str:
+    """What names the prompt in traces: the first 16 hex digits of its SHA-256.
+
+    It changes with the instruction and with the taxonomy.
+    """
+    return hashlib.sha256(system_prompt(task).encode()).hexdigest()[:DIGEST_DIGITS]
 
 
 def user_message(text: Input) -> str:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from shared.contracts.events import Label, TaskName
+from shared.contracts.events import Label, Share, TaskName
 
 Alpha = Annotated[float, Meta(gt=0, lt=1)]
 
@@ -41,6 +41,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     the agreement too; 0 certifies the traffic alone, for somewhat more coverage.
     `label_floor`: no label with enough evidence is answered below this agreement; a label that
     falls short is deferred whole.
+    `audit_share`: of the requests the surrogate handles, this share (drawn by a hash of the id)
+    also goes to the teacher, to watch the agreement and to keep the evidence unbiased.
+    `rollout` is what a newly certified version does first: `direct` answers at once, `shadow` is
+    scored beside the active version and answers nobody, `canary` answers `canary_share` of the
+    requests. A version on trial may be promoted by evidence once the teacher has answered
+    `promote_after` requests it had handled.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
     """
 
@@ -54,6 +60,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     holdout_share: Alpha = 0.3
     next_sample: Annotated[float, Meta(ge=0, le=10)] = 0.25
     label_floor: Alpha | None = None
+    audit_share: Share = 0.02
+    rollout: Literal["direct", "shadow", "canary"] = "direct"
+    canary_share: Alpha = 0.1
+    promote_after: Annotated[int, Meta(ge=1)] = 200
     horizon_days: Annotated[int, Meta(ge=1)] = 90
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import FrontierPoint, Manifest
+from shared.contracts.manifest import FrontierPoint, Manifest, Teacher
 from shared.core.cascade import Cascade
 from shared.core.fit import Fit
 from shared.core.gate import Certified, Refused
@@ -26,6 +26,7 @@ def make_artifact(
     encoder_digest: str,
     kind: FeatureKind,
     traces_sha256: str,
+    teacher: Teacher | None = None,
 ) -> tuple[Artifact, tuple[Parity, ...]]:
     """Raises ParityError when ONNX and the fit differ on the training rows, ArtifactTooLarge when
     no registry would take it, and ValueError for a fit that was not certified."""
@@ -46,6 +47,7 @@ def make_artifact(
         frontier=tuple(_point(point) for point in fitted.frontier),
         n_traces=len(training),
         traces_sha256=traces_sha256,
+        teacher=teacher,
         candidates=candidates(fitted),
         families=families(fitted),
         libraries={name: version(name) for name in ("numpy", "scikit-learn", "skl2onnx", "onnx")},

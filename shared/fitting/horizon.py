@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from shared.contracts.events import Reason, Source
+from shared.contracts.manifest import Teacher
 from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.core.representation import pair_features
 from shared.core.tokens import Tokens
@@ -20,23 +20,37 @@ from shared.encoder.base import Encoder
 FeatureKind = Literal["embedding", "pair_embedding"]
 
 TOKENIZE_AT_ONCE = 4_096  # bounds the lists of word pieces that are held
-# A request deferred for one of these would have been deferred whatever its text.
-_UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPED})
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """The traces of one refit: one or two texts each, the teacher's label, whether the trace was
-    observed whatever a surrogate thought of it (only such traces may certify), and one over the
-    probability with which it was observed (float64[n]; all 1 if left out)."""
+    """The traces of one refit: one or two texts each and the teacher's label.
+
+    evidence: bool[n], which traces may certify. weights: float64[n], how much traffic each stands
+    for; all 1 if left out. recent: bool[n], since a version was last tripped; None if none was.
+    answered_by: the teacher the evidence is of.
+    """
 
     inputs: Sequence[tuple[str, ...]]
     teacher: Sequence[str]
     evidence: Mask
     weights: Floats | None = None
+    recent: Mask | None = None
+    answered_by: Teacher = field(default_factory=Teacher)
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def take(self, rows: Sequence[int]) -> Horizon:
+        """These traces only."""
+        return replace(
+            self,
+            inputs=[self.inputs[i] for i in rows],
+            teacher=[self.teacher[i] for i in rows],
+            evidence=self.evidence[rows],
+            weights=None if self.weights is None else self.weights[rows],
+            recent=None if self.recent is None else self.recent[rows],
+        )
 
     def digest(self) -> str:
         """SHA-256 of the traces a surrogate was made of, in order."""
@@ -51,13 +65,6 @@ class Horizon:
         return sha.hexdigest()
 
 
-def is_evidence(source: Source, deferral_reason: Reason | None) -> bool:
-    """Whether a trace represents all traffic, not only what some surrogate was unsure of."""
-    if source is Source.LOG:
-        return True
-    return source is Source.DEFERRED and deferral_reason in _UNSELECTIVE
-
-
 def of_one_kind(horizon: Horizon) -> tuple[Horizon, int]:
     """The horizon without the traces that have another number of texts than most have, and how
     many those were: a single stray pair must not keep a task of single texts from training."""
@@ -68,12 +75,7 @@ def of_one_kind(horizon: Horizon) -> tuple[Horizon, int]:
     rows = np.flatnonzero(sizes == usual).tolist()
     if len(rows) == len(horizon):
         return horizon, 0
-    kept = Horizon(
-        inputs=[horizon.inputs[i] for i in rows],
-        teacher=[horizon.teacher[i] for i in rows],
-        evidence=horizon.evidence[rows],
-        weights=None if horizon.weights is None else horizon.weights[rows],
-    )
+    kept = horizon.take(rows)
     return kept, len(horizon) - len(rows)
 
 

@@ -1,12 +1,14 @@
-"""The registry: versions of each task, the active one, and what happened to them."""
+"""The registry: versions of each task, the active one, the one on trial, their audits, and what
+happened to them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from enum import StrEnum
+from typing import Literal, Protocol
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Manifest, decode_manifest, sha256, version_of
@@ -28,6 +30,14 @@ class UnknownVersion(RegistryError):
     """There is no such version of the task."""
 
 
+class TrippedVersion(RegistryError):
+    """The version's live agreement was credibly below alpha: it answers no more, ever."""
+
+
+class StateChanged(RegistryError):
+    """The active version is no longer in the state the caller takes it to be in."""
+
+
 class CorruptArtifact(RegistryError):
     """What was read is not what was published."""
 
@@ -37,6 +47,7 @@ class ArtifactTooLarge(RegistryError):
 
 
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
+MAX_AUDITS_PER_CALL = 10_000
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -107,17 +118,51 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     return version, Artifact(artifact.manifest_bytes, named)
 
 
+class State(StrEnum):
+    """Whether the active version answers: `SERVING` only. Under `PROBATION` it is checked, by a
+    rule on its audits, until it is cleared or tripped; `PAUSED` is an operator's word; `TRIPPED`
+    is for ever."""
+
+    SERVING = "serving"
+    PROBATION = "probation"
+    TRIPPED = "tripped"
+    PAUSED = "paused"
+
+
+Mode = Literal["shadow", "canary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A certified version beside the active one. `shadow`: scored, answers nobody. `canary`:
+    answers `share` (0 to 1) of the requests."""
+
+    version: str
+    mode: Mode
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The active pointer; `epoch` grows with every change, so equal pointers mean no change."""
+    """The active pointer; `epoch` grows with every change, so equal pointers mean no change.
+
+    Without a version the state is SERVING.
+    """
 
     version: str | None
     epoch: int
+    state: State = State.SERVING
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change of the active pointer: from `previous` to `version` (None: no active one)."""
+    """One change. `previous` is the version that was active before it (None: no active one).
+
+    `version` is the active one after it, None after a retirement; where only the state changed the
+    same as `previous`. The kinds `shadow`, `canary` and `withdrawn` leave the active version alone:
+    there `version` is the one on trial.
+    """
 
     kind: AnnouncementKind
     version: str | None
@@ -137,13 +182,85 @@ class Registry(Protocol):
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
         """Store and activate in one step.
 
-        Publishing the active version again changes nothing but repairs its bytes; publishing a
-        stored one activates it. The oldest versions beyond the registry's limit are deleted, but
-        never the active one nor the one `rollback` would return to.
+        The version serves, and a trial ends. Publishing the active version again changes nothing
+        but repairs its bytes; so does publishing a tripped one, which stays tripped: what is
+        returned then names another version, or is TRIPPED. Publishing another stored one activates
+        it. The oldest versions beyond the registry's limit are deleted, but never the active one,
+        the one on trial, or the one `rollback` would return to.
 
         Raises StaleEpoch when `fence` is not the newest one acquired, ArtifactTooLarge, and
         CorruptArtifact when manifest and blobs do not belong together.
         """
+        ...
+
+    def start_trial(
+        self, artifact: Artifact, *, mode: Mode, share: float, fence: int, at: datetime, reason: str
+    ) -> Active:
+        """Store, without activating, and put on trial, in place of an earlier trial.
+
+        The active version, and the same trial again, change nothing but have their bytes repaired.
+
+        Raises TrippedVersion, ValueError for another `mode` or a `share` outside 0 to 1, and what
+        `publish` raises.
+        """
+        ...
+
+    def promote(
+        self, task: str, *, version: str | None = None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        """The version on trial becomes the active one and serves, as with `publish`.
+
+        Raises UnknownVersion when none is on trial, or not `version` where that is given.
+        """
+        ...
+
+    def withdraw(
+        self, task: str, *, version: str | None = None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        """End the trial without promotion. Raises UnknownVersion as `promote` does."""
+        ...
+
+    def set_state(
+        self,
+        task: str,
+        state: State,
+        *,
+        version: str,
+        was: State | None = None,
+        at: datetime,
+        reason: str,
+    ) -> HistoryEntry:
+        """Change the state of the active version.
+
+        In that state already, nothing changes and the newest entry is returned. Every move is
+        allowed but those out of TRIPPED, which only another version ends. The kind in the history:
+        `tripped`, `probation`, `paused`; back to SERVING `cleared` from probation and `resumed`
+        from a pause.
+
+        `was`: only from this state. A rule that clears a probation gives it, so that it cannot undo
+        a pause it has not seen yet.
+
+        Raises UnknownVersion when `version` is no longer active, TrippedVersion when it is tripped,
+        StateChanged when it is not in the state `was`.
+        """
+        ...
+
+    def record_audits(
+        self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
+    ) -> int:
+        """Append outcomes, (offset, agrees), of one partition to those of the version.
+
+        Outcomes at or below the highest offset recorded before of this version and partition are
+        ignored: a redelivery counts nothing twice. Kept as long as the version is stored; of one
+        that is not, nothing is recorded. No change in the sense of epoch, history or hints.
+
+        Returns how many outcomes the version has now. Raises ValueError for more than
+        MAX_AUDITS_PER_CALL, or offsets that do not grow.
+        """
+        ...
+
+    def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
+        """Outcomes of the version in the order of recording, from position `start` on."""
         ...
 
     def active(self, task: str) -> Active:
@@ -167,15 +284,20 @@ class Registry(Protocol):
 
         The registry keeps a trail of the versions active before. A rollback goes back along it,
         so that two in a row go two versions back and not to and fro; what was rolled back from,
-        or retired, comes back only by name or by a publish. Rolling back to the active version
-        changes nothing and returns the entry that activated it.
+        or retired, comes back only by name or by a publish. Tripped versions on the trail are
+        passed over. The version serves; a trial goes on unless `to` is the version on trial.
+        Rolling back to the active version changes nothing and returns the newest entry.
 
-        Raises UnknownVersion when `to` is not stored or the trail is empty.
+        Raises UnknownVersion when `to` is not stored or the trail is at its end, TrippedVersion
+        when `to` is tripped.
         """
         ...
 
     def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
-        """Leave the task without an active version. Raises UnknownVersion when it has none."""
+        """Leave the task without an active version or a trial.
+
+        Raises UnknownVersion when it has no active version.
+        """
         ...
 
     def wait_for_change(self, timeout: float) -> bool:

@@ -14,6 +14,7 @@ from shared.registry.base import (
     Active,
     Artifact,
     CorruptArtifact,
+    State,
     checked_task,
 )
 
@@ -21,15 +22,19 @@ _logger = logging.getLogger(__name__)
 _MAX_FILE_BYTES = MAX_ARTIFACT_BYTES + 1024 * 1024
 
 
-class _Copy(msgspec.Struct, frozen=True, kw_only=True, tag="tracer-artifact-1"):
+class _Copy(msgspec.Struct, frozen=True, kw_only=True, tag="tracer-artifact-2"):
     version: str
     epoch: int
+    state: State  # required: a tripped version must not answer because its state got lost
     manifest: bytes
     blobs: dict[str, bytes]
 
 
 class DiskCopy:
-    """One file per task in `folder`, replaced as a whole; routers may share the folder."""
+    """One file per task in `folder`, replaced as a whole; routers may share the folder.
+
+    Kept with the version is its state; of a trial nothing is kept.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -48,6 +53,7 @@ class DiskCopy:
         copy = _Copy(
             version=active.version,
             epoch=active.epoch,
+            state=active.state,
             manifest=artifact.manifest_bytes,
             blobs=dict(artifact.blobs),
         )
@@ -70,7 +76,7 @@ class DiskCopy:
         except (OSError, ValueError, CorruptArtifact) as error:
             _logger.warning("local copy %s of task %s is not used: %s", path, task, error)
             return None
-        return Active(copy.version, copy.epoch), artifact
+        return Active(copy.version, copy.epoch, copy.state), artifact
 
     def forget(self, task: str) -> None:
         """Keep nothing of `task`, as when it was retired. Raises OSError."""

@@ -1,9 +1,9 @@
-"""A registry in this process's memory: for tests, and the plain statement of the rules."""
+"""A registry in this process's memory: for tests. The rules are in task_state.py."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime
 
 from shared.clock import SystemClock
@@ -12,43 +12,19 @@ from shared.registry.base import (
     Active,
     Artifact,
     HistoryEntry,
+    Mode,
     RegistryUnavailable,
     StaleEpoch,
+    State,
+    StateChanged,
+    Trial,
+    TrippedVersion,
     UnknownVersion,
     checked_task,
     publishable,
 )
-
-
-@dataclass(slots=True)
-class _Task:
-    fence: int = 0
-    epoch: int = 0
-    version: str | None = None
-    artifacts: dict[str, Artifact] = field(default_factory=dict)  # oldest first
-    trail: list[str] = field(default_factory=list)  # active before the current one, newest first
-    history: list[HistoryEntry] = field(default_factory=list)  # newest first
-
-    @property
-    def active(self) -> Active:
-        return Active(self.version, self.epoch)
-
-    def change(
-        self, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
-    ) -> HistoryEntry:
-        self.epoch += 1
-        entry = HistoryEntry(kind, version, self.version, self.epoch, at, reason)
-        self.version = version
-        self.history.insert(0, entry)
-        return entry
-
-    def prune(self, keep: int) -> None:
-        kept = {self.version, *self.trail[:1]}
-        spare = [version for version in self.artifacts if version not in kept]
-        for version in spare[: max(0, len(self.artifacts) - keep)]:
-            del self.artifacts[version]
-            if version in self.trail:
-                self.trail.remove(version)
+from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.task_state import TaskState
 
 
 class MemoryRegistry:
@@ -61,7 +37,7 @@ class MemoryRegistry:
         self.available = True
         self._keep = keep_versions
         self._clock = SystemClock()
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, TaskState] = {}
         self._changed = threading.Condition()
         self._changes = 1
         self._seen = threading.local()  # each waiting thread gets every hint
@@ -75,19 +51,87 @@ class MemoryRegistry:
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
         version, artifact = publishable(artifact)
         with self._changed:
-            state = self._state(artifact.manifest.task)
-            if fence != state.fence:
-                raise StaleEpoch(f"fence {fence} is not the newest, {state.fence}")
+            state = self._fenced(artifact.manifest.task, fence)
             state.artifacts[version] = artifact
-            if state.version != version:
-                if version in state.trail:
-                    state.trail.remove(version)
-                if state.version is not None:
-                    state.trail.insert(0, state.version)
-                state.change(AnnouncementKind.PUBLISHED, version, at, reason)
+            if state.version != version and version not in state.tripped:
+                state.supersede(AnnouncementKind.PUBLISHED, version, at, reason)
                 state.prune(self._keep)
                 self._hint()
             return state.active
+
+    def start_trial(
+        self, artifact: Artifact, *, mode: Mode, share: float, fence: int, at: datetime, reason: str
+    ) -> Active:
+        check_trial(mode, share)
+        version, artifact = publishable(artifact)
+        trial = Trial(version, mode, float(share))
+        with self._changed:
+            state = self._fenced(artifact.manifest.task, fence)
+            if version in state.tripped:
+                raise TrippedVersion(f"{version} is tripped and cannot be tried again")
+            state.artifacts[version] = artifact
+            if version != state.version and trial != state.trial:
+                state.record(AnnouncementKind(mode), version, at, reason)
+                state.trial = trial
+                state.prune(self._keep)
+                self._hint()
+            return state.active
+
+    def promote(
+        self, task: str, *, version: str | None = None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        with self._changed:
+            state, trial = self._on_trial(task, version)
+            entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason)
+            self._hint()
+            return entry
+
+    def withdraw(
+        self, task: str, *, version: str | None = None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        with self._changed:
+            state, trial = self._on_trial(task, version)
+            entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason)
+            state.trial = None
+            self._hint()
+            return entry
+
+    def set_state(
+        self,
+        task: str,
+        state: State,
+        *,
+        version: str,
+        was: State | None = None,
+        at: datetime,
+        reason: str,
+    ) -> HistoryEntry:
+        with self._changed:
+            known = self._state(task)
+            if known.version != version:
+                raise UnknownVersion(f"{version} is no longer active for {task}")
+            if known.state is state:
+                return known.history[0]
+            if known.state is State.TRIPPED:
+                raise TrippedVersion(f"{version} is tripped; only another version ends that")
+            if was not in (None, known.state):
+                raise StateChanged(f"{version} is {known.state}, not {was}")
+            entry = known.move(state, at, reason)
+            self._hint()
+            return entry
+
+    def record_audits(
+        self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
+    ) -> int:
+        check_audits(partition, audits)
+        with self._changed:
+            state = self._state(task)
+            return state.append(version, partition, audits) if version in state.artifacts else 0
+
+    def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
+        check_start(start)
+        with self._changed:
+            return tuple(self._state(task).outcomes.get(version, ())[start:])
 
     def active(self, task: str) -> Active:
         with self._changed:
@@ -112,19 +156,16 @@ class MemoryRegistry:
     def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
         with self._changed:
             state = self._state(task)
-            if to is None:
-                if not state.trail:
-                    raise UnknownVersion(f"{task} has no earlier version to return to")
-                to = state.trail[0]
-            elif to not in state.artifacts:
-                raise UnknownVersion(f"{task} has no version {to}")
-            elif to == state.version:
+            target = to or state.spare
+            if target is None:
+                raise UnknownVersion(f"{task} has no earlier version to return to")
+            if target not in state.artifacts:
+                raise UnknownVersion(f"{task} has no version {target}")
+            if target in state.tripped:
+                raise TrippedVersion(f"{target} is tripped and cannot come back")
+            if target == state.version:
                 return state.history[0]
-            if to in state.trail:
-                del state.trail[: state.trail.index(to) + 1]
-            elif state.version is not None:
-                state.trail.insert(0, state.version)
-            entry = state.change(AnnouncementKind.ROLLED_BACK, to, at, reason)
+            entry = state.roll_back(target, at, reason)
             self._hint()
             return entry
 
@@ -133,7 +174,8 @@ class MemoryRegistry:
             state = self._state(task)
             if state.version is None:
                 raise UnknownVersion(f"{task} has no active version")
-            entry = state.change(AnnouncementKind.RETIRED, None, at, reason)
+            state.trial = None
+            entry = state.activate(AnnouncementKind.RETIRED, None, at, reason)
             self._hint()
             return entry
 
@@ -151,9 +193,22 @@ class MemoryRegistry:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _state(self, task: str) -> _Task:
+    def _state(self, task: str) -> TaskState:
         self._check_available()
-        return self._tasks.setdefault(checked_task(task), _Task())
+        return self._tasks.setdefault(checked_task(task), TaskState())
+
+    def _fenced(self, task: str, fence: int) -> TaskState:
+        state = self._state(task)
+        if fence != state.fence:
+            raise StaleEpoch(f"fence {fence} is not the newest, {state.fence}")
+        return state
+
+    def _on_trial(self, task: str, version: str | None) -> tuple[TaskState, str]:
+        """The task's state, and the version on trial, which is `version` if that is given."""
+        state = self._state(task)
+        if state.trial is None or version not in (None, state.trial.version):
+            raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
+        return state, state.trial.version
 
     def _check_available(self) -> None:
         if not self.available:

@@ -5,17 +5,16 @@ The server must not evict keys (`maxmemory-policy noeviction`, the default).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
@@ -23,27 +22,30 @@ from shared.registry.base import (
     Artifact,
     CorruptArtifact,
     HistoryEntry,
-    RegistryError,
-    RegistryUnavailable,
+    Mode,
     StaleEpoch,
+    State,
+    StateChanged,
+    TrippedVersion,
     UnknownVersion,
     publishable,
     verified_manifest,
 )
+from shared.registry.checks import check_audits, check_start, check_trial
 from shared.registry.hints import HintListener
-from shared.registry.scripts import CHANNEL, PUBLISH, RETIRE, ROLLBACK, Keys
-
-# Refusals that pass: a failover, a full or loading server, a slot on the move.
-_PASSING = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.ReadOnlyError,
-    redis.OutOfMemoryError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
+from shared.registry.refusals import reaching
+from shared.registry.replies import active_of, as_bytes, as_text, entry_of
+from shared.registry.scripts import (
+    ACTIVE_FIELDS,
+    CHANNEL,
+    END_TRIAL,
+    PUBLISH,
+    RECORD_AUDITS,
+    RETIRE,
+    ROLLBACK,
+    SET_STATE,
+    Keys,
 )
-# The same, where redis-py has no class for the reply.
-_PASSING_CODES = ("BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS")
 
 
 def connect(
@@ -102,29 +104,76 @@ class RedisRegistry:
         self._publish = transfer.register_script(PUBLISH)
         self._rollback = client.register_script(ROLLBACK)
         self._retire = client.register_script(RETIRE)
+        self._end_trial = client.register_script(END_TRIAL)
+        self._set_state = client.register_script(SET_STATE)
+        self._record_audits = client.register_script(RECORD_AUDITS)
 
     def acquire(self, task: str) -> int:
-        with self._reaching():
+        with reaching(self._client):
             return int(self._client.incr(Keys.of(task).fence))
 
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
-        version, artifact = publishable(artifact)
-        blobs = [part for item in artifact.blobs.items() for part in item]
-        answer, detail = self._change(
-            self._publish,
-            artifact.manifest.task,
-            at,
-            reason,
-            [str(fence), version, self._keep, artifact.manifest_bytes, *blobs],
-        )
-        if answer == b"stale":
-            raise StaleEpoch(f"fence {fence} is not the newest, {detail.decode()}")
-        return Active(version, int(detail))
+        return self._store(artifact, fence, at, reason, mode="", share="")
+
+    def start_trial(
+        self, artifact: Artifact, *, mode: Mode, share: float, fence: int, at: datetime, reason: str
+    ) -> Active:
+        check_trial(mode, share)
+        return self._store(artifact, fence, at, reason, mode=mode, share=repr(float(share)))
+
+    def promote(
+        self, task: str, *, version: str | None = None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason)
+
+    def withdraw(
+        self, task: str, *, version: str | None = None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason)
+
+    def set_state(
+        self,
+        task: str,
+        state: State,
+        *,
+        version: str,
+        was: State | None = None,
+        at: datetime,
+        reason: str,
+    ) -> HistoryEntry:
+        arguments = [version, state.value, was.value if was else ""]
+        answer = self._change(self._set_state, task, at, reason, arguments)
+        match answer[0]:
+            case b"unknown":
+                raise UnknownVersion(f"{version} is no longer active for {task}")
+            case b"tripped":
+                raise TrippedVersion(f"{version} is tripped; only another version ends that")
+            case b"changed":
+                raise StateChanged(f"{version} is {as_text(answer[1])}, not {was}")
+        return entry_of(answer[1])
+
+    def record_audits(
+        self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
+    ) -> int:
+        check_audits(partition, audits)
+        outcomes = "".join("1" if agrees else "0" for _, agrees in audits)
+        offsets = [offset for offset, _ in audits]
+        with reaching(self._client):
+            return int(
+                self._record_audits(
+                    keys=Keys.of(task).all(), args=[version, partition, outcomes, *offsets]
+                )
+            )
+
+    def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
+        check_start(start)
+        with reaching(self._client):
+            outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
+        return tuple(outcome == "1" for outcome in as_text(outcomes))
 
     def active(self, task: str) -> Active:
-        with self._reaching():
-            version, epoch = self._client.hmget(Keys.of(task).active, ["version", "epoch"])
-        return Active(_text(version) if version else None, int(epoch or 0))
+        with reaching(self._client):
+            return active_of(self._client.hmget(Keys.of(task).active, ACTIVE_FIELDS))
 
     def load(self, task: str, version: str) -> Artifact:
         keys = Keys.of(task)
@@ -135,41 +184,43 @@ class RedisRegistry:
         stages = manifest.stages
         fields = [f"{version}/{stage.blob}" for stage in stages]
         self._check_sizes(keys, task, version, stages, fields)
-        with self._reaching():
+        with reaching(self._client):
             found = self._client.hmget(keys.blobs, fields)
         blobs = {
-            stage.blob: _bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
+            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
         }
         artifact = Artifact(manifest_bytes, blobs)
         artifact.verify(version)
         return artifact
 
     def versions(self, task: str) -> list[str]:
-        with self._reaching():
-            return [_text(version) for version in self._client.lrange(Keys.of(task).order, 0, -1)]
+        with reaching(self._client):
+            return [as_text(version) for version in self._client.lrange(Keys.of(task).order, 0, -1)]
 
     def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
         if limit <= 0:
             return []
-        with self._reaching():
+        with reaching(self._client):
             entries = self._client.lrange(Keys.of(task).history, 0, limit - 1)
-        return [_entry(entry) for entry in entries]
+        return [entry_of(entry) for entry in entries]
 
     def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
         answer = self._change(self._rollback, task, at, reason, [to or ""])
+        if answer[0] == b"tripped":
+            raise TrippedVersion(f"{to} is tripped and cannot come back")
         if answer[0] == b"unknown":
             wanted = f"version {to}" if to else "earlier version to return to"
             raise UnknownVersion(f"{task} has no {wanted}")
-        return _entry(answer[1])
+        return entry_of(answer[1])
 
     def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
         answer = self._change(self._retire, task, at, reason, [])
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no active version")
-        return _entry(answer[1])
+        return entry_of(answer[1])
 
     def wait_for_change(self, timeout: float) -> bool:
-        with self._reaching():
+        with reaching(self._client):
             return self._listener.wait(timeout)
 
     def close(self) -> None:
@@ -177,28 +228,54 @@ class RedisRegistry:
         self._transfer.close()
         self._client.close()
 
+    def _store(
+        self, artifact: Artifact, fence: int, at: datetime, reason: str, *, mode: str, share: str
+    ) -> Active:
+        version, artifact = publishable(artifact)
+        blobs = [part for item in artifact.blobs.items() for part in item]
+        answer = self._change(
+            self._publish,
+            artifact.manifest.task,
+            at,
+            reason,
+            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes, *blobs],
+        )
+        if answer[0] == b"stale":
+            raise StaleEpoch(f"fence {fence} is not the newest, {as_text(answer[1])}")
+        if answer[0] == b"tripped":
+            raise TrippedVersion(f"{version} is tripped and cannot be tried again")
+        return active_of(answer[1:])
+
+    def _finish_trial(
+        self, task: str, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
+    ) -> HistoryEntry:
+        answer = self._change(self._end_trial, task, at, reason, [kind.value, version or ""])
+        if answer[0] == b"unknown":
+            raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
+        return entry_of(answer[1])
+
     def _change(
         self, script: Any, task: str, at: datetime, reason: str, arguments: list[Any]
     ) -> list[bytes]:
         common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason]
-        with self._reaching():
+        with reaching(self._client):
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
 
     def _fetch_manifest(self, keys: Keys, task: str, version: str) -> bytes:
-        with self._reaching():
+        with reaching(self._client):
             if int(self._client.hstrlen(keys.manifests, version)) > MAX_ARTIFACT_BYTES:
                 raise CorruptArtifact(f"manifest of {version} is larger than any published")
             manifest = self._client.hget(keys.manifests, version)
         if manifest is None:
             raise UnknownVersion(f"{task} has no version {version}")
-        return _bytes(manifest)
+        return as_bytes(manifest)
 
     def _check_sizes(
         self, keys: Keys, task: str, version: str, stages: Sequence[Stage], fields: list[str]
     ) -> None:
         """Before a byte of the blobs is fetched, as only this says how many there are."""
-        with self._reaching():
+        with reaching(self._client):
             pipeline = self._client.pipeline(transaction=False)
             for field in fields:
                 pipeline.hstrlen(keys.blobs, field)
@@ -213,30 +290,3 @@ class RedisRegistry:
                 raise CorruptArtifact(
                     f"stage {stage.name} of {version} has {size} bytes, published {stage.bytes}"
                 )
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turns what redis-py raises into the registry's errors, none of which show the URL."""
-        try:
-            yield
-        except _PASSING as error:
-            raise RegistryUnavailable(f"Redis at {self._address()}: {error}") from error
-        except redis.RedisError as error:
-            kind = RegistryUnavailable if str(error).startswith(_PASSING_CODES) else RegistryError
-            raise kind(f"Redis at {self._address()}: {error}") from error
-
-    def _address(self) -> str:
-        where = self._client.connection_pool.connection_kwargs
-        return str(where.get("path") or f"{where.get('host')}:{where.get('port')}")
-
-
-def _entry(data: Any) -> HistoryEntry:
-    return msgspec.json.decode(data, type=HistoryEntry)
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else bytes(value, "utf-8")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

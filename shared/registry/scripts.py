@@ -12,6 +12,8 @@ from shared.registry.base import checked_task
 
 CHANNEL = "tracer:changes"
 MAX_HISTORY = 1000
+# Fields of the hash `active`, in the order in which the registry reads them.
+ACTIVE_FIELDS = ("version", "epoch", "state", "trial", "mode", "share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +21,17 @@ class Keys:
     """The keys of one task. The braces are a hash tag: a cluster keeps them on one slot."""
 
     fence: str  # integer: the newest fence
-    active: str  # hash: version ("" when none), epoch
+    active: str  # hash: version ("" when none), epoch, state, and of a trial: trial, mode, share
     order: str  # list: stored versions, oldest first
     manifests: str  # hash: version -> manifest bytes
     files: str  # hash: version -> SHA-256s of its blobs, separated by spaces
     blobs: str  # hash: version/SHA-256 -> blob bytes
     history: str  # list: JSON entries, newest first
     trail: str  # list: versions active before the current one, newest first
+    tripped: str  # set: stored versions that answer no more
+    # These begin the keys of each version's audits; see below.
+    outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
+    marks: str  # hash: partition -> highest offset recorded
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -33,54 +39,97 @@ class Keys:
         prefix = f"tracer:{{{checked_task(task)}}}:"
         return cls(*(prefix + name for name in cls.__slots__))
 
+    def outcomes_of(self, version: str) -> str:
+        return f"{self.outcomes}:{version}"
+
     def all(self) -> list[str]:
         """In the order in which the scripts expect them."""
         return list(astuple(self))
 
 
-# ARGV of every script: channel, task, call id, time, reason; then its own.
+# ARGV of every script that makes a change: channel, task, call id, time, reason; then its own.
 _COMMON = f"""
-local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS)
+local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
+local TRIPPED, OUTCOMES, MARKS = unpack(KEYS, 9, 11)
 local CHANNEL, TASK, CALL, AT, REASON = unpack(ARGV, 1, 5)
 
-local function active_version()
-  local version = redis.call('HGET', ACTIVE, 'version')
-  if version == '' then return false end
-  return version
+local function pointer(name)
+  local value = redis.call('HGET', ACTIVE, name)
+  if value == '' then return false end
+  return value
+end
+
+local function is_stored(version)
+  return redis.call('HEXISTS', MANIFESTS, version) == 1
+end
+
+local function is_tripped(version)
+  return redis.call('SISMEMBER', TRIPPED, version) == 1
+end
+
+local function newest_entry()
+  return redis.call('LINDEX', HISTORY, 0)
 end
 
 local function done_before()
-  local newest = redis.call('LINDEX', HISTORY, 0)
+  local newest = newest_entry()
   return newest and cjson.decode(newest).call == CALL and newest
 end
 
-local function change(kind, version)
-  local previous = active_version()
+-- The version a rollback would return to.
+local function spare()
+  for _, version in ipairs(redis.call('LRANGE', TRAIL, 0, -1)) do
+    if not is_tripped(version) then return version end
+  end
+  return false
+end
+
+-- Count a change and write it down; before the active version changes, if it does.
+local function record(kind, version)
   local epoch = redis.call('HINCRBY', ACTIVE, 'epoch', 1)
-  redis.call('HSET', ACTIVE, 'version', version or '')
   local entry = cjson.encode({{
-    kind = kind, version = version or cjson.null, previous = previous or cjson.null,
+    kind = kind, version = version or cjson.null, previous = pointer('version') or cjson.null,
     epoch = epoch, at = AT, reason = REASON, call = CALL}})
   redis.call('LPUSH', HISTORY, entry)
   redis.call('LTRIM', HISTORY, 0, {MAX_HISTORY - 1})
   redis.call('PUBLISH', CHANNEL, TASK)
   return entry
 end
+
+local function activate(kind, version)
+  local entry = record(kind, version)
+  redis.call('HSET', ACTIVE, 'version', version or '', 'state', 'serving')
+  return entry
+end
+
+local function end_trial()
+  redis.call('HDEL', ACTIVE, 'trial', 'mode', 'share')
+end
+
+-- Activate a version that a rollback takes back; a trial ends.
+local function supersede(kind, version)
+  local previous = pointer('version')
+  redis.call('LREM', TRAIL, 0, version)
+  if previous then redis.call('LPUSH', TRAIL, previous) end
+  end_trial()
+  return activate(kind, version)
+end
 """
 
-# ARGV: fence, version, versions to keep, manifest, then SHA-256 and bytes of each blob.
+# ARGV: fence, version, versions to keep, mode ("" to activate) and share of a trial, manifest,
+# then SHA-256 and bytes of each blob.
 PUBLISH = (
     _COMMON
     + """
-local fence, version, keep, manifest = unpack(ARGV, 6, 9)
+local fence, version, keep, mode, share, manifest = unpack(ARGV, 6, 11)
 
 local function store()
-  if redis.call('HEXISTS', MANIFESTS, version) == 0 then
+  if not is_stored(version) then
     redis.call('RPUSH', ORDER, version)
   end
   redis.call('HSET', MANIFESTS, version, manifest)
   local names = {}
-  for i = 10, #ARGV, 2 do
+  for i = 12, #ARGV, 2 do
     names[#names + 1] = ARGV[i]
     redis.call('HSET', BLOBS, version .. '/' .. ARGV[i], ARGV[i + 1])
   end
@@ -95,31 +144,58 @@ local function delete(old)
   redis.call('HDEL', MANIFESTS, old)
   redis.call('LREM', ORDER, 0, old)
   redis.call('LREM', TRAIL, 0, old)
+  redis.call('SREM', TRIPPED, old)
+  redis.call('DEL', OUTCOMES .. ':' .. old, MARKS .. ':' .. old)
 end
 
+-- Delete the oldest versions beyond `keep`, but none in use or in reserve.
 local function prune()
-  local spare = redis.call('LINDEX', TRAIL, 0)
+  local active, trial, reserve = pointer('version'), pointer('trial'), spare()
   local excess = redis.call('LLEN', ORDER) - tonumber(keep)
   for _, old in ipairs(redis.call('LRANGE', ORDER, 0, -1)) do
     if excess <= 0 then break end
-    if old ~= version and old ~= spare then
+    if old ~= active and old ~= trial and old ~= reserve then
       delete(old)
       excess = excess - 1
     end
   end
 end
 
+local function is_on_trial()
+  local trial = redis.call('HMGET', ACTIVE, 'trial', 'mode', 'share')
+  return trial[1] == version and trial[2] == mode and trial[3] == share
+end
+
 local newest = redis.call('GET', FENCE) or '0'
 if newest ~= fence then return {'stale', newest} end
+if mode ~= '' and is_tripped(version) then return {'tripped'} end
 store()
-local previous = active_version()
-if previous ~= version then
-  redis.call('LREM', TRAIL, 0, version)
-  if previous then redis.call('LPUSH', TRAIL, previous) end
-  change('published', version)
-  prune()
+if version ~= pointer('version') then
+  if mode == '' and not is_tripped(version) then
+    supersede('published', version)
+    prune()
+  elseif mode ~= '' and not is_on_trial() then
+    record(mode, version)
+    redis.call('HSET', ACTIVE, 'trial', version, 'mode', mode, 'share', share)
+    prune()
+  end
 end
-return {'ok', redis.call('HGET', ACTIVE, 'epoch')}
+return {'ok', unpack(redis.call('HMGET', ACTIVE, ACTIVE_FIELDS))}
+""".replace("ACTIVE_FIELDS", ", ".join(f"'{name}'" for name in ACTIVE_FIELDS))
+)
+
+# ARGV: promoted or withdrawn, the version that must be on trial, or "" for any.
+END_TRIAL = (
+    _COMMON
+    + """
+local kind, expected = unpack(ARGV, 6, 7)
+local mine = done_before()
+if mine then return {'ok', mine} end
+local trial = pointer('trial')
+if not trial or (expected ~= '' and expected ~= trial) then return {'unknown'} end
+if kind == 'promoted' then return {'ok', supersede(kind, trial)} end
+end_trial()
+return {'ok', record(kind, trial)}
 """
 )
 
@@ -130,14 +206,16 @@ ROLLBACK = (
 local target = ARGV[6]
 local mine = done_before()
 if mine then return {'ok', mine} end
-local previous = active_version()
+local previous = pointer('version')
 if target == '' then
-  target = redis.call('LINDEX', TRAIL, 0)
+  target = spare()
   if not target then return {'unknown'} end
-elseif redis.call('HEXISTS', MANIFESTS, target) == 0 then
+elseif not is_stored(target) then
   return {'unknown'}
+elseif is_tripped(target) then
+  return {'tripped'}
 elseif target == previous then
-  return {'ok', redis.call('LINDEX', HISTORY, 0)}
+  return {'ok', newest_entry()}
 end
 local depth = false
 for i, version in ipairs(redis.call('LRANGE', TRAIL, 0, -1)) do
@@ -148,7 +226,8 @@ if depth then
 elseif previous then
   redis.call('LPUSH', TRAIL, previous)
 end
-return {'ok', change('rolled_back', target)}
+if pointer('trial') == target then end_trial() end
+return {'ok', activate('rolled_back', target)}
 """
 )
 
@@ -157,7 +236,44 @@ RETIRE = (
     + """
 local mine = done_before()
 if mine then return {'ok', mine} end
-if not active_version() then return {'unknown'} end
-return {'ok', change('retired', false)}
+if not pointer('version') then return {'unknown'} end
+end_trial()
+return {'ok', activate('retired', false)}
 """
 )
+
+# ARGV: version, the state to be in, the state it must be in now, or "" for any.
+SET_STATE = (
+    _COMMON
+    + """
+local version, wanted, was = unpack(ARGV, 6, 8)
+local mine = done_before()
+if mine then return {'ok', mine} end
+if pointer('version') ~= version then return {'unknown'} end
+local now = pointer('state') or 'serving'
+if now == wanted then return {'ok', newest_entry()} end
+if now == 'tripped' then return {'tripped'} end
+if was ~= '' and was ~= now then return {'changed', now} end
+local kind = wanted
+if wanted == 'serving' then kind = now == 'paused' and 'resumed' or 'cleared' end
+if wanted == 'tripped' then redis.call('SADD', TRIPPED, version) end
+local entry = record(kind, version)
+redis.call('HSET', ACTIVE, 'state', wanted)
+return {'ok', entry}
+"""
+)
+
+# Not a change. ARGV: version, partition, outcomes as one string of '0' and '1', their offsets.
+RECORD_AUDITS = """
+local MANIFESTS, OUTCOMES, MARKS = KEYS[4], KEYS[10] .. ':' .. ARGV[1], KEYS[11] .. ':' .. ARGV[1]
+local version, partition, outcomes = unpack(ARGV, 1, 3)
+if redis.call('HEXISTS', MANIFESTS, version) == 0 then return 0 end
+local mark = tonumber(redis.call('HGET', MARKS, partition) or '-1')
+local first = 4
+while first <= #ARGV and tonumber(ARGV[first]) <= mark do first = first + 1 end
+if first <= #ARGV then
+  redis.call('APPEND', OUTCOMES, string.sub(outcomes, first - 3))
+  redis.call('HSET', MARKS, partition, ARGV[#ARGV])
+end
+return redis.call('STRLEN', OUTCOMES)
+"""

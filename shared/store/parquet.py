@@ -38,8 +38,15 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("observation_probability", pa.float64()),
         ("deferral_reason", pa.string()),
+        ("prompt", pa.string()),
+        ("version", pa.string()),
+        ("drawn", pa.bool_()),
+        ("audit_share", pa.float64()),
+        ("opinions", pa.string()),  # a JSON list of Opinion; "[]" where there is none
     ]
 )
+# Parts written before these columns existed read as if nothing had been drawn or said.
+_DEFAULTS: dict[str, Any] = {"drawn": False, "audit_share": 0.0, "opinions": "[]"}
 
 
 class WindowStore:
@@ -118,11 +125,20 @@ class WindowStore:
 
     def _table(self, part: str, columns: list[str]) -> pa.Table:
         try:
-            return pq.read_table(part, filesystem=self._fs, columns=columns, partitioning=None)
+            # With the schema, a column the part does not have is there and null.
+            table = pq.read_table(
+                part, filesystem=self._fs, columns=columns, schema=SCHEMA, partitioning=None
+            )
         except pa.ArrowInvalid as error:
             raise OSError(
                 f"{part} is damaged; move it away to go on without it: {error}"
             ) from error
+        for name, default in _DEFAULTS.items():
+            if name in columns and table.column(name).null_count:
+                place = table.column_names.index(name)
+                filled = table.column(name).fill_null(default)
+                table = table.set_column(place, SCHEMA.field(name), filled)
+        return table
 
     def _put(self, path: str, content: pa.Buffer) -> None:
         """Write a file that is there whole or not at all, and on disk once this returns."""
@@ -158,4 +174,9 @@ def _row(trace: Trace) -> dict[str, Any]:
         "source": trace.source.value,
         "observation_probability": trace.observation_probability,
         "deferral_reason": trace.deferral_reason.value if trace.deferral_reason else None,
+        "prompt": trace.prompt,
+        "version": trace.version,
+        "drawn": trace.drawn,
+        "audit_share": trace.audit_share,
+        "opinions": msgspec.json.encode(trace.opinions).decode(),
     }

@@ -30,6 +30,15 @@ FIT_SECONDS = Gauge("tracer_fit_seconds", "Wall time of the last fit", ["task"])
 CERTIFIED_COVERAGE = Gauge(
     "tracer_certified_coverage_ratio", "Coverage of the last certificate", ["task"]
 )
+LIVE_AGREEMENT = Gauge(
+    "tracer_live_agreement_ratio", "Agreement of the active version on its audits", ["task"]
+)
+LIVE_AGREEMENT_LOWER = Gauge(
+    "tracer_live_agreement_lower_ratio",
+    "Lower bound of the active version's agreement, valid at any time",
+    ["task"],
+)
+AUDITS = Counter("tracer_audits_total", "Audits recorded", ["task"])
 
 # --- router
 DECISIONS = Counter(

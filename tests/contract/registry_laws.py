@@ -1,4 +1,4 @@
-"""The laws every registry keeps, whatever it stores things in."""
+"""The laws every registry keeps, whatever it stores things in; registry_state_laws has more."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from services.ctl.demo.traffic import Traffic
 from services.ingest.handlers import Rules as IngestRules
 from services.ingest.handlers import accept
 from services.router.handlers import Router, Topics
+from services.router.serving import Serving
 from services.router.surrogate import load_version
 from services.teacher.client import Answer
 from services.teacher.handlers import Rules as TeacherRules
@@ -40,7 +41,6 @@ from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.taxonomy import Taxonomy
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook
-from shared.registry.base import Active
 from shared.store.parquet import WindowStore
 from tests.contract.schema_tools import validator_of
 from tests.contract.test_examples import examples_of
@@ -111,17 +111,18 @@ def test_the_router_decides_it(topic: Topic, path: Path, active: bool) -> None:
     message = read(topic, path)
     encoder = HashEncoder()
     tasks = tasks_for(message)
-    version = load_version(Active("v", 1), make_surrogate(encoder), encoder, threads=1)
+    version = load_version("v", make_surrogate(encoder), encoder, threads=1)
     router = Router(
         tasks=tasks,
-        versions=lambda: dict.fromkeys(tasks, version) if active else {},
+        serving=lambda: dict.fromkeys(tasks, Serving(version)) if active else {},
         encoder=encoder,
         clock=FakeClock(NOW),
         topics=Topics(decisions=Topic.DECISIONS, deferred=Topic.DEFERRED),
         dead_letter=refuse,
     )
-    (record,) = router([message])
-    validator_of(Topic(record.topic)).validate(json.loads(record.value))
+    record, *audit = router([message])
+    for each in (record, *audit):
+        validator_of(Topic(each.topic)).validate(json.loads(each.value))
     if record.topic == Topic.DEFERRED:
         reason = decode(record.value, Deferral).reason
         assert (reason is Reason.NO_ACTIVE_VERSION) is not active

@@ -8,9 +8,10 @@ from shared.registry.base import Artifact, Registry, RegistryUnavailable
 from shared.registry.memory import MemoryRegistry
 from tests.artifacts import make_artifact
 from tests.contract.registry_laws import RegistryLaws, publish, settle
+from tests.contract.registry_state_laws import StateLaws
 
 
-class TestMemoryRegistry(RegistryLaws):
+class TestMemoryRegistry(RegistryLaws, StateLaws):
     def make(self, keep_versions: int = 20) -> MemoryRegistry:
         return MemoryRegistry(keep_versions=keep_versions)
 

@@ -12,9 +12,15 @@ import redis
 
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
-from shared.registry.base import CorruptArtifact, Registry, RegistryError, RegistryUnavailable
+from shared.registry.base import (
+    CorruptArtifact,
+    Registry,
+    RegistryError,
+    RegistryUnavailable,
+    State,
+)
 from shared.registry.redis import RedisRegistry, connect
-from shared.registry.scripts import MAX_HISTORY, RETIRE, ROLLBACK, Keys
+from shared.registry.scripts import END_TRIAL, MAX_HISTORY, RETIRE, ROLLBACK, SET_STATE, Keys
 from tests.artifacts import make_artifact
 from tests.contract.registry_laws import (
     AT,
@@ -24,11 +30,12 @@ from tests.contract.registry_laws import (
     settle,
     window_artifact,
 )
+from tests.contract.registry_state_laws import StateLaws, set_state, start_trial
 
 pytestmark = pytest.mark.redis
 
 
-class TestRedisRegistry(RegistryLaws):
+class TestRedisRegistry(RegistryLaws, StateLaws):
     @pytest.fixture(autouse=True)
     def _server(self, redis_url: str) -> None:
         self.url = redis_url
@@ -100,13 +107,20 @@ def test_an_artifact_of_another_task_is_detected(
 
 def test_a_deleted_version_leaves_no_bytes_behind(redis_url: str, client: redis.Redis) -> None:
     registry = connect(redis_url, keep_versions=2)
-    versions = publish_windows(registry, "pruned", 5)
+    versions = publish_windows(registry, "pruned", 1)
+    set_state(registry, "pruned", State.TRIPPED, versions[0])
+    for number in range(5):
+        versions.append(publish(registry, window_artifact("pruned", number)).version or "")
+        registry.record_audits("pruned", versions[-1], 0, [(number, True)])
     registry.close()
     keys = Keys.of("pruned")
     kept = {version.encode() for version in versions[-2:]}
     assert set(client.hkeys(keys.manifests)) == set(client.hkeys(keys.files)) == kept
     assert {field.split(b"/")[0] for field in client.hkeys(keys.blobs)} == kept
     assert client.lrange(keys.trail, 0, -1) == [versions[-2].encode()]
+    assert client.smembers(keys.tripped) == set()
+    left = {key.rpartition(b":")[2] for key in client.keys(f"{keys.outcomes}:*")}
+    assert left == {key.rpartition(b":")[2] for key in client.keys(f"{keys.marks}:*")} == kept
 
 
 def test_the_history_is_bounded(registry: RedisRegistry, client: redis.Redis) -> None:
@@ -130,8 +144,13 @@ def test_a_cluster_takes_every_script(tmp_path: Path) -> None:
         registry = connect(node.url, keep_versions=2)
         versions = publish_windows(registry, "slots", 4)
         assert registry.rollback("slots", to=None, at=AT, reason="").version == versions[-2]
+        set_state(registry, "slots", State.PROBATION, versions[-2])
+        start_trial(registry, window_artifact("slots", 4))
+        trial = registry.promote("slots", at=AT, reason="").version or ""
+        assert registry.record_audits("slots", trial, 0, [(1, True)]) == 1
+        assert registry.audits("slots", trial) == (True,)
         registry.retire("slots", at=AT, reason="")
-        assert registry.load("slots", versions[-1]).version == versions[-1]
+        assert registry.load("slots", trial).version == trial
         registry.close()
 
 
@@ -148,6 +167,47 @@ def test_a_change_sent_again_after_a_lost_reply_happens_once(
     first = client.eval(RETIRE, len(keys), *keys, *retire)
     assert client.eval(RETIRE, len(keys), *keys, *retire) == first
     assert registry.active("replies").epoch == 5
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "kind"),
+    [
+        (SET_STATE, ["paused", ""], "paused"),
+        (SET_STATE, ["probation", "serving"], "probation"),
+        (END_TRIAL, ["promoted", ""], "promoted"),
+        (END_TRIAL, ["withdrawn", ""], "withdrawn"),
+    ],
+)
+def test_states_and_trials_sent_again_change_once(
+    registry: RedisRegistry,
+    client: redis.Redis,
+    script: str,
+    arguments: list[str],
+    kind: str,
+) -> None:
+    task = f"again-{kind}"
+    (version,) = publish_windows(registry, task, 1)
+    start_trial(registry, window_artifact(task, 1))
+    if script is SET_STATE:
+        arguments = [version, *arguments]
+    call = ["channel", task, "call-1", AT.isoformat(), "why", *arguments]
+    keys = Keys.of(task).all()
+    first = client.eval(script, len(keys), *keys, *call)
+    after = registry.active(task)
+    assert client.eval(script, len(keys), *keys, *call) == first
+    assert registry.active(task) == after
+    assert [entry.kind for entry in registry.history(task)] == [kind, "shadow", "published"]
+
+
+@pytest.mark.parametrize("field", [{"state": "asleep"}, {"trial": "v", "mode": "x", "share": "1"}])
+def test_a_pointer_only_a_newer_registry_understands_is_no_pointer(
+    registry: RedisRegistry, client: redis.Redis, field: dict[str, str]
+) -> None:
+    task = f"newer-{len(field)}"
+    publish_windows(registry, task, 1)
+    client.hset(Keys.of(task).active, mapping=field)
+    with pytest.raises(RegistryError, match="cannot be read"):
+        registry.active(task)
 
 
 def test_data_survives_a_crash_of_the_server(server: EmbeddedRedis) -> None:
@@ -176,6 +236,10 @@ def test_a_killed_server_is_unavailable_at_once_and_welcome_back(server: Embedde
         lambda: registry.publish(artifact, fence=fence, at=AT, reason=""),
         lambda: registry.rollback("killed", to=None, at=AT, reason=""),
         lambda: registry.retire("killed", at=AT, reason=""),
+        lambda: set_state(registry, "killed", State.PAUSED, artifact.version),
+        lambda: registry.promote("killed", at=AT, reason=""),
+        lambda: registry.record_audits("killed", artifact.version, 0, [(1, True)]),
+        lambda: registry.audits("killed", artifact.version),
         lambda: registry.acquire("killed"),
         lambda: registry.versions("killed"),
         lambda: registry.history("killed"),

@@ -264,6 +264,18 @@ MUTATIONS: list[tuple[Topic, Path, Any]] = [
     *((Topic.TRACES, ("observation_probability",), bad) for bad in (0, -1, 1.0001, "1", None)),
     *((Topic.DEFERRED, ("observation_probability",), bad) for bad in (0, -1, 1.0001, None)),
     *((Topic.TRACES, ("deferral_reason",), bad) for bad in ("", "because")),
+    *(
+        (topic, (field,), bad)
+        for topic in (Topic.TRACES_RAW, Topic.TRACES, Topic.DEFERRED)
+        for field, wrong in (
+            ("audit_share", (-0.01, 1.01, "1", None)),
+            ("drawn", (0, "true", None)),
+            ("opinions", ({}, ["v1"], [{"version": "v1", "label": "a"}], None)),
+        )
+        for bad in wrong
+    ),
+    *((Topic.TRACES, ("prompt",), bad) for bad in (7, ["a"])),
+    *((Topic.MODELS, ("figures",), bad) for bad in ({"e_value": "9"}, [], None)),
     *((Topic.DECISIONS, ("outcome",), bad) for bad in ("", "Handled", "answered", None)),
     *((Topic.DECISIONS, ("reason",), bad) for bad in ("", "because", None)),
     *((Topic.DECISIONS, ("timings",), bad) for bad in ({"total": "1"}, {"total": None}, [], None)),
@@ -311,6 +323,9 @@ LIMITS: list[tuple[Topic, Path, Any]] = [
     (Topic.REQUESTS, ("occurred_at",), "2026-11-22T09:14:03-23:59"),
     (Topic.TRACES, ("observation_probability",), 1),
     (Topic.TRACES, ("observation_probability",), 1e-9),
+    (Topic.TRACES, ("audit_share",), 1),
+    (Topic.DEFERRED, ("audit_share",), 0),
+    (Topic.MODELS, ("figures",), {"e_value": 1e300}),
     (Topic.TRACES, ("tokens", "output"), 2**63),
     (Topic.TRACES, ("cost",), 0),
     (Topic.DECISIONS, ("timings",), {"ü": -1, "": 0.5}),

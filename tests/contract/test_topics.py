@@ -14,7 +14,7 @@ from shared.contracts import asyncapi
 from shared.contracts.codec import MAX_EVENT_BYTES
 from shared.contracts.dead_letters import CONTEXT_HEADERS
 from shared.contracts.events import MAX_TEXT_CHARS
-from shared.contracts.tasks import UnknownLabels, load_tasks
+from shared.contracts.tasks import InvalidTasks, UnknownLabels, load_tasks
 from shared.contracts.topics import (
     FOREVER_MS,
     InvalidTopics,
@@ -231,3 +231,23 @@ def test_specs_cannot_be_changed() -> None:
     spec: TopicSpec = SPECS[Topic.REQUESTS]
     with pytest.raises(AttributeError):
         spec.partitions = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("audit_share", "-0.1"),
+        ("audit_share", "1.1"),
+        ("rollout", "blue-green"),
+        ("canary_share", "0"),
+        ("canary_share", "1"),
+        ("promote_after", "0"),
+    ],
+)
+def test_a_task_out_of_bounds_is_refused_and_the_field_named(
+    field: str, bad: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(f"tasks:\n  - name: support\n    {field}: {bad}\n", encoding="utf-8")
+    with pytest.raises(InvalidTasks, match=field):
+        load_tasks(path)

@@ -30,6 +30,7 @@ from shared.bus.kafka import KafkaPublisher, KafkaSource, open_pipe
 from shared.clock import SystemClock
 from shared.contracts.codec import decode, encode
 from shared.contracts.events import Decision, Deferral, Reason, Request
+from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic, load_topics
 from shared.registry.base import Artifact
 from shared.registry.disk import DiskCopy
@@ -65,8 +66,8 @@ class Bench:
             )  # fmt: skip
 
         router = Router(
-            tasks={self.task},
-            versions=models.snapshot,  # type: ignore[arg-type]
+            tasks={self.task: Task(name=self.task, audit_share=0.0)},
+            serving=models.snapshot,
             encoder=self.encoder,
             clock=clock,
             topics=Topics(f"{self.prefix}{Topic.DECISIONS}", f"{self.prefix}{Topic.DEFERRED}"),

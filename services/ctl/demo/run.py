@@ -26,10 +26,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LiveResult:
-    """Live requests of one day. `agreement` is None where nothing was handled."""
+    """Live requests of one day. `agreement` is None where nothing was handled. `audited`: of the
+    handled ones, those the LLM was asked about as well."""
 
     requests: int
     handled: int
+    audited: int
     coverage: float
     agreement: float | None
     seconds: float
@@ -95,7 +97,7 @@ class Demo:
         self.say(
             f"           {live.requests} live requests: {live.coverage:.1%} handled"
             + (f", agreement {live.agreement:.3f}" if live.agreement is not None else "")
-            + f"; {live.requests - live.handled} went to the LLM"
+            + f"; {live.requests - live.handled} went to the LLM, {live.audited} audited"
         )
         certificate = announced.certificate
         return DayResult(
@@ -170,6 +172,7 @@ class Demo:
         return LiveResult(
             requests=len(decisions),
             handled=len(handled),
+            audited=sum(d.outcome is Outcome.AUDITED for d in handled),
             coverage=round(len(handled) / max(len(decisions), 1), 4),
             agreement=round(agreed / len(handled), 4) if handled else None,
             seconds=round(seconds, 2),
@@ -181,7 +184,9 @@ class Demo:
         finals = self.traffic.decisions
         asked = len(self._expected)
         everything = self._result([finals[i][0] for i in self._expected], 0.0)
-        calls_saved = everything.handled
+        calls_saved = everything.handled - everything.audited
+        last = days[-1].live
+        saved_share = (last.handled - last.audited) / max(last.requests, 1)
         cost = self.traffic.mean_cost()
         return {
             "task": self.plan.task,
@@ -199,9 +204,10 @@ class Demo:
             "undecided": sum(i not in finals for i in self._expected),
             "decided_at_kill": self._decided_at_kill,
             "dead_letters": self.traffic.dead_letters,
+            "audited": everything.audited,
             "calls_saved": calls_saved,
             "dollars_saved": round(calls_saved * cost, 4),
-            "dollars_saved_per_million_requests": round(1e6 * days[-1].live.coverage * cost, 2),
+            "dollars_saved_per_million_requests": round(1e6 * saved_share * cost, 2),
             "seconds": round(seconds, 1),
             "before": asdict(before),
             "days": [asdict(day) for day in days],

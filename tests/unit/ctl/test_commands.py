@@ -15,10 +15,12 @@ from typer.testing import CliRunner, Result
 
 from services.ctl.embedded.broker import EmbeddedBroker
 from services.ctl.main import app
+from services.ctl.output import console
 from services.ctl.sample.generator import generate
 from shared.bus.kafka import KafkaSource
 from shared.contracts.codec import decode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, RawTrace
+from shared.registry.base import State
 from shared.registry.redis import connect
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -168,6 +170,19 @@ def read(broker: str, topic: str, wanted: int) -> list[bytes]:
     return found
 
 
+def announcements(broker: str, task: str, wanted: int) -> list[ModelAnnouncement]:
+    """Those of one task, in their order; other tests announce on the topic too."""
+    source = KafkaSource(bootstrap=broker, group=uuid4().hex, topics=["models"])
+    found: list[ModelAnnouncement] = []
+    for _ in range(60):
+        events = [decode(m.value, ModelAnnouncement) for m in source.poll(1_000, 0.25)]
+        found += [event for event in events if event.task == task]
+        if len(found) >= wanted:
+            break
+    source.close()
+    return found
+
+
 def test_status_list_rollback_and_retire(task: tuple[str, list[str]], broker: str) -> None:
     name, (first, second) = task
     (status,) = json.loads(run("status", "--json").stdout)
@@ -181,9 +196,10 @@ def test_status_list_rollback_and_retire(task: tuple[str, list[str]], broker: st
     assert json.loads(run("models", "show", name, second).stdout)["window"] == "2026-01-06"
     assert run("models", "retire", name).exit_code == 0
     assert json.loads(run("status", "--json").stdout)[0]["active"] is None
-    announced = [decode(value, ModelAnnouncement) for value in read(broker, "models", 2)]
-    mine = [a for a in announced if a.task == name]
-    assert [a.kind for a in mine] == [AnnouncementKind.ROLLED_BACK, AnnouncementKind.RETIRED]
+    assert [a.kind for a in announcements(broker, name, 2)] == [
+        AnnouncementKind.ROLLED_BACK,
+        AnnouncementKind.RETIRED,
+    ]
     assert "everything is deferred" in " ".join(run("status").stdout.split())
 
 
@@ -192,6 +208,104 @@ def test_rolling_back_to_what_is_not_there_is_explained(task: tuple[str, list[st
     result = run("rollback", name, "--to", "2020-01-01-abc")
     assert result.exit_code == 1
     assert "tracerctl models list" in " ".join(result.stderr.split())
+
+
+def test_rolling_back_to_the_active_version_changes_nothing(task: tuple[str, list[str]]) -> None:
+    name, (_, second) = task
+    assert json.loads(run("rollback", name, "--to", second, "--json").stdout)["changed"] is False
+    assert "nothing to change" in run("rollback", name, "--to", second).stdout
+
+
+def test_pause_and_resume(
+    task: tuple[str, list[str]], broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, (_, second) = task
+    monkeypatch.setenv("LOGNAME", "maria")
+    assert "answers" not in run("resume", name).stdout  # serving already
+    paused = json.loads(run("pause", name, "--reason", "new prompt", "--json").stdout)
+    assert (paused["kind"], paused["version"], paused["changed"]) == ("paused", second, True)
+    assert json.loads(run("status", "--json").stdout)[0]["state"] == "paused"
+    assert "not serving answers nothing" in " ".join(run("status").stdout.split())
+    assert json.loads(run("pause", name, "--json").stdout)["changed"] is False
+    assert "answers again" in " ".join(run("resume", name, "--by", "piotr").stdout.split())
+    assert json.loads(run("status", "--json").stdout)[0]["state"] == "serving"
+    announced = announcements(broker, name, 2)
+    assert [a.kind for a in announced] == [AnnouncementKind.PAUSED, AnnouncementKind.RESUMED]
+    assert [a.actor for a in announced] == ["maria", "piotr"]
+    assert announced[0].reason == "new prompt"
+
+
+def test_only_a_pause_is_resumed(task: tuple[str, list[str]], redis_url: str) -> None:
+    name, (_, second) = task
+    registry = connect(redis_url)
+    for state, why in ((State.PROBATION, "is probation, not paused"), (State.TRIPPED, "tripped")):
+        registry.set_state(name, state, version=second, at=AT, reason="audits")
+        result = run("resume", name)
+        assert result.exit_code == 1
+        assert why in " ".join(result.stderr.split())
+        assert registry.active(name).state is state
+    assert run("rollback", name, "--to", second).exit_code == 1
+    registry.retire(name, at=AT, reason="")
+    registry.close()
+    result = run("pause", name)
+    assert result.exit_code == 1
+    assert "no active version" in result.stderr
+
+
+def test_a_trial_is_shown_withdrawn_and_promoted(
+    task: tuple[str, list[str]], broker: str, redis_url: str
+) -> None:
+    name, (_, second) = task
+    artifact = make_surrogate(HashEncoder(), task=name, window="2026-01-07")
+    registry = connect(redis_url)
+
+    def start_trial() -> None:
+        fence = registry.acquire(name)
+        registry.start_trial(artifact, mode="canary", share=0.25, fence=fence, at=AT, reason="")
+
+    start_trial()
+    registry.record_audits(name, second, 0, [(1, True), (2, True), (3, False)])
+    registry.record_audits(name, artifact.version, 0, [(4, True)])
+    (status,) = json.loads(run("status", "--json").stdout)
+    assert status["audits"] == {"n": 3, "agreement": 0.6667}
+    assert status["trial"] == {
+        "version": artifact.version,
+        "mode": "canary",
+        "share": 0.25,
+        "audits": {"n": 1, "agreement": 1.0},
+    }
+    assert run("withdraw", name, "--version", second).exit_code == 1
+    assert "no longer on trial" in " ".join(run("withdraw", name).stdout.split())
+    assert run("promote", name).exit_code == 1
+    start_trial()
+    promoted = json.loads(
+        run("promote", name, "--version", artifact.version, "--by", "maria", "--json").stdout
+    )
+    assert (promoted["version"], promoted["previous"]) == (artifact.version, second)
+    assert json.loads(run("status", "--json").stdout)[0]["trial"] is None
+    assert json.loads(run("rollback", name, "--json").stdout)["version"] == second
+    registry.close()
+    assert [(a.kind, a.version) for a in announcements(broker, name, 3)] == [
+        (AnnouncementKind.WITHDRAWN, artifact.version),
+        (AnnouncementKind.PROMOTED, artifact.version),
+        (AnnouncementKind.ROLLED_BACK, second),
+    ]
+
+
+def test_people_see_audits_and_the_trial(
+    task: tuple[str, list[str]], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, (_, second) = task
+    monkeypatch.setattr(console, "width", 250)
+    artifact = make_surrogate(HashEncoder(), task=name, window="2026-01-07")
+    registry = connect(redis_url)
+    fence = registry.acquire(name)
+    registry.start_trial(artifact, mode="canary", share=0.25, fence=fence, at=AT, reason="")
+    registry.record_audits(name, second, 0, [(1, True), (2, False)])
+    registry.close()
+    shown = run("status").stdout
+    assert "2, 50.0% agree" in shown
+    assert f"{artifact.version} (canary 25%)" in shown
 
 
 def test_replay_publishes_what_is_not_test(

@@ -19,7 +19,7 @@ from shared.bus.errors import InvalidMessage, Retryable
 from shared.clock import FakeClock
 from shared.contracts.codec import decode
 from shared.contracts.dead_letters import CONTEXT_HEADERS
-from shared.contracts.events import RawTrace, Reason, Source, Tokens, Trace
+from shared.contracts.events import Opinion, RawTrace, Reason, Source, Tokens, Trace
 from shared.contracts.tasks import Task, UnknownLabels
 from shared.contracts.taxonomy import taxonomies
 from shared.seen.base import seen_key
@@ -133,6 +133,10 @@ def test_everything_of_a_raw_trace_is_kept() -> None:
         source="deferred",
         observation_probability=0.25,
         deferral_reason="below_threshold",
+        opinions=[{"version": "v1", "label": "refund", "handled": False}],
+        drawn=True,
+        audit_share=0.02,
+        prompt="0f1e",
         occurred_at="2026-03-01T11:00:00+02:00",
         something_new=1,
     )
@@ -150,6 +154,10 @@ def test_everything_of_a_raw_trace_is_kept() -> None:
         source=Source.DEFERRED,
         observation_probability=0.25,
         deferral_reason=Reason.BELOW_THRESHOLD,
+        opinions=[Opinion(version="v1", label="refund", handled=False)],
+        drawn=True,
+        audit_share=0.02,
+        prompt="0f1e",
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.registry.base import Active, Artifact, CorruptArtifact
+from shared.registry.base import Active, Artifact, CorruptArtifact, State, Trial
 from shared.registry.disk import DiskCopy
 from tests.artifacts import make_artifact
 
@@ -42,6 +42,15 @@ def test_the_newest_save_replaces_the_one_before(kept: DiskCopy) -> None:
     assert len(list(kept._folder.iterdir())) == 1
 
 
+@pytest.mark.parametrize("state", list(State))
+def test_the_state_is_kept_and_the_trial_is_not(kept: DiskCopy, state: State) -> None:
+    artifact = make_artifact()
+    kept.save("intents", Active(artifact.version, 4, state, Trial("v2", "canary", 0.1)), artifact)
+    loaded = kept.load("intents")
+    assert loaded is not None
+    assert loaded[0] == Active(artifact.version, 4, state)
+
+
 def test_an_unknown_task_gives_none_without_a_warning(
     kept: DiskCopy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,6 +74,7 @@ def test_every_flipped_byte_is_noticed(kept: DiskCopy, caplog: pytest.LogCapture
         loaded = kept.load("intents")
         if loaded is not None:  # only the epoch, a number, can change unnoticed
             assert loaded[0].version == expected.version
+            assert loaded[0].state is State.SERVING
             assert loaded[1].manifest_bytes == expected.manifest_bytes
             assert dict(loaded[1].blobs) == dict(expected.blobs)
     assert len(caplog.records) > len(whole) / 7 * 0.95

@@ -8,14 +8,16 @@ import pytest
 from doubles import HashEncoder
 from surrogates import LABELS, make_surrogate, text_of
 
-from services.router.handlers import Router, Topics, Version
+from services.router.handlers import Router, Topics
+from services.router.serving import OnTrial, Serving, Version
 from services.router.surrogate import LoadedVersion, UnusableArtifact, load_version
 from shared.bus.base import Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import FakeClock
 from shared.contracts.codec import decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, Reason, Request
-from shared.registry.base import Active, Artifact
+from shared.contracts.tasks import Task
+from shared.registry.base import Artifact, State
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +31,27 @@ def artifact(encoder: HashEncoder) -> Artifact:
 
 
 def loaded(artifact: Artifact, encoder: HashEncoder) -> LoadedVersion:
-    return load_version(Active("v1", 1), artifact, encoder, threads=1)
+    return load_version("v1", artifact, encoder, threads=1)
 
 
-def router(versions: Mapping[str, Version], encoder: HashEncoder) -> Router:
+def router(
+    versions: Mapping[str, Version | Serving], encoder: HashEncoder, *, audit_share: float = 0.0,
+    labels: tuple[str, ...] = (),
+) -> Router:  # fmt: skip
+    serving = {
+        name: each if isinstance(each, Serving) else Serving(each)
+        for name, each in versions.items()
+    }
+
     def rejected(message: Message, error: InvalidMessage) -> Record:
         return Record("dead-letters", message.key, f"{error.field}: {error}".encode())
 
     return Router(
-        tasks={"support", "other"},
-        versions=lambda: versions,
+        tasks={
+            name: Task(name=name, audit_share=audit_share, labels=labels)
+            for name in ("support", "other")
+        },
+        serving=lambda: serving,
         encoder=encoder,
         clock=FakeClock(datetime(2026, 1, 5, tzinfo=UTC)),
         topics=Topics(decisions="decisions", deferred="deferred"),
@@ -116,15 +129,15 @@ def test_a_batch_gives_one_record_a_message_in_order(
 
 def test_a_whole_batch_is_answered_by_one_version(artifact: Artifact, encoder: HashEncoder) -> None:
     """A swap amid a batch shows only in the next one."""
-    versions: dict[str, Version] = {"support": loaded(artifact, encoder)}
+    version = loaded(artifact, encoder)
     reads = []
 
-    def read() -> Mapping[str, Version]:
+    def read() -> Mapping[str, Serving]:
         reads.append(1)
-        return versions
+        return {"support": Serving(version)}
 
-    handle = router(versions, encoder)
-    handle = Router(**{**vars(handle), "versions": read})
+    handle = router({}, encoder)
+    handle = Router(**{**vars(handle), "serving": read})
     handle([ask(text_of("billing"), str(i)) for i in range(10)])
     assert len(reads) == 1
 
@@ -162,9 +175,139 @@ def test_scores_do_not_depend_on_the_batch(artifact: Artifact, encoder: HashEnco
 
 def test_another_encoder_is_refused(artifact: Artifact) -> None:
     with pytest.raises(UnusableArtifact, match="same encoder artifact"):
-        load_version(Active("v1", 1), artifact, HashEncoder(digest="f" * 64), threads=1)
+        load_version("v1", artifact, HashEncoder(digest="f" * 64), threads=1)
 
 
 def test_other_dimensions_are_refused(artifact: Artifact) -> None:
     with pytest.raises(UnusableArtifact, match="features"):
-        load_version(Active("v1", 1), artifact, HashEncoder(dim=16), threads=1)
+        load_version("v1", artifact, HashEncoder(dim=16), threads=1)
+
+
+def many(n: int, text: str) -> list[Message]:
+    return [message(Request(id=f"r{i}", task="support", input=text), i) for i in range(n)]
+
+
+def test_a_share_of_what_is_handled_is_audited_too(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    handle = router({"support": loaded(artifact, encoder)}, encoder, audit_share=0.25)
+    records = handle(many(400, text_of("billing")))
+    decisions = [decode(r.value, Decision) for r in records if r.topic == "decisions"]
+    audits = [decode(r.value, Deferral) for r in records if r.topic == "deferred"]
+    assert len(decisions) == 400
+    assert all(d.label == "billing" for d in decisions)
+    assert 60 <= len(audits) <= 140
+    assert {d.request_id for d in decisions if d.outcome is Outcome.AUDITED} == {
+        a.request.id for a in audits
+    }
+    for audit in audits:
+        assert (audit.outcome, audit.reason) == (Outcome.AUDITED, Reason.CERTIFIED)
+        assert audit.observation_probability == audit.audit_share == 0.25
+        assert audit.drawn
+        (opinion,) = audit.opinions
+        assert (opinion.version, opinion.label, opinion.handled) == ("v1", "billing", True)
+
+
+def test_a_redelivery_audits_the_same(artifact: Artifact, encoder: HashEncoder) -> None:
+    handle = router({"support": loaded(artifact, encoder)}, encoder, audit_share=0.1)
+    batch = many(300, text_of("billing"))
+    again = list(reversed(batch))
+    assert {r.key for r in handle(batch) if r.topic == "deferred"} == {
+        r.key for r in handle(again) if r.topic == "deferred"
+    }
+
+
+def test_the_audit_sample_covers_deferred_requests_alike(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    handle = router({"support": loaded(artifact, encoder)}, encoder, audit_share=0.25)
+    handled = handle(many(200, text_of("billing")))
+    drawn = {r.key for r in handled if r.topic == "deferred"}
+    unsure = handle(many(200, f"{text_of('billing')} {text_of('delivery')}"))
+    deferrals = [decode(r.value, Deferral) for r in unsure]
+    assert {d.request.id.encode() for d in deferrals if d.drawn} == drawn
+    assert all(d.observation_probability == 1.0 for d in deferrals)
+    assert not any(o.handled for d in deferrals for o in d.opinions)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [(State.PAUSED, Reason.PAUSED), (State.TRIPPED, Reason.TRIPPED)]
+)
+def test_paused_and_tripped_versions_are_not_asked(
+    state: State, reason: Reason, artifact: Artifact
+) -> None:
+    encoder = HashEncoder()
+    serving = Serving(loaded(artifact, encoder), state)
+    (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
+    deferral = decode(record.value, Deferral)
+    assert (deferral.reason, deferral.version, deferral.opinions) == (reason, "v1", [])
+    assert encoder.encoded == []
+
+
+def test_on_probation_the_teacher_answers_and_the_opinion_is_kept(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    serving = Serving(loaded(artifact, encoder), State.PROBATION)
+    (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
+    deferral = decode(record.value, Deferral)
+    assert (deferral.outcome, deferral.reason) == (Outcome.DEFERRED, Reason.PROBATION)
+    assert deferral.opinions[0].handled
+    assert deferral.opinions[0].label == "billing"
+
+
+def test_a_label_that_was_removed_is_no_answer(artifact: Artifact, encoder: HashEncoder) -> None:
+    handle = router({"support": loaded(artifact, encoder)}, encoder, labels=("account", "delivery"))
+    first, second = handle([ask(text_of("billing"), "a"), ask(text_of("account"), "b")])
+    deferral = decode(first.value, Deferral)
+    assert deferral.reason is Reason.LABEL_REMOVED
+    assert not deferral.opinions[0].handled
+    assert decode(second.value, Decision).label == "account"
+
+
+def other(artifact: Artifact, encoder: HashEncoder) -> LoadedVersion:
+    return load_version("v2", artifact, encoder, threads=1)
+
+
+def test_a_shadow_is_compared_where_the_teacher_answers_and_answers_nobody(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    trial = OnTrial(other(artifact, encoder), "shadow", 0.5)
+    serving = Serving(loaded(artifact, encoder), trial=trial)
+    records = router({"support": serving}, encoder, audit_share=0.2)(many(200, text_of("billing")))
+    decisions = [decode(r.value, Decision) for r in records if r.topic == "decisions"]
+    assert {d.version for d in decisions} == {"v1"}
+    audits = [decode(r.value, Deferral) for r in records if r.topic == "deferred"]
+    assert audits
+    assert all([o.version for o in audit.opinions] == ["v1", "v2"] for audit in audits)
+
+
+def test_a_shadow_without_an_active_version_is_compared_on_everything(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    serving = Serving(None, trial=OnTrial(other(artifact, encoder), "shadow", 0.5))
+    (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
+    deferral = decode(record.value, Deferral)
+    assert deferral.reason is Reason.NO_ACTIVE_VERSION
+    assert [(o.version, o.handled) for o in deferral.opinions] == [("v2", True)]
+
+
+def test_a_canary_answers_its_share_of_the_requests(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    trial = OnTrial(other(artifact, encoder), "canary", 0.3)
+    serving = Serving(loaded(artifact, encoder), trial=trial)
+    handle = router({"support": serving}, encoder)
+    decisions = [decode(r.value, Decision) for r in handle(many(400, text_of("billing")))]
+    canary = {d.request_id for d in decisions if d.version == "v2"}
+    assert 80 <= len(canary) <= 160
+    again = [decode(r.value, Decision) for r in handle(many(400, text_of("billing")))]
+    assert {d.request_id for d in again if d.version == "v2"} == canary
+
+
+def test_a_canary_goes_on_while_the_active_version_is_tripped(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    trial = OnTrial(other(artifact, encoder), "canary", 1.0)
+    serving = Serving(loaded(artifact, encoder), State.TRIPPED, trial)
+    (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
+    assert decode(record.value, Decision).version == "v2"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from artifacts import make_artifact
@@ -10,7 +12,14 @@ from doubles import HashEncoder
 from surrogates import make_surrogate
 
 from services.router.models import Models
-from shared.registry.base import Artifact, CorruptArtifact, RegistryError, RegistryUnavailable
+from services.router.serving import NOBODY, Serving
+from shared.registry.base import (
+    Artifact,
+    CorruptArtifact,
+    RegistryError,
+    RegistryUnavailable,
+    State,
+)
 from shared.registry.disk import DiskCopy
 from shared.registry.memory import MemoryRegistry
 
@@ -44,7 +53,11 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def serving(models: Models) -> str | None:
-    version = models.snapshot().get("support")
+    return version_in(models.snapshot())
+
+
+def version_in(snapshot: Mapping[str, Serving]) -> str | None:
+    version = snapshot.get("support", NOBODY).version
     return version.version if version else None
 
 
@@ -63,7 +76,7 @@ def test_a_new_version_is_swapped_in_and_a_snapshot_never_changes(bench: Bench) 
     second = bench.publish(make_surrogate(bench.encoder, window="2026-01-06"))
     models.refresh()
     assert serving(models) == second
-    assert before["support"].version == first
+    assert version_in(before) == first
 
 
 def test_an_unchanged_version_is_not_loaded_again(bench: Bench) -> None:
@@ -214,3 +227,80 @@ def test_following_survives_what_it_does_not_know(bench: Bench) -> None:
     finally:
         stop.set()
         thread.join(5)
+
+
+def test_a_change_of_state_is_followed_without_loading_again(bench: Bench) -> None:
+    models = bench.models()
+    version = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    loaded = models.snapshot()["support"].version
+    bench.registry.set_state("support", State.TRIPPED, version=version, at=AT, reason="test")
+    models.refresh()
+    serving = models.snapshot()["support"]
+    assert serving.state is State.TRIPPED
+    assert serving.version is loaded
+
+
+def test_a_tripped_version_does_not_answer_after_a_restart_without_the_registry(
+    bench: Bench,
+) -> None:
+    models = bench.models()
+    version = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    bench.registry.set_state("support", State.TRIPPED, version=version, at=AT, reason="test")
+    models.refresh()
+    bench.registry.available = False
+    restarted = bench.models()
+    restarted.start_from_copies()
+    assert restarted.snapshot()["support"].state is State.TRIPPED
+
+
+def start_trial(bench: Bench, mode: Literal["shadow", "canary"] = "canary") -> str:
+    artifact = make_surrogate(bench.encoder, window="2026-01-07")
+    fence = bench.registry.acquire("support")
+    bench.registry.start_trial(artifact, mode=mode, share=0.2, fence=fence, at=AT, reason="test")
+    return artifact.version
+
+
+def test_a_trial_is_loaded_beside_the_active_version_and_promoted(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    second = start_trial(bench)
+    models.refresh()
+    serving_now = models.snapshot()["support"]
+    trial = serving_now.trial
+    assert serving(models) == first
+    assert trial is not None
+    assert (trial.version.version, trial.mode, trial.share) == (second, "canary", 0.2)
+    bench.registry.promote("support", at=AT, reason="test")
+    models.refresh()
+    assert serving(models) == second
+    assert models.snapshot()["support"].trial is None
+    assert models.snapshot()["support"].version is trial.version
+    bench.registry.rollback("support", to=None, at=AT, reason="test")
+    models.refresh()
+    assert serving(models) == first
+
+
+def test_a_first_version_can_be_on_trial_with_none_active(bench: Bench) -> None:
+    models = bench.models()
+    version = start_trial(bench, "shadow")
+    models.refresh()
+    serving_now = models.snapshot()["support"]
+    assert serving_now.version is None
+    assert serving_now.trial is not None
+    assert serving_now.trial.version.version == version
+
+
+def test_a_trial_that_cannot_be_loaded_leaves_the_active_version(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    artifact = make_surrogate(HashEncoder(digest="f" * 64), window="2026-01-07")
+    fence = bench.registry.acquire("support")
+    bench.registry.start_trial(
+        artifact, mode="shadow", share=0.2, fence=fence, at=AT, reason="test"
+    )
+    models.refresh()
+    assert serving(models) == first
+    assert models.snapshot()["support"].trial is None

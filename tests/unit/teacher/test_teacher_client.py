@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.ctl.recorded_llm import RecordedLLM
@@ -22,7 +25,7 @@ from services.teacher.client import (
     PassingFault,
 )
 from shared.clock import FakeClock, SystemClock
-from shared.contracts.prompting import read_answer, system_prompt, user_message
+from shared.contracts.prompting import prompt_digest, read_answer, system_prompt, user_message
 from shared.contracts.tasks import Task
 
 TASK = Task(name="support", labels=("refund", "other"))
@@ -225,3 +228,12 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         with pytest.raises(PassingFault) as raised:
             ask(TASK, "x", timeout=5)
     assert raised.value.retry_after == seconds
+
+
+def test_the_digest_names_the_prompt_and_the_taxonomy() -> None:
+    digest = prompt_digest(TASK)
+    assert re.fullmatch("[0-9a-f]{16}", digest)
+    assert hashlib.sha256(system_prompt(TASK).encode()).hexdigest().startswith(digest)
+    assert prompt_digest(msgspec.structs.replace(TASK, alpha=0.5)) == digest
+    for change in ({"prompt": "Classify it."}, {"labels": ("refund", "other", "new")}):
+        assert prompt_digest(msgspec.structs.replace(TASK, **change)) != digest

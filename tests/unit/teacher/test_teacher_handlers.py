@@ -27,6 +27,7 @@ from shared.contracts.dead_letters import DeadLetter
 from shared.contracts.events import (
     Decision,
     Deferral,
+    Opinion,
     Outcome,
     RawTrace,
     Reason,
@@ -34,6 +35,7 @@ from shared.contracts.events import (
     Source,
     Tokens,
 )
+from shared.contracts.prompting import prompt_digest
 from shared.contracts.tasks import Price, Task, UnknownLabels
 from shared.contracts.taxonomy import taxonomies
 from shared.telemetry.health import Health
@@ -61,6 +63,7 @@ RULES = Rules(
     dead_letters_topic="dead-letters",
 )
 TOKENS = Tokens(input=100_000, output=10)
+OPINIONS = [Opinion(version="v1", label="refund", handled=True)]
 
 
 def deferral(text: Any = "money back", number: int = 1, **changes: Any) -> Deferral:
@@ -135,6 +138,7 @@ def test_a_deferred_request_gets_its_decision_and_becomes_a_trace() -> None:
         metadata={"channel": "web"},
         source=Source.DEFERRED,
         deferral_reason=Reason.BELOW_THRESHOLD,
+        prompt=prompt_digest(RULES.tasks["support"]),
     )
 
 
@@ -144,6 +148,9 @@ def test_an_audited_request_becomes_a_trace_only() -> None:
         reason=Reason.CERTIFIED,
         observation_probability=0.05,
         label="refund",
+        opinions=OPINIONS,
+        drawn=True,
+        audit_share=0.05,
         request={"occurred_at": None},
     )
     records = taught(event)
@@ -153,6 +160,8 @@ def test_an_audited_request_becomes_a_trace_only() -> None:
     assert trace.observation_probability == 0.05
     assert trace.deferral_reason is None
     assert trace.occurred_at == NOW
+    assert trace.opinions == OPINIONS
+    assert (trace.drawn, trace.audit_share) == (True, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from doubles import HashEncoder
@@ -13,10 +14,11 @@ from services.trainer.pipeline import Refit
 from services.trainer.worker import RefitWorker
 from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
+from shared.contracts.manifest import Teacher
 from shared.contracts.tasks import Task
 from shared.core.window import WindowBook, WindowKey
 from shared.onnx.cascade import CascadeSession
-from shared.registry.base import RegistryUnavailable
+from shared.registry.base import RegistryUnavailable, State, Trial
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore
 
@@ -122,13 +124,60 @@ def test_an_artifact_that_no_registry_takes_is_refused_with_advice(
     assert bench.registry.versions("support") == []
 
 
-def test_a_refusal_leaves_the_incumbent_active(bench: Bench) -> None:
+NEXT = DAY + timedelta(days=1)
+
+
+def test_an_incumbent_that_fails_on_fresh_evidence_is_retired(bench: Bench) -> None:
     bench.store.write("support", DAY, traces(300))
     version = bench.refit(WindowKey("support", DAY)).version
-    following = DAY + timedelta(days=1)
-    bench.store.write("support", following, traces(900, scrambled=True, day=following, first=900))
-    assert bench.refit(WindowKey("support", following)).kind is AnnouncementKind.REFUSED
+    bench.store.write("support", NEXT, traces(900, scrambled=True, day=NEXT, first=900))
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.RETIRED
+    assert announced.previous_version == version
+    assert announced.figures["incumbent_agreement_upper"] < 0.9
+    assert announced.figures["fresh_evidence"] == 900
+    assert bench.registry.active("support").version is None
+
+
+def test_an_incumbent_that_holds_stays_when_the_challenger_is_refused(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(5, day=NEXT, first=900))
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        bench.refit.tasks["support"], horizon_days=1
+    )
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.KEPT
+    assert announced.version == version
+    assert "too few" in announced.reason
+    assert announced.figures["incumbent_agreement"] == 1.0
     assert bench.registry.active("support").version == version
+
+
+def test_a_challenger_replaces_the_incumbent_and_both_figures_are_told(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(300, day=NEXT, first=900))
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert announced.previous_version == version
+    assert {"challenger_coverage", "incumbent_coverage", "incumbent_agreement"} <= set(
+        announced.figures
+    )
+
+
+def test_with_a_rollout_in_steps_the_challenger_is_on_trial(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        bench.refit.tasks["support"], rollout="canary", canary_share=0.2
+    )
+    bench.store.write("support", NEXT, traces(300, day=NEXT, first=900))
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.CANARY
+    active = bench.registry.active("support")
+    assert active.version == version
+    assert active.trial == Trial(announced.version or "", "canary", 0.2)
 
 
 def test_the_same_traces_in_any_order_give_the_same_version(tmp_path: Path) -> None:
@@ -175,6 +224,86 @@ def test_selected_traces_train_but_do_not_certify(bench: Bench) -> None:
     assert announced.n_traces == 500
     assert announced.certificate is not None
     assert announced.certificate.n_evidence == 400
+
+
+def changed(trace: Trace, **fields: object) -> Trace:
+    return msgspec.structs.replace(trace, **fields)
+
+
+def test_beside_audits_what_was_deferred_certifies_too(bench: Bench) -> None:
+    selected = [
+        changed(
+            t, audit_share=0.1,
+            **({"source": Source.DEFERRED, "deferral_reason": Reason.BELOW_THRESHOLD} if i % 2
+               else {"source": Source.AUDITED, "observation_probability": 0.1}),
+        )
+        for i, t in enumerate(traces(200, first=5_000))
+    ]  # fmt: skip
+    bench.store.write("support", DAY, [*traces(300), *selected])
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.certificate is not None
+    assert announced.certificate.n_evidence == 500
+
+
+def test_answers_of_another_teacher_train_but_do_not_certify(bench: Bench) -> None:
+    before = [changed(t, teacher_model="llm-1") for t in traces(300)]
+    now = [changed(t, teacher_model="llm-2") for t in traces(300, first=900, day=NEXT)]
+    bench.store.write("support", DAY, before)
+    bench.store.write("support", NEXT, now)
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.n_traces == 600
+    assert announced.certificate is not None
+    assert announced.certificate.n_evidence == 300
+    manifest = bench.registry.load("support", announced.version or "").manifest
+    assert manifest.teacher == Teacher(model="llm-2")
+
+
+def test_the_certificate_of_another_teacher_does_not_last(bench: Bench) -> None:
+    bench.store.write("support", DAY, [changed(t, teacher_model="llm-1") for t in traces(300)])
+    bench.refit(WindowKey("support", DAY))
+    few = [changed(t, teacher_model="llm-2") for t in traces(20, first=900, day=NEXT)]
+    bench.store.write("support", NEXT, few)
+    assert bench.refit(WindowKey("support", NEXT)).kind is AnnouncementKind.RETIRED
+
+
+def test_a_removed_label_is_neither_learned_nor_kept(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    bench.refit(WindowKey("support", DAY))
+    bench.refit.tasks["support"] = Task(  # type: ignore[index]
+        name="support", alpha=0.9, labels=("billing", "delivery")
+    )
+    bench.store.write("support", NEXT, traces(30, day=NEXT, first=900))
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    manifest = bench.registry.load("support", announced.version or "").manifest
+    assert manifest.labels == ("billing", "delivery")
+
+
+def test_after_a_trip_only_what_came_since_certifies(bench: Bench) -> None:
+    """And the surrogate that was taught by the old answers as well is tried beside the other."""
+    moved = {"billing": "delivery", "delivery": "account", "account": "billing"}
+    bench.store.write("support", DAY, traces(600))
+    first = bench.refit(WindowKey("support", DAY)).version or ""
+    tripped = [
+        changed(
+            t, teacher=moved[t.teacher], source=Source.DEFERRED, deferral_reason=Reason.TRIPPED,
+            version=first,
+        )
+        for t in traces(400, first=900, day=NEXT)
+    ]  # fmt: skip
+    bench.store.write("support", NEXT, tripped)
+    bench.registry.set_state(
+        "support", State.TRIPPED, version=first, at=datetime(2026, 1, 2, tzinfo=UTC), reason="test"
+    )
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    certificate = announced.certificate
+    assert certificate is not None
+    assert certificate.n_evidence == 400
+    assert certificate.delta == 0.05
+    assert certificate.coverage > 0.9
+    active = bench.registry.active("support")
+    assert (active.version, active.state) == (announced.version, State.SERVING)
 
 
 def test_a_stray_pair_does_not_keep_a_task_of_texts_from_training(bench: Bench) -> None:

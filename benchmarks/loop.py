@@ -1,0 +1,208 @@
+"""The whole loop in one process, without a broker: the services' own handlers, called in turn.
+
+requests -> router -> deferred -> teacher -> raw traces -> ingest -> traces -> monitor and windows
+-> refit -> registry -> router. What the brokers add (delivery, order) is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.ingest.handlers import Rules as IngestRules
+from services.ingest.handlers import accept
+from services.router.handlers import Router, Topics
+from services.router.models import Models
+from services.teacher.client import Answer
+from services.teacher.handlers import Rules as TeacherRules
+from services.teacher.handlers import teach
+from services.teacher.panel import Key, Question, Reply
+from services.trainer.monitor import Monitor
+from services.trainer.pipeline import Refit
+from shared.bus.base import Message, Record
+from shared.bus.errors import InvalidMessage
+from shared.clock import FakeClock
+from shared.contracts.codec import decode, encode
+from shared.contracts.events import Decision, ModelAnnouncement, Outcome, Request, Trace
+from shared.contracts.tasks import Task
+from shared.contracts.taxonomy import taxonomies
+from shared.core.window import WindowKey
+from shared.encoder.base import Encoder
+from shared.registry.disk import DiskCopy
+from shared.registry.memory import MemoryRegistry
+from shared.store.parquet import WindowStore
+
+BATCH = 50
+# Asks the teacher: the request's id and text, when it was asked.
+Teacher = Callable[[str, str], str]
+
+
+class RememberingEncoder:
+    """An encoder that embeds each row of word pieces once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[tuple[int, ...], NDArray[np.float32]] = {}
+
+    @property
+    def digest(self) -> str:
+        return self._encoder.digest
+
+    @property
+    def dim(self) -> int:
+        return self._encoder.dim
+
+    @property
+    def vocabulary(self) -> int:
+        return self._encoder.vocabulary
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encoder.tokenize(texts)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.encode_tokens(self.tokenize(texts))
+
+    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        keys = [tuple(row) for row in rows]
+        new = list(dict.fromkeys(key for key in keys if key not in self._known))
+        if new:
+            self._known.update(zip(new, self._encoder.encode_tokens(new), strict=True))
+        return np.stack([self._known[key] for key in keys])
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One request's final decision, in the order of the requests."""
+
+    label: str | None
+    outcome: Outcome
+    reason: str
+
+
+@dataclass
+class Loop:
+    """lag: how many requests pass before a trace is seen, as teacher and ingest take their time."""
+
+    task: Task
+    encoder: Encoder
+    folder: Path
+    teacher: Teacher
+    model: str = "llm-1"
+    lag: int = 0
+    announced: list[ModelAnnouncement] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        tasks = {self.task.name: self.task}
+        self.clock = FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
+        self.registry = MemoryRegistry()
+        self.store = WindowStore(str(self.folder / "windows"))
+        self.models = Models(
+            tasks=list(tasks), registry=self.registry, copies=DiskCopy(self.folder / "models"),
+            encoder=self.encoder, threads=1,
+        )  # fmt: skip
+        self.router = Router(
+            tasks=tasks, serving=self.models.snapshot, encoder=self.encoder, clock=self.clock,
+            topics=Topics("decisions", "deferred"), dead_letter=_never,
+        )  # fmt: skip
+        self.monitor = Monitor(
+            tasks=tasks, registry=self.registry, announce=self.announced.append, clock=self.clock
+        )
+        self.refit = Refit(
+            tasks=tasks, windows=self.store, encoder=self.encoder, registry=self.registry,
+            announce=self.announced.append, clock=self.clock,
+        )  # fmt: skip
+        self._rules = TeacherRules(
+            tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw", "dead-letters"
+        )
+        self._ingest = IngestRules(
+            taxonomies=taxonomies(tasks), raw_topic="traces.raw", traces_topic="traces",
+            dead_letters_topic="dead-letters", future_tolerance=timedelta(days=1),
+        )  # fmt: skip
+        self._offset = 0
+        self._waiting: deque[tuple[int, Trace]] = deque()
+        self._seen = 0
+        self._held: list[Trace] = []
+
+    def run_day(self, day: date, requests: Mapping[str, str]) -> list[Decided]:
+        """Requests by id, spread over the day, then the window's close and its refit."""
+        start = datetime.combine(day, time(), UTC)
+        step = timedelta(days=1) / (len(requests) + 1)
+        ids, decided = list(requests), []
+        for begin in range(0, len(ids), BATCH):
+            messages = []
+            for i, request_id in enumerate(ids[begin : begin + BATCH], start=begin):
+                self._tick(start + step * (i + 1))
+                request = Request(
+                    id=request_id, task=self.task.name, input=requests[request_id],
+                    occurred_at=self.clock.now(),
+                )  # fmt: skip
+                messages.append(Message("requests", 0, i, request_id.encode(), encode(request)))
+            decided += self._batch(messages)
+        self._arrive(everything=True)
+        self.close(day)
+        return decided
+
+    def close(self, day: date) -> ModelAnnouncement:
+        """Store the day's window and refit."""
+        self.store.write(self.task.name, day, self._held)
+        self._held.clear()
+        return self.refit(WindowKey(self.task.name, day))
+
+    def log(self, traces: Sequence[Trace]) -> None:
+        """Traces that come from logs, not from this loop's teacher."""
+        self._held.extend(traces)
+
+    def _tick(self, moment: datetime) -> None:
+        self.clock.sleep(max(0.0, (moment - self.clock.now()).total_seconds()))
+
+    def _batch(self, messages: Sequence[Message]) -> list[Decided]:
+        self.models.refresh()
+        records = self.router(messages)
+        deferred = [
+            Message("deferred", 0, i, r.key, r.value)
+            for i, r in enumerate(records) if r.topic == "deferred"
+        ]  # fmt: skip
+        answered = teach(deferred, rules=self._rules, ask_all=self._ask_all, clock=self.clock)
+        decisions: dict[str, Decided] = {}
+        for record in [*records, *answered]:
+            if record.topic == "decisions":
+                d = decode(record.value, Decision)
+                decisions[d.request_id] = Decided(d.label, d.outcome, d.reason.value)
+            elif record.topic == "traces.raw":
+                self._take_in(record)
+        self._seen += len(messages)
+        self._arrive()
+        return [decisions[(m.key or b"").decode()] for m in messages]
+
+    def _take_in(self, record: Record) -> None:
+        message = Message("traces.raw", 0, self._offset, record.key, record.value)
+        self._offset += 1
+        accepted = accept(message, rules=self._ingest, now=self.clock.now())
+        self._waiting.append((self._seen + self.lag, accepted.trace))
+
+    def _arrive(self, *, everything: bool = False) -> None:
+        """What teacher and ingest are through with reaches the trainer."""
+        while self._waiting and (everything or self._waiting[0][0] < self._seen):
+            _, trace = self._waiting.popleft()
+            self._held.append(trace)
+            self.monitor.see(trace, 0, self._offset)
+            self._offset += 1
+        self.monitor.settle()
+
+    def _ask_all(self, questions: Sequence[Question]) -> dict[Key, Reply]:
+        replies = {}
+        for question in questions:
+            request = question.deferral.request
+            label = self.teacher(request.id, str(request.input))
+            replies[question.key] = Reply(Answer(label, self.model), 0.0)
+        return replies
+
+
+def _never(message: Message, error: InvalidMessage) -> Record:
+    raise error

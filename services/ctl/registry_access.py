@@ -1,0 +1,113 @@
+"""The registry for a command, and what a change by hand says: on `models`, and to the person."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from services.ctl.environment import environment
+from services.ctl.output import console, fail, print_json
+from shared.bus.base import Record
+from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka import KafkaPublisher
+from shared.contracts.codec import encode
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement
+from shared.contracts.topics import Topic
+from shared.registry.base import (
+    HistoryEntry,
+    Registry,
+    RegistryError,
+    StateChanged,
+    TrippedVersion,
+    UnknownVersion,
+)
+from shared.registry.redis import connect
+from shared.settings import ServiceSettings
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+TaskArgument = Annotated[str, typer.Argument(help="The task's name.")]
+Reason = Annotated[str, typer.Option(help="Kept in the history.")]
+By = Annotated[str | None, typer.Option(help="Who asks, announced; default: your login name.")]
+
+
+@contextmanager
+def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
+    """The registry the environment names; its errors end the command with what to do."""
+    settings = environment()
+    try:
+        registry = connect(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        fail(f"TRACER_REDIS_URL: {error}")
+    try:
+        yield registry, settings
+    except UnknownVersion as error:
+        fail(f"{error}; see `tracerctl models list TASK`")
+    except (TrippedVersion, StateChanged) as error:
+        fail(f"{error}; see `tracerctl status`")
+    except RegistryError as error:
+        fail(f"{error}; is TRACER_REDIS_URL right?")
+    except ValueError as error:  # a task name that is none
+        fail(str(error), code=2)
+    finally:
+        registry.close()
+
+
+def announce(settings: ServiceSettings, task: str, entry: HistoryEntry, by: str | None) -> None:
+    """The registry has changed already; a broker that is away is said, not hidden."""
+    announcement = ModelAnnouncement(
+        kind=AnnouncementKind(entry.kind),
+        task=task,
+        announced_at=entry.at,
+        reason=entry.reason,
+        version=entry.version,
+        previous_version=entry.previous,
+        epoch=entry.epoch,
+        actor=by or _login(),
+    )
+    record = Record(settings.topic(Topic.MODELS), task.encode(), encode(announcement))
+    try:
+        publisher = KafkaPublisher(
+            bootstrap=settings.bootstrap_servers, client_config=settings.kafka
+        )
+        publisher.publish([record])
+        publisher.close()
+    except (Retryable, Fatal) as error:
+        fail(f"done in the registry, but not announced on `models`: {error}")
+
+
+def tell(entry: HistoryEntry, task: str, json: bool, *, changed: bool) -> None:
+    """`changed`: False when the task was that way already, since `entry`."""
+    if json:
+        print_json({"task": task, "changed": changed, **plain(entry)})
+    elif not changed:
+        console.print(f"{task}: nothing to change; the newest change is {entry.kind.value}.")
+    else:
+        console.print(f"{task}: {_outcome(entry)}")
+
+
+def plain(entry: HistoryEntry) -> dict[str, Any]:
+    """An entry as JSON has it."""
+    return {**asdict(entry), "kind": entry.kind.value, "at": entry.at.isoformat(timespec="seconds")}
+
+
+def _outcome(entry: HistoryEntry) -> str:
+    match entry.kind:
+        case AnnouncementKind.PAUSED:
+            return f"{entry.version} is paused; everything is deferred to the teacher."
+        case AnnouncementKind.RESUMED:
+            return f"{entry.version} answers again."
+        case AnnouncementKind.WITHDRAWN:
+            return f"{entry.version} is no longer on trial."
+    return f"{entry.previous or 'nothing'} → {entry.version or 'nothing'} is active."
+
+
+def _login() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError):  # a container's user without a name
+        return None

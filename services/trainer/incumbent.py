@@ -1,0 +1,45 @@
+"""The version in use, on the evidence of the window that has just closed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from shared.contracts.manifest import Manifest, Teacher
+from shared.core.fresh import Fresh, fresh
+from shared.core.grouping import independent_groups, near_duplicate_groups
+from shared.encoder.base import Encoder
+from shared.fitting.horizon import Horizon, encode_inputs, tokenize_inputs
+from shared.onnx.cascade import CascadeSession
+from shared.registry.base import Artifact
+
+
+def on_fresh_evidence(
+    artifact: Artifact, window: Horizon, encoder: Encoder, *, delta: float
+) -> Fresh:
+    """What the version does with the evidence of a window it was not fitted on."""
+    rows = np.flatnonzero(window.evidence).tolist()
+    seen = window.take(rows)
+    if not rows:
+        return Fresh(0, 0.0)
+    manifest = artifact.manifest
+    features = encode_inputs(seen.inputs, encoder)
+    said = CascadeSession(manifest, artifact.blobs).answer(
+        len(rows), tokenize_inputs(seen.inputs, encoder), lambda asked: features[asked]
+    )
+    agrees = np.asarray(manifest.labels)[said.label] == np.asarray(seen.teacher)
+    groups = independent_groups(near_duplicate_groups(["\n".join(texts) for texts in seen.inputs]))
+    weights = np.ones(len(rows)) if seen.weights is None else seen.weights
+    return fresh(said.stage >= 0, agrees, groups, weights, delta)
+
+
+def still_valid(manifest: Manifest, teacher: Teacher, taxonomy: Collection[str]) -> bool:
+    """Whether the certificate is of the teacher that answers now and every label can still be
+    given."""
+    before = manifest.teacher or Teacher()
+    same = all(
+        was is None or now is None or was == now
+        for was, now in ((before.model, teacher.model), (before.prompt, teacher.prompt))
+    )
+    return same and (not taxonomy or set(manifest.labels) <= set(taxonomy))

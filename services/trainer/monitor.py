@@ -1,0 +1,239 @@
+"""The live certificate: what audits say of the versions in use, and what follows from it.
+
+A trace names what each version said of its request. Where the request was drawn at random, that is
+an audit: it goes to the registry, where several trainers count together and nothing is forgotten
+or counted twice. A version whose agreement looks too low goes on probation (the teacher answers in
+its place, so that every request is an audit) and is tripped or cleared by what that shows.
+
+The order of side effects: record, change the state, announce.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from shared.clock import Clock
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Opinion, Source, Trace
+from shared.contracts.manifest import Teacher
+from shared.contracts.tasks import Task
+from shared.core.live import LiveCertificate
+from shared.fitting.stored import UNSELECTIVE
+from shared.registry.base import (
+    MAX_AUDITS_PER_CALL,
+    Active,
+    CorruptArtifact,
+    HistoryEntry,
+    Registry,
+    State,
+    StateChanged,
+    Trial,
+    TrippedVersion,
+    UnknownVersion,
+)
+from shared.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+# So many traces in a row by another teacher than the certificate's: the teacher has changed.
+FOREIGN_TRACES = 20
+
+Announce = Callable[[ModelAnnouncement], None]
+
+
+@dataclass
+class _Watched:
+    """What is known of a task between two looks at the registry."""
+
+    audits: dict[tuple[str, int], list[tuple[int, bool]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    teachers: list[Teacher] = field(default_factory=list)  # newest last
+    live: dict[str, LiveCertificate] = field(default_factory=dict)
+    certified_for: dict[str, Teacher | None] = field(default_factory=dict)
+
+
+@dataclass
+class Monitor:
+    """Watches all tasks. `see` takes traces, `settle` acts on them."""
+
+    tasks: Mapping[str, Task]
+    registry: Registry
+    announce: Announce
+    clock: Clock
+    _watched: dict[str, _Watched] = field(default_factory=lambda: defaultdict(_Watched))
+    _touched: set[str] = field(default_factory=set)
+    _outbox: list[ModelAnnouncement] = field(default_factory=list)
+
+    def see(self, trace: Trace, partition: int, offset: int) -> None:
+        if trace.source is Source.LOG:
+            return
+        watched = self._watched[trace.task]
+        watched.teachers.append(Teacher(model=trace.teacher_model, prompt=trace.prompt))
+        del watched.teachers[:-FOREIGN_TRACES]
+        for opinion in trace.opinions:
+            if is_audit(trace, opinion):
+                agrees = opinion.label == trace.teacher
+                watched.audits[opinion.version, partition].append((offset, agrees))
+        self._touched.add(trace.task)
+
+    def settle(self) -> None:
+        """Record what was seen and act on it. Raises RegistryUnavailable or Retryable; what was
+        seen is kept then, for the next call."""
+        for name in sorted(self._touched):
+            watched = self._watched[name]
+            self._record(name, watched)
+            self._judge(self.tasks[name], watched)
+            self._touched.discard(name)
+        while self._outbox:
+            self.announce(self._outbox[0])
+            del self._outbox[0]
+
+    def _record(self, task: str, watched: _Watched) -> None:
+        for version, partition in sorted(watched.audits):
+            audits = watched.audits[version, partition]
+            for start in range(0, len(audits), MAX_AUDITS_PER_CALL):
+                some = audits[start : start + MAX_AUDITS_PER_CALL]
+                self.registry.record_audits(task, version, partition, some)
+            del watched.audits[version, partition]
+            metrics.AUDITS.labels(task).inc(len(audits))
+
+    def _judge(self, task: Task, watched: _Watched) -> None:
+        active = self.registry.active(task.name)
+        in_use = {active.version, active.trial.version if active.trial else None}
+        for known in (watched.live, watched.certified_for):
+            for version in set(known) - in_use:
+                del known[version]
+        if active.version is not None and active.state in (State.SERVING, State.PROBATION):
+            self._judge_active(task, watched, active, active.version)
+        if active.trial is not None:
+            self._judge_trial(task, watched, active.trial)
+
+    def _judge_active(self, task: Task, watched: _Watched, active: Active, version: str) -> None:
+        live = self._live(task, watched, version)
+        if active.state is State.PROBATION and not (live.on_probation or live.cleared):
+            live.begin_probation()  # begun before this trainer started
+        metrics.LIVE_AGREEMENT.labels(task.name).set(live.agreement)
+        metrics.LIVE_AGREEMENT_LOWER.labels(task.name).set(live.lower)
+        changed = self._foreign(task.name, watched, version)
+        if changed is not None:
+            self._change(task, active, State.TRIPPED, changed, live)
+        elif live.tripped:
+            self._change(task, active, State.TRIPPED, _below(task, live), live)
+        elif active.state is State.SERVING and live.suspicious:
+            reason = (
+                f"agreement may have fallen below α = {task.alpha}: the teacher answers until "
+                "it is known"
+            )
+            self._change(task, active, State.PROBATION, reason, live)
+            live.begin_probation()
+        elif active.state is State.PROBATION and live.cleared:
+            reason = "the requests of the probation show no fall of agreement"
+            self._change(task, active, State.SERVING, reason, live)
+
+    def _judge_trial(self, task: Task, watched: _Watched, trial: Trial) -> None:
+        live = self._live(task, watched, trial.version)
+        at = self.clock.now()
+        try:
+            if live.tripped:
+                entry = self.registry.withdraw(
+                    task.name, version=trial.version, at=at, reason=_below(task, live)
+                )
+            elif live.n >= task.promote_after and live.agreement >= task.alpha:
+                reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
+                entry = self.registry.promote(
+                    task.name, version=trial.version, at=at, reason=reason
+                )
+            else:
+                return
+        except UnknownVersion:  # promoted or withdrawn by somebody else meanwhile
+            return
+        self._tell(task, entry, trial.version, live)
+
+    def _change(
+        self, task: Task, active: Active, state: State, reason: str, live: LiveCertificate
+    ) -> None:
+        """Change the state and tell, unless somebody else has."""
+        version, at = active.version or "", self.clock.now()
+        try:
+            entry = self.registry.set_state(
+                task.name, state, version=version, was=active.state, at=at, reason=reason
+            )
+        except (UnknownVersion, TrippedVersion, StateChanged):  # somebody else was faster
+            return
+        if entry.at == at:
+            self._tell(task, entry, version, live)
+
+    def _tell(self, task: Task, entry: HistoryEntry, version: str, live: LiveCertificate) -> None:
+        log.warning(
+            "version %s", entry.kind.value,
+            extra={"task": task.name, "version": version, "reason": entry.reason},
+        )  # fmt: skip
+        self._outbox.append(
+            ModelAnnouncement(
+                kind=entry.kind,
+                task=task.name,
+                announced_at=entry.at,
+                reason=entry.reason,
+                version=version,
+                previous_version=(
+                    entry.previous if entry.kind is AnnouncementKind.PROMOTED else None
+                ),
+                epoch=entry.epoch,
+                figures={
+                    "audits": float(live.n),
+                    "agreement": round(live.agreement, 4),
+                    "agreement_lower": round(live.lower, 4),
+                    "e_value": round(min(live.e_value, 1e12), 4),
+                },
+            )
+        )
+
+    def _live(self, task: Task, watched: _Watched, version: str) -> LiveCertificate:
+        """The version's live certificate, with all outcomes recorded so far."""
+        live = watched.live.setdefault(version, LiveCertificate(task.alpha, task.delta))
+        live.observe_all(self.registry.audits(task.name, version, live.n))
+        return live
+
+    def _foreign(self, task: str, watched: _Watched, version: str) -> str | None:
+        """Why the certificate is of another teacher than the one that answers now, if it is."""
+        if len(watched.teachers) < FOREIGN_TRACES:
+            return None
+        if version not in watched.certified_for:
+            try:
+                teacher = self.registry.load(task, version).manifest.teacher
+            except (UnknownVersion, CorruptArtifact):
+                teacher = None
+            watched.certified_for[version] = teacher
+        certified_for = watched.certified_for[version]
+        if certified_for is None:
+            return None
+        differing = [_difference(certified_for, teacher) for teacher in watched.teachers]
+        return differing[-1] if all(differing) else None
+
+
+def is_audit(trace: Trace, opinion: Opinion) -> bool:
+    """Whether the trace is a random one of those the version handles, or would."""
+    return opinion.handled and (trace.drawn or trace.deferral_reason in UNSELECTIVE)
+
+
+def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:
+    for what, before, now in (
+        ("model", certified_for.model, teacher.model),
+        ("prompt", certified_for.prompt, teacher.prompt),
+    ):
+        if before is not None and now is not None and before != now:
+            return (
+                f"the teacher's {what} changed from {before} to {now}: "
+                "the certificate is of the old one"
+            )
+    return None
+
+
+def _below(task: Task, live: LiveCertificate) -> str:
+    return (
+        f"agreement is credibly below α = {task.alpha}: {live.agreement:.3f} on {live.n} audits "
+        f"(e-value {live.e_value:.0f}, δ = {task.delta})"
+    )

@@ -1,0 +1,162 @@
+"""Stored traces as a horizon: which of them may certify, and how much traffic each stands for.
+
+All traces train. A trace certifies if it was observed with a known probability, whatever a
+surrogate thought of it, from the teacher that answers now, and since that teacher was last found
+to have changed. `docs/flywheel.md` gives the reasons.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shared.contracts.events import Reason, Source
+from shared.contracts.manifest import Teacher
+from shared.core.evidence_weights import scale_by_period
+from shared.core.types import Mask
+from shared.fitting.horizon import Horizon
+
+# A request deferred for one of these would have been deferred whatever its text.
+UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPED, Reason.PROBATION})
+
+
+def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
+    """Columns as in `shared.store.parquet.SCHEMA`. Traces whose label is no longer in the
+    `taxonomy` (if there is one) are left out: nobody may answer with it."""
+    table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
+    if taxonomy:
+        known = set(taxonomy)
+        table = table.filter(pa.array([label in known for label in table["teacher"].to_pylist()]))
+    traces = _Columns.of(table)
+    teacher = traces.current_teacher()
+    since = traces.last_trip()
+    recent = None if since is None else np.asarray([at >= since for at in traces.at], np.bool_)
+    evidence = traces.observed() & traces.answered_by(teacher)
+    if recent is not None:
+        evidence &= recent
+    return Horizon(
+        inputs=[tuple(texts) for texts in table["input"].to_pylist()],
+        teacher=table["teacher"].to_pylist(),
+        evidence=evidence,
+        weights=traces.weights(evidence),
+        recent=recent,
+        answered_by=teacher,
+    )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What says how a trace came to be observed, oldest trace first."""
+
+    at: list[datetime]
+    source: list[str]
+    reason: list[str | None]
+    probability: list[float]
+    audit_share: list[float]
+    version: list[str | None]
+    model: list[str | None]
+    prompt: list[str | None]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Columns:
+        def column(name: str) -> list[Any]:
+            return list(table[name].to_pylist())
+
+        return cls(
+            at=column("occurred_at"),
+            source=column("source"),
+            reason=column("deferral_reason"),
+            probability=column("observation_probability"),
+            audit_share=[share or 0.0 for share in column("audit_share")],
+            version=column("version"),
+            model=column("teacher_model"),
+            prompt=column("prompt"),
+        )
+
+    def observed(self) -> Mask:
+        """bool[n]: observed with a known probability, given the text."""
+        return np.asarray(
+            [
+                is_evidence(Source(source), Reason(reason) if reason else None, share)
+                for source, reason, share in zip(
+                    self.source, self.reason, self.audit_share, strict=True
+                )
+            ],
+            dtype=np.bool_,
+        )
+
+    def current_teacher(self) -> Teacher:
+        """The model and the prompt that most traces of the newest day name."""
+        newest = [i for i, at in enumerate(self.at) if at.date() == self.at[-1].date()]
+        return Teacher(
+            model=_most_common([self.model[i] for i in newest]),
+            prompt=_most_common([self.prompt[i] for i in newest]),
+        )
+
+    def answered_by(self, teacher: Teacher) -> Mask:
+        """bool[n]: by this teacher, as far as the trace says."""
+        return _said(self.model, teacher.model) & _said(self.prompt, teacher.prompt)
+
+    def last_trip(self) -> datetime | None:
+        """When the version that was tripped last was tripped: the first request deferred for it."""
+        first: dict[str, datetime] = {}
+        for at, reason, version in zip(self.at, self.reason, self.version, strict=True):
+            if reason == Reason.TRIPPED.value and version is not None:
+                first.setdefault(version, at)
+        return max(first.values(), default=None)
+
+    def weights(self, evidence: Mask) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """float64[n]: one over the observation probability, days under selection scaled so that
+        few heavy audits do not outweigh what is known better."""
+        weights = 1.0 / np.asarray(self.probability, dtype=np.float64)
+        days: dict[Any, int] = {}
+        period = [
+            days.setdefault(at.date(), 1 + len(days)) if share and reason not in _UNSELECTIVE else 0
+            for at, share, reason in zip(self.at, self.audit_share, self.reason, strict=True)
+        ]
+        scaled = weights.copy()
+        scaled[evidence] = scale_by_period(weights[evidence], np.asarray(period)[evidence])
+        return scaled
+
+
+_UNSELECTIVE = frozenset(reason.value for reason in UNSELECTIVE)
+
+
+def is_evidence(source: Source, reason: Reason | None, audit_share: float) -> bool:
+    """Whether a trace represents traffic, with the weight of its observation probability.
+
+    What was deferred for its text does so only beside audits of what was handled.
+    """
+    if source is Source.DEFERRED:
+        return reason in UNSELECTIVE or audit_share > 0
+    return True
+
+
+def since_trip(horizon: Horizon) -> Horizon | None:
+    """The traces since the last trip alone, None without a trip: what was learned before it may
+    be what failed."""
+    if horizon.recent is None:
+        return None
+    return replace(horizon.take(np.flatnonzero(horizon.recent).tolist()), recent=None)
+
+
+def _most_common(values: Sequence[str | None]) -> str | None:
+    counts = Counter(value for value in values if value is not None)
+    return max(counts, key=lambda value: (counts[value], value)) if counts else None
+
+
+def _said(values: Sequence[str | None], current: str | None) -> Mask:
+    """bool[n]: the same value; an unknown one counts, unless another is known and the current
+    one had not been seen yet."""
+    if current is None or set(values) <= {current, None}:
+        return np.ones(len(values), dtype=np.bool_)
+    first = values.index(current)
+    return np.asarray(
+        [v == current or (v is None and i >= first) for i, v in enumerate(values)], dtype=np.bool_
+    )

@@ -1,0 +1,34 @@
+"""What every registry checks of its arguments, whatever it stores things in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import get_args
+
+from shared.registry.base import MAX_AUDITS_PER_CALL, Mode
+
+
+def check_trial(mode: Mode, share: float) -> None:
+    """Raises ValueError for another mode or a share outside 0 to 1."""
+    if mode not in get_args(Mode):
+        raise ValueError(f"not a mode of a trial: {mode!r}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"a trial's share is 0 to 1, not {share}")
+
+
+def check_audits(partition: int, audits: Sequence[tuple[int, bool]]) -> None:
+    """Raises ValueError for too many, or offsets that are negative or do not grow."""
+    if len(audits) > MAX_AUDITS_PER_CALL:
+        raise ValueError(f"{len(audits):,} audits in one call; at most {MAX_AUDITS_PER_CALL:,}")
+    offsets = [offset for offset, _ in audits]
+    if partition < 0 or (offsets and offsets[0] < 0):
+        raise ValueError("partitions and offsets are 0 or more")
+    if any(later <= earlier for earlier, later in pairwise(offsets)):
+        raise ValueError("audits of a partition come in the order of their offsets")
+
+
+def check_start(start: int) -> None:
+    """Raises ValueError for a negative position, which Redis would count from the end."""
+    if start < 0:
+        raise ValueError(f"positions are 0 or more, not {start}")

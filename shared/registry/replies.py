@@ -1,0 +1,39 @@
+"""What Redis says, as the registry's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from shared.registry.base import Active, HistoryEntry, Mode, RegistryError, State, Trial
+
+
+def active_of(values: Sequence[Any]) -> Active:
+    """`values` of scripts.ACTIVE_FIELDS, None where the hash has no such field.
+
+    Raises RegistryError for what no script of ours, or only a newer one, has written.
+    """
+    version, epoch, state, trial, mode, share = (as_text(value or b"") for value in values)
+    try:
+        return Active(
+            version or None,
+            int(epoch or 0),
+            State(state or State.SERVING),
+            Trial(trial, msgspec.convert(mode, Mode), float(share)) if trial else None,
+        )
+    except ValueError as error:
+        raise RegistryError(f"the active pointer cannot be read: {error}") from error
+
+
+def entry_of(data: Any) -> HistoryEntry:
+    return msgspec.json.decode(data, type=HistoryEntry)
+
+
+def as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else bytes(value, "utf-8")
+
+
+def as_text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,258 @@
+"""The live certificate at work: audits in, states and announcements out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+import pytest
+from doubles import HashEncoder
+from surrogates import make_surrogate
+
+from services.trainer.monitor import FOREIGN_TRACES, Monitor
+from shared.clock import FakeClock
+from shared.contracts.events import (
+    AnnouncementKind,
+    ModelAnnouncement,
+    Opinion,
+    Reason,
+    Source,
+    Trace,
+)
+from shared.contracts.manifest import Teacher
+from shared.contracts.tasks import Task
+from shared.registry.base import Artifact, RegistryUnavailable, State
+from shared.registry.memory import MemoryRegistry
+
+AT = datetime(2026, 1, 5, tzinfo=UTC)
+ENCODER = HashEncoder()
+
+
+@cache
+def surrogate(window: str, teacher: Teacher | None = None) -> Artifact:
+    return make_surrogate(ENCODER, window=window, teacher=teacher)
+
+
+class Bench:
+    """A published version, and audits of it at will."""
+
+    def __init__(self, **task: object) -> None:
+        self.registry = MemoryRegistry()
+        self.announced: list[ModelAnnouncement] = []
+        self.tasks = {"support": Task(name="support", alpha=0.9, **task)}  # type: ignore[arg-type]
+        self.monitor = self.new_monitor()
+        self.offset = 0
+
+    def new_monitor(self) -> Monitor:
+        return Monitor(
+            tasks=self.tasks,
+            registry=self.registry,
+            announce=self.announced.append,
+            clock=FakeClock(AT),
+        )
+
+    def publish(self, window: str = "2026-01-05", teacher: Teacher | None = None) -> str:
+        artifact = surrogate(window, teacher)
+        fence = self.registry.acquire("support")
+        self.registry.publish(artifact, fence=fence, at=AT, reason="test")
+        return artifact.version
+
+    def trace(
+        self, version: str, *, agrees: bool = True, drawn: bool = True,
+        reason: Reason | None = None, model: str = "llm-1", handled: bool = True,
+    ) -> Trace:  # fmt: skip
+        self.offset += 1
+        return Trace(
+            id=f"t{self.offset}",
+            task="support",
+            input="a text",
+            teacher="billing",
+            occurred_at=AT,
+            teacher_model=model,
+            source=Source.AUDITED if reason is None else Source.DEFERRED,
+            deferral_reason=reason,
+            opinions=[
+                Opinion(version=version, label="billing" if agrees else "account", handled=handled)
+            ],
+            drawn=drawn,
+        )
+
+    def audit(self, version: str, n: int, agreement: float, **how: object) -> None:
+        """n audits, one batch each; the share that agrees is exact."""
+        rng = np.random.default_rng(n)
+        outcomes = np.arange(n) < round(agreement * n)
+        for agrees in rng.permutation(outcomes):
+            trace = self.trace(version, agrees=bool(agrees), **how)  # type: ignore[arg-type]
+            self.monitor.see(trace, 0, self.offset)
+            self.monitor.settle()
+
+    @property
+    def kinds(self) -> list[AnnouncementKind]:
+        return [announcement.kind for announcement in self.announced]
+
+    @property
+    def state(self) -> State:
+        return self.registry.active("support").state
+
+
+def test_a_good_version_is_left_alone() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 500, 0.95)
+    assert bench.state is State.SERVING
+    assert bench.announced == []
+    assert len(bench.registry.audits("support", version)) == 500
+
+
+def test_a_failing_version_goes_on_probation_and_is_tripped_with_the_evidence() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 400, 0.95)
+    bench.audit(version, 300, 0.6)
+    assert bench.state is State.TRIPPED
+    assert bench.kinds == [AnnouncementKind.PROBATION, AnnouncementKind.TRIPPED]
+    tripped = bench.announced[-1]
+    assert tripped.version == version
+    assert tripped.figures["e_value"] >= 1 / 0.1
+    assert "credibly below" in tripped.reason
+
+
+def test_after_a_trip_nothing_but_a_new_version_helps() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 300, 0.6)
+    bench.audit(version, 300, 1.0, reason=Reason.PROBATION)
+    assert bench.state is State.TRIPPED
+    bench.publish(window="2026-01-06")
+    assert bench.state is State.SERVING
+
+
+def test_a_false_alarm_is_cleared_by_the_requests_of_the_probation() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 400, 0.95)
+    bench.audit(version, 7, 0.0)  # an unlucky run, not yet credible
+    assert bench.state is State.PROBATION
+    bench.audit(version, 400, 0.97, drawn=False, reason=Reason.PROBATION)
+    assert bench.state is State.SERVING
+    assert bench.kinds == [AnnouncementKind.PROBATION, AnnouncementKind.CLEARED]
+
+
+@pytest.mark.parametrize(
+    ("how", "counts"),
+    [
+        ({"drawn": True}, True),
+        ({"drawn": False, "reason": Reason.BELOW_THRESHOLD}, False),
+        ({"drawn": True, "handled": False, "reason": Reason.BELOW_THRESHOLD}, False),
+        ({"drawn": False, "reason": Reason.PROBATION}, True),
+        ({"drawn": False, "reason": Reason.NO_ACTIVE_VERSION}, True),
+    ],
+)
+def test_what_counts_as_an_audit(how: dict[str, object], counts: bool) -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 1, 1.0, **how)
+    assert len(bench.registry.audits("support", version)) == int(counts)
+
+
+def test_a_redelivery_counts_nothing_twice() -> None:
+    bench = Bench()
+    version = bench.publish()
+    traces = [bench.trace(version) for _ in range(20)]
+    for monitor in (bench.monitor, bench.new_monitor()):
+        for offset, trace in enumerate(traces):
+            monitor.see(trace, 0, offset)
+        monitor.settle()
+    assert len(bench.registry.audits("support", version)) == 20
+
+
+def test_a_restart_goes_on_with_what_was_recorded() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 10, 0.9)
+    bench.monitor = bench.new_monitor()
+    bench.audit(version, 200, 0.97)
+    bench.monitor = bench.new_monitor()
+    bench.audit(version, 200, 0.6)
+    assert bench.state is State.TRIPPED
+    assert bench.announced[-1].figures["audits"] > 210
+
+
+def test_with_the_registry_away_audits_wait() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.registry.available = False
+    bench.monitor.see(bench.trace(version), 0, 1)
+    with pytest.raises(RegistryUnavailable):
+        bench.monitor.settle()
+    bench.registry.available = True
+    bench.monitor.settle()
+    assert len(bench.registry.audits("support", version)) == 1
+
+
+def test_an_announcement_that_could_not_be_sent_is_sent_later() -> None:
+    bench = Bench()
+    version = bench.publish()
+    failing = [True]
+
+    def announce(announcement: ModelAnnouncement) -> None:
+        if failing:
+            failing.pop()
+            raise OSError("broker away")
+        bench.announced.append(announcement)
+
+    bench.monitor.announce = announce
+    with pytest.raises(OSError, match="broker away"):
+        bench.audit(version, 300, 0.6)
+    bench.monitor.settle()
+    assert bench.kinds == [AnnouncementKind.TRIPPED]
+
+
+def test_another_teacher_voids_the_certificate() -> None:
+    bench = Bench()
+    version = bench.publish(teacher=Teacher(model="llm-1"))
+    bench.audit(version, FOREIGN_TRACES, 1.0, model="llm-1")
+    assert bench.state is State.SERVING
+    bench.audit(version, FOREIGN_TRACES, 1.0, model="llm-2")
+    assert bench.state is State.TRIPPED
+    assert "changed from llm-1 to llm-2" in bench.announced[-1].reason
+
+
+def test_a_few_answers_of_another_model_do_not() -> None:
+    bench = Bench()
+    version = bench.publish(teacher=Teacher(model="llm-1"))
+    for model in ("llm-1", "llm-2") * 30:
+        bench.audit(version, 1, 1.0, model=model)
+    assert bench.state is State.SERVING
+
+
+def trial(bench: Bench, mode: str = "shadow") -> str:
+    artifact = surrogate("2026-01-06")
+    fence = bench.registry.acquire("support")
+    bench.registry.start_trial(artifact, mode=mode, share=0.1, fence=fence, at=AT, reason="test")  # type: ignore[arg-type]
+    return artifact.version
+
+
+def test_a_trial_is_promoted_by_evidence() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    bench.audit(second, 99, 0.99)
+    assert bench.registry.active("support").version == first
+    bench.audit(second, 1, 1.0)
+    active = bench.registry.active("support")
+    assert (active.version, active.trial) == (second, None)
+    (promoted,) = bench.announced
+    assert promoted.kind is AnnouncementKind.PROMOTED
+    assert (promoted.version, promoted.previous_version) == (second, first)
+
+
+def test_a_failing_trial_is_withdrawn_and_the_active_version_stays() -> None:
+    bench = Bench(promote_after=1_000)
+    first = bench.publish()
+    second = trial(bench, "canary")
+    bench.audit(second, 300, 0.6)
+    active = bench.registry.active("support")
+    assert (active.version, active.state, active.trial) == (first, State.SERVING, None)
+    assert bench.kinds == [AnnouncementKind.WITHDRAWN]
