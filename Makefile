@@ -100,8 +100,25 @@ bench-official: setup ## Coverage and agreement on the published splits; writes 
 bench-gate: setup ## The certificate on random splits of real data (SPLITS=20); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.gate --data-dir $(DATA_DIR) --splits $(or $(SPLITS),20)
 
+.PHONY: bench-validity
+bench-validity: setup ## How often certificates are wrong in simulated worlds; writes docs/gate.md
+	@TRACER_REPEATS=$(or $(REPEATS),1000) PYTHONPATH=.:tests:tests/statistical \
+		$(BIN)/python tests/statistical/table.py
+
 .PHONY: bench-live
 bench-live: setup ## The live certificate on simulated audits: false trips, delays, probations
+	@$(BIN)/python -m benchmarks.live
+
+.PHONY: bench-flywheel
+bench-flywheel: setup ## Five days under three regimes of observation (SEEDS=3); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.flywheel --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
+
+.PHONY: bench-drift
+bench-drift: setup ## What users see when the teacher or the traffic changes (SEEDS=3); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.drift --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
+
+.PHONY: bench-live
+bench-live: setup ## The live certificate: false alarms, delays, cost; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.live
 
 .PHONY: ablation

@@ -1,7 +1,7 @@
 """`make bench-live`: the live certificate on simulated audits.
 
 False trips, delays of trip and suspicion, probations, the bound, time per audit, and what other
-priors would do. Writes benchmarks/results/live.json.
+priors would do. Writes benchmarks/results/live.json and a section of docs/gate.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import replace_section
 from shared.core.live import PRIOR, LiveCertificate, Prior
 
 Holds = Callable[[LiveCertificate], bool]
@@ -56,6 +57,14 @@ def first(live: LiveCertificate, audits: list[bool], holds: Holds) -> int:
     return len(audits) + 1
 
 
+def _suspicious(live: LiveCertificate) -> bool:
+    return live.suspicious
+
+
+def _tripped(live: LiveCertificate) -> bool:
+    return live.tripped
+
+
 def false_trips(alpha: float, delta: float, repeats: int, prior: Prior = PRIOR) -> float:
     trips = 0
     for seed in range(repeats):
@@ -70,17 +79,16 @@ def delays(
 ) -> dict[str, float]:
     """Median audits from a change to suspicion and to the trip, at α = 0.95.
 
-    Of the runs in which neither came before the change.
+    Of the runs in which it did not come before the change.
     """
     n, before, after = change
-    tripped, suspicious = [], []
+    tripped: list[int] = []
+    suspicious: list[int] = []
     for seed in range(repeats):
-        live = LiveCertificate(0.95, delta, prior)
         audits = outcomes(np.random.default_rng(seed), (n, before), (LIFE, after))
-        at = first(live, audits, lambda live: live.suspicious)
-        more = 0 if live.tripped else first(live, audits[at:], lambda live: live.tripped)
-        suspicious += [at - n] if at > n else []
-        tripped += [at + more - n] if at + more > n else []
+        for times, holds in ((suspicious, _suspicious), (tripped, _tripped)):
+            number = first(LiveCertificate(0.95, delta, prior), audits, holds)
+            times += [number - n] if number > n else []
     return {"suspicion": float(np.median(suspicious)), "trip": float(np.median(tripped))}
 
 
@@ -90,7 +98,7 @@ def false_alarms(alpha: float, agreement: float, repeats: int) -> dict[str, floa
     for seed in range(repeats):
         live = LiveCertificate(alpha, 1e-9)
         audits = outcomes(np.random.default_rng(seed), (30_000, agreement))
-        times.append(first(live, audits, lambda live: live.suspicious))
+        times.append(first(live, audits, _suspicious))
     return {"mean": float(np.mean(times)), "median": float(np.median(times))}
 
 
@@ -180,6 +188,30 @@ def main() -> None:
     text = json.dumps(results, indent=1, ensure_ascii=False)
     print(text)
     (HERE / "results" / "live.json").write_text(text + "\n")
+    replace_section(Path("docs/gate.md"), "live", table(results))
+
+
+def table(results: dict[str, Any]) -> str:
+    trips = "; ".join(f"{share:.1%} at {at}" for at, share in results["false_trips"].items())
+    alarms = "; ".join(f"{t['mean']:,.0f} at {at}" for at, t in results["false_alarms"].items())
+    lines = [
+        f"{results['repeats']} simulated lives. False trips in {results['life']:,} audits at "
+        f"agreement exactly α: {trips}. Mean number of audits to a false suspicion: {alarms}. "
+        f"{results['microseconds']['observe']:.1f} µs an audit.",
+        "",
+        "| agreement, at α = 0.95 | audits to suspicion (median) | to the trip |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {change} | {found['suspicion']:.0f} | {found['trip']:.0f} |"
+        for change, found in results["delays"].items()
+    ]
+    lines += ["", "| probation at | cleared | tripped | audits (median) |", "|---|---|---|---|"]
+    lines += [
+        f"| {at} | {p['cleared']:.1%} | {p['tripped']:.1%} | {p['median_audits']:.0f} |"
+        for at, p in results["probations"].items()
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

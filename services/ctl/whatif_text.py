@@ -81,8 +81,8 @@ def _beside_the_certificate(replay: dict[str, Any], alpha: float, delta: float) 
         return
     if replay["agreement_upper"] < alpha:
         console.print(
-            f"That is credibly below α = {alpha} (with probability {1 - delta:.0%}): the day is not "
-            "like the days before it. Find out why before you deploy."
+            f"That is credibly below α = {alpha} (with probability {1 - delta:.0%}): the day is "
+            "not like the days before it. Find out why before you deploy."
         )
     else:
         console.print(f"That is below α = {alpha}, but no more than chance does to one day.")

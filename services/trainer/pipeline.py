@@ -17,15 +17,16 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
+from services.trainer.case import Case, Incumbent
 from services.trainer.incumbent import on_fresh_evidence, still_valid
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
-from shared.contracts.manifest import Manifest, sha256, window_of
+from shared.contracts.manifest import sha256, window_of
 from shared.contracts.tasks import Task
-from shared.core.fresh import Fresh, Verdict, judge
+from shared.core.fresh import Verdict, judge
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
-from shared.fitting.challenger import Challenger, fit_challenger
+from shared.fitting.challenger import fit_challenger
 from shared.fitting.horizon import Horizon, of_one_kind
 from shared.fitting.stored import horizon_of
 from shared.registry.base import (
@@ -103,13 +104,13 @@ class Refit:
         if incumbent is not None:
             verdict = judge(
                 incumbent.fresh,
-                challenger_coverage=_coverage(challenger),
+                challenger_coverage=challenger.coverage,
                 alpha=task.alpha,
                 still_valid=still_valid(incumbent.manifest, horizon.answered_by, task.labels),
             )
-        return self._act(_Case(task, day, fence, horizon, active, challenger, incumbent), verdict)
+        return self._act(Case(task, day, fence, horizon, active, challenger, incumbent), verdict)
 
-    def _act(self, case: _Case, verdict: Verdict | None) -> ModelAnnouncement:
+    def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         if verdict is Verdict.KEPT:
             return self._kept(case)
         if case.challenger.artifact is not None:
@@ -118,7 +119,7 @@ class Refit:
             return self._retire(case)
         return self._of(case, AnnouncementKind.REFUSED, case.challenger.reason)
 
-    def _kept(self, case: _Case) -> ModelAnnouncement:
+    def _kept(self, case: Case) -> ModelAnnouncement:
         refused = case.challenger.artifact is None
         why = (
             f"the challenger was refused: {case.challenger.reason}"
@@ -130,7 +131,7 @@ class Refit:
             version=case.active.version, epoch=case.active.epoch,
         )  # fmt: skip
 
-    def _retire(self, case: _Case) -> ModelAnnouncement:
+    def _retire(self, case: Case) -> ModelAnnouncement:
         reason = (
             "the incumbent no longer holds on fresh evidence and the challenger was refused: "
             f"{case.challenger.reason}"
@@ -141,7 +142,7 @@ class Refit:
             previous_version=entry.previous, epoch=entry.epoch,
         )  # fmt: skip
 
-    def _publish(self, case: _Case, artifact: Artifact) -> ModelAnnouncement:
+    def _publish(self, case: Case, artifact: Artifact) -> ModelAnnouncement:
         """Active at once, or on trial where the task is rolled out in steps."""
         task, reason = case.task, case.challenger.reason
         noted = f"window {case.day.isoformat()}: {reason}"
@@ -168,7 +169,7 @@ class Refit:
             certificate=certificate,
         )  # fmt: skip
 
-    def _incumbent(self, task: Task, day: date, active: Active) -> _Incumbent | None:
+    def _incumbent(self, task: Task, day: date, active: Active) -> Incumbent | None:
         """The version that answers now, on the window's evidence; None without one, and where the
         window is the one it was made of."""
         if active.version is None or active.state is State.TRIPPED:
@@ -186,7 +187,7 @@ class Refit:
             horizon_of(self.windows.read(task.name, [day]), taxonomy=task.labels)
         )
         found = on_fresh_evidence(artifact, window, self.encoder, delta=task.delta)
-        return _Incumbent(artifact.manifest, found)
+        return Incumbent(artifact.manifest, found)
 
     def _horizon(self, task: Task, day: date) -> Horizon:
         stored = [d for d in self.windows.days(task.name) if d <= day]
@@ -194,10 +195,10 @@ class Refit:
         return horizon_of(self.windows.read(task.name, recent), taxonomy=task.labels)
 
     def _of(
-        self, case: _Case, kind: AnnouncementKind, reason: str, **changed: Any
+        self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
     ) -> ModelAnnouncement:
         announcement = self._announcement(kind, case.task, case.day, case.horizon, reason)
-        return msgspec.structs.replace(announcement, figures=_figures(case), **changed)
+        return msgspec.structs.replace(announcement, figures=case.figures(), **changed)
 
     def _announcement(
         self, kind: AnnouncementKind, task: Task, day: date, horizon: Horizon, reason: str
@@ -211,45 +212,3 @@ class Refit:
             n_traces=len(horizon),
             encoder=self.encoder.digest,
         )
-
-
-@dataclass(frozen=True)
-class _Incumbent:
-    manifest: Manifest
-    fresh: Fresh
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A closed window, with all that is known when it is decided."""
-
-    task: Task
-    day: date
-    fence: int
-    horizon: Horizon
-    active: Active
-    challenger: Challenger
-    incumbent: _Incumbent | None
-
-
-def _coverage(challenger: Challenger) -> float | None:
-    artifact = challenger.artifact
-    return None if artifact is None else artifact.manifest.certificate.coverage
-
-
-def _figures(case: _Case) -> dict[str, float]:
-    """What the verdict was made of."""
-    figures: dict[str, float | None] = {
-        "n_evidence": int(case.horizon.evidence.sum()),
-        "challenger_coverage": _coverage(case.challenger),
-    }
-    if case.incumbent is not None:
-        found = case.incumbent.fresh
-        figures |= {
-            "fresh_evidence": found.n,
-            "incumbent_coverage": found.coverage,
-            "incumbent_agreement": found.agreement,
-            "incumbent_agreement_lower": found.lower,
-            "incumbent_agreement_upper": found.upper,
-        }
-    return {name: round(float(v), 4) for name, v in figures.items() if v is not None}

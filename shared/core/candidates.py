@@ -17,16 +17,16 @@ from threadpoolctl import threadpool_limits
 from shared.core.landmark_ridge import LandmarkRidge
 from shared.core.lexical import fit_lexical
 from shared.core.training import TrainingSet
-from shared.core.types import Floats, Ints, Mask, Matrix
+from shared.core.types import Floats, Ints, Mask, Matrix, Scores
 
 # A logistic regression's score of a label it never saw.
 UNSEEN_LOGIT = -20.0
 
 
 class Scorer(Protocol):
-    """A fitted model: float64[n, k] scores, one per label of the task."""
+    """A fitted model: float[n, k] scores, one per label of the task."""
 
-    def scores(self, rows: TrainingSet) -> Floats: ...
+    def scores(self, rows: TrainingSet) -> Scores: ...
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class LexicalStageScorer:
 
     model: Any
 
-    def scores(self, rows: TrainingSet) -> Floats:
-        return np.asarray(self.model.scores(rows.tokens))
+    def scores(self, rows: TrainingSet) -> Matrix:
+        return np.asarray(self.model.scores(rows.tokens), dtype=np.float32)
 
 
 @dataclass(frozen=True)

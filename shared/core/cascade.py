@@ -10,7 +10,7 @@ import numpy as np
 from shared.core.candidates import Scorer
 from shared.core.head import Head
 from shared.core.training import TrainingSet
-from shared.core.types import Floats, Ints, Mask
+from shared.core.types import Floats, Ints, Mask, Scores
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Cascade:
 
     def outputs(self, rows: TrainingSet) -> Outputs:
         """Every stage on every row, in float64."""
-        scores: list[Floats] = []
+        scores: list[Scores] = []
         said = []
         for stage in self.stages:
             scores.append(stage.scorer.scores(rows))

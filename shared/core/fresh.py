@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from scipy.special import betaincinv
 
-from shared.core.grouping import effective_sizes
+from shared.core.grouping import copies
 from shared.core.types import Floats, Ints, Mask
 
 # A certified challenger replaces the incumbent unless that covers this much more: it has seen
@@ -37,11 +37,12 @@ class Fresh:
 
 def fresh(handled: Mask, agrees: Mask, groups: Ints, weights: Floats, delta: float) -> Fresh:
     """Of n rows observed with one over their weights as probability; near-duplicates share a
-    group."""
+    group. The bounds are of as many rows as weights and copies leave (Kish 1965)."""
     if not len(handled) or not handled.any():
         return Fresh(len(handled), 0.0)
     mass = weights[handled]
-    size = float(effective_sizes(groups[handled], mass)[-1])
+    times = copies(groups[handled], mass)[-1]
+    size = float(mass.sum() ** 2 / (times * (mass**2).sum()))
     agreement = float(mass @ agrees[handled] / mass.sum())
     errors = size * (1.0 - agreement)
     return Fresh(

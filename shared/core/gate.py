@@ -17,22 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.special import betainc, betaincinv
 
 from shared.core.cascade import Outputs
-from shared.core.grouping import effective_sizes
+from shared.core.grouping import copies
 from shared.core.types import Floats, Ints, Kind, Mask
+from shared.core.weighted_counts import Counts, Sums
 
-# A walk begun at the very strictest policy ends at its first unlucky handful: it begins at 20%
-# coverage, and not before two disagreements would still pass. Neither looks at a label.
+# A walk begun at the very strictest policy ends at its first unlucky handful: it begins at 20% of
+# the traffic, and not before two disagreements would still pass. Neither looks at a label.
 START_COVERAGE = 0.2
 START_DISAGREEMENTS = 2
 STEPS = 1000
 # The default of "a new sample this many times the evidence must show the agreement too": what is
 # only just true of the traffic, a third of all samples would seem to refute (docs/gate.md).
 NEXT_SAMPLE = 0.25
+LASTING_SHARE = 0.8
 MINIMUM_EVIDENCE = 50
 # Where a walk begins depends on α, in cells of this grid.
 GRID = tuple(np.round(np.arange(0.5, 0.9999, 0.005), 3).tolist())
@@ -49,7 +52,9 @@ class Evidence:
     groups: int64[n], near-duplicates share one and count as one. weights: float64[n] > 0, 1 for
     rows that represent themselves. floors: float[s], below which a stage does not answer however
     loose the policy. kind: `holdout` rows took no part in fitting (exact); `crossfit` rows were
-    scored out of fold (approximate: the served surrogate is refitted on all of them).
+    scored out of fold (approximate: the served surrogate is refitted on all of them). heaviest:
+    the largest weight a row can have, one over the least observation probability; needed where so
+    few rows are that heavy that there may be none.
     """
 
     scores: Floats
@@ -58,6 +63,7 @@ class Evidence:
     weights: Floats
     kind: Kind
     floors: tuple[float, ...] = (0.0,)
+    heaviest: float = 0.0
 
     def __post_init__(self) -> None:
         if self.scores.ndim == 1:
@@ -97,55 +103,63 @@ class Refused:
 
 @dataclass(frozen=True)
 class Policies:
-    """The walk's steps, float64[m] each: threshold, coverage, agreement and the effective number
-    of independent rows handled."""
+    """The walk's steps, float64[m] each: threshold, coverage, and what is known of the rows
+    handled."""
 
     threshold: Floats
     coverage: Floats
-    agreement: Floats
-    size: Floats
+    handled: Sums
+
+    @property
+    def agreement(self) -> Floats:
+        return np.asarray(np.clip(1.0 - self.handled.errors / self.handled.weight, 0.0, 1.0))
 
     def __len__(self) -> int:
         return len(self.threshold)
 
 
+NO_POLICIES = Policies(np.empty(0), np.empty(0), Sums(*(np.empty(0) for _ in range(6))))
+
+
 def evidence_of(
     outputs: Outputs, y: Ints, groups: Ints, weights: Floats, kind: Kind,
-    floors: tuple[float, ...],
+    floors: tuple[float, ...], heaviest: float = 0.0,
 ) -> Evidence:  # fmt: skip
     """What the gate may look at, from what the stages said of rows the teacher labelled `y`."""
-    return Evidence(outputs.eligible, outputs.label == y[:, None], groups, weights, kind, floors)
+    return Evidence(
+        outputs.eligible, outputs.label == y[:, None], groups, weights, kind, floors, heaviest
+    )
 
 
-def agreement_lower(agreement: float, size: float, delta: float) -> float:
-    """Exact (Clopper-Pearson) lower bound at level 1 - delta from `size` rows (may be fractional).
+def agreement_lower(counts: Counts, delta: float) -> Floats:
+    """Exact (Clopper-Pearson) lower bounds at level 1 - delta.
 
     Source: Clopper and Pearson 1934.
     """
-    if size <= 0 or agreement <= 0:
-        return 0.0
-    errors = size * (1.0 - agreement)
-    return float(betaincinv(size - errors, errors + 1.0, delta))
+    agreed = np.maximum(counts.size - counts.errors, 0.0)
+    some = np.maximum(agreed, 1e-9)
+    return np.where(agreed > 0, betaincinv(some, counts.errors + 1.0, delta), 0.0)
 
 
-def p_values(agreement: Floats, size: Floats, alpha: float) -> Floats:
+def p_values(counts: Counts, alpha: float) -> Floats:
     """P(at most this many disagreements | true agreement = alpha), exact binomial tails."""
-    errors = size * (1.0 - agreement)
-    return np.where(agreement > 0, betainc(np.maximum(size - errors, 1e-9), errors + 1.0, alpha), 1)
+    agreed = counts.size - counts.errors
+    some = np.maximum(agreed, 1e-9)
+    return np.where(agreed > 0, betainc(some, counts.errors + 1.0, alpha), 1.0)
 
 
-def sample_p_values(agreement: Floats, size: Floats, alpha: float, next_sample: float) -> Floats:
+def sample_p_values(counts: Counts, alpha: float, next_sample: float) -> Floats:
     """P(at most this many disagreements | a new sample, `next_sample` > 0 times the size, agrees
     less than alpha): exact for counts that are Poisson, a little strict for binomial ones.
 
     Given both samples' disagreements together, each falls into the new one with probability
     next_sample / (1 + next_sample). Too many are more than (1 - alpha) of them, half a count being
-    the average step from that to the next whole number. Source: Nelson 1970, prediction limits
-    for Poisson counts.
+    the average step from that to the next whole number. A new sample of weighted traffic is one
+    observed alike. Source: Nelson 1970, prediction limits for Poisson counts.
     """
-    errors = size * (1.0 - agreement)
-    too_many = (1.0 - alpha) * next_sample * size + 0.5
-    return np.asarray(betainc(too_many, errors + 1.0, next_sample / (1.0 + next_sample)))
+    too_many = (1.0 - alpha) * next_sample * counts.size + 0.5
+    share = next_sample / (1.0 + next_sample)
+    return np.asarray(betainc(too_many, counts.errors + 1.0, share))
 
 
 @dataclass(frozen=True)
@@ -157,13 +171,19 @@ class Rule:
     delta: float
     next_sample: float
 
-    def passes(self, agreement: Floats, size: Floats, alpha: float | None = None) -> Mask:
-        """bool[m]; at another `alpha` than the rule's, if given."""
-        alpha = self.alpha if alpha is None else alpha
-        passed = p_values(agreement, size, alpha) <= self.delta
-        if self.next_sample > 0:
-            passed &= sample_p_values(agreement, size, alpha, self.next_sample) <= self.delta
-        return np.asarray(passed)
+    def certifies(self, counts: Counts) -> Mask:
+        """bool[m]: agreement of the traffic is credibly alpha or more."""
+        return np.asarray(p_values(counts, self.alpha) <= self.delta)
+
+    def lasts(self, counts: Counts) -> Mask:
+        """bool[m]: so is that of a new sample."""
+        if self.next_sample <= 0:
+            return np.ones(len(counts.size), dtype=np.bool_)
+        found = sample_p_values(counts, self.alpha, self.next_sample)
+        return np.asarray(found <= self.delta)
+
+    def at(self, alpha: float) -> Rule:
+        return replace(self, alpha=alpha)
 
 
 def certify(
@@ -181,44 +201,46 @@ def frontier(
 ) -> list[Certified | Refused]:
     """The gate's answer at each α; coverage never grows with α."""
     walked = policies(evidence)
-    ends = {alpha: _walk(walked, Rule(alpha, delta, next_sample)) for alpha in {*GRID, *alphas}}
-    return [
-        _answer(
-            walked,
-            min(end for at, end in ends.items() if at <= alpha),
-            evidence,
-            Rule(alpha, delta, next_sample),
-        )
-        for alpha in alphas
-    ]
+    rule = Rule(max(alphas, default=0.0), delta, next_sample)
+    begins = _begins(walked, rule, alphas)
+    earlier = _earlier_failures(walked, rule, begins)
+    answers = []
+    for at_alpha in map(rule.at, alphas):
+        walk = _lasting(walked, _walk(walked, at_alpha, begins, earlier), at_alpha)
+        answers.append(_answer(walked, walk, evidence, at_alpha))
+    return answers
 
 
 def policies(evidence: Evidence) -> Policies:
     """Policies of growing coverage, fixed by the scores alone; none where rows are too few."""
-    n = len(evidence)
-    if n < MINIMUM_EVIDENCE:
-        return Policies(*(np.empty(0) for _ in range(4)))
-    reached, agreed = _events(evidence)
+    if len(evidence) < MINIMUM_EVIDENCE:
+        return NO_POLICIES
     handled_at = _reach(evidence).max(axis=1)
     order = np.argsort(-handled_at, kind="stable")
-    levels = handled_at[order]
+    levels, weights = handled_at[order], evidence.weights[order]
     n_handled = int((levels >= 0).sum())
     if not n_handled:
-        return Policies(*(np.empty(0) for _ in range(4)))
-    stops = np.unique(np.ceil(np.linspace(START_COVERAGE, 1.0, STEPS) * n).astype(np.int64))
-    stops = np.unique(np.minimum(stops, n_handled))
+        return NO_POLICIES
+    traffic = np.cumsum(weights)
+    steps = np.linspace(START_COVERAGE, 1.0, STEPS) * traffic[-1]
+    stops = np.unique(np.minimum(np.searchsorted(traffic, steps), n_handled - 1))
     # Rows of equal score are handled together or not at all.
-    last = np.unique(np.searchsorted(-levels, -levels[stops - 1], side="right")) - 1
+    last = np.unique(np.searchsorted(-levels, -levels[stops], side="right")) - 1
     last = last[last < n_handled]
     threshold = np.where(last == n_handled - 1, 0.0, levels[last])
-    weight = np.cumsum(evidence.weights[order])
-    seen = np.searchsorted(-reached, -threshold, side="right")
-    sizes = effective_sizes(evidence.groups[order], evidence.weights[order])
+    reached, errors, error_squares = _errors(evidence)
+    seen = np.searchsorted(-reached, -threshold, side="right") - 1
     return Policies(
         threshold=threshold,
-        coverage=weight[last] / weight[-1],
-        agreement=np.clip(agreed[seen - 1] / weight[last], 0.0, 1.0),
-        size=sizes[last],
+        coverage=traffic[last] / traffic[-1],
+        handled=Sums(
+            weight=traffic[last],
+            squares=np.cumsum(weights**2)[last],
+            errors=np.maximum(errors[seen], 0.0),
+            error_squares=np.maximum(error_squares[seen], 0.0),
+            heaviest=np.full(len(last), max(evidence.heaviest, weights.max())),
+            copies=copies(evidence.groups[order], weights)[last],
+        ),
     )
 
 
@@ -234,8 +256,9 @@ def _reach(evidence: Evidence) -> Floats:
     return np.where(able, evidence.scores, -1.0)
 
 
-def _events(evidence: Evidence) -> tuple[Floats, Floats]:
-    """As the threshold falls: where something changes, and the agreeing weight from there on.
+def _errors(evidence: Evidence) -> tuple[Floats, Floats, Floats]:
+    """As the threshold falls: where something changes, and from there on the sums of the weights
+    and of their squares over the rows that are answered wrongly.
 
     A row changes hands when an earlier stage comes within its reach.
     """
@@ -244,85 +267,186 @@ def _events(evidence: Evidence) -> tuple[Floats, Floats]:
     order = np.argsort(-reach, axis=1, kind="stable")
     current = np.full(n, s)
     counted = np.zeros(n)
-    at, change = [], []
+    at, weight, change = [], [], []
     for rank in range(s):
         stage = order[:, rank]
         level = reach[np.arange(n), stage]
         takes_over = (stage < current) & (level >= 0)
-        agrees = evidence.weights * evidence.agrees[np.arange(n), stage]
+        wrong = 1.0 - evidence.agrees[np.arange(n), stage]
         at.append(level[takes_over])
-        change.append((agrees - counted)[takes_over])
-        counted = np.where(takes_over, agrees, counted)
+        weight.append(evidence.weights[takes_over])
+        change.append((wrong - counted)[takes_over])
+        counted = np.where(takes_over, wrong, counted)
         current = np.where(takes_over, stage, current)
-    levels, changes = np.concatenate(at), np.concatenate(change)
+    levels, weights, changes = (np.concatenate(each) for each in (at, weight, change))
     falling = np.argsort(-levels, kind="stable")
-    return levels[falling], np.cumsum(changes[falling])
+    weights, changes = weights[falling], changes[falling]
+    return levels[falling], np.cumsum(weights * changes), np.cumsum(weights**2 * changes)
 
 
-def _walk(walked: Policies, rule: Rule) -> int:
-    """Index of the last policy certified, -1 for none."""
+# A test that ended a walk: the index of the policy, and the α.
+_Failed = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """first, end: indices of the first policy tested at α and of the last one certified, which is
+    before `first` for none. failed: what ended the walk, if something did."""
+
+    first: int
+    end: int
+    failed: _Failed | None
+
+
+def _walk(
+    walked: Policies, rule: Rule, begins: dict[float, int], earlier: dict[float, _Failed]
+) -> _Walk:
+    """The walk at the rule's α, cut short by those at lower α of GRID.
+
+    A policy that passes at one α passes at every lower one, so a walk at a lower α can only fail at
+    policies before the one where the walk at the next α begins.
+    """
     if not len(walked):
-        return -1
-    first = _first(walked, rule)
-    failures = np.flatnonzero(~rule.passes(walked.agreement[first:], walked.size[first:]))
-    passes = int(failures[0]) if len(failures) else len(walked) - first
-    return first + passes - 1 if passes else -1
+        return _Walk(0, -1, None)
+    first = begins[_cell(rule.alpha)]
+    failed = _failure(walked, rule, first, len(walked))
+    below = max((cell for cell in begins if cell < _cell(rule.alpha)), default=0.0)
+    failed = earlier.get(below, failed)
+    return _Walk(first, (len(walked) if failed is None else failed[0]) - 1, failed)
 
 
-def _first(walked: Policies, rule: Rule) -> int:
-    """Where the walk begins; by the sizes alone, the same within a cell of GRID."""
-    cell = min((g for g in GRID if g >= rule.alpha), default=rule.alpha)
-    perfect = 1.0 - START_DISAGREEMENTS / np.maximum(walked.size, START_DISAGREEMENTS)
-    room = np.flatnonzero(rule.passes(perfect, walked.size, cell))
-    return int(room[0]) if len(room) else len(walked) - 1
+def _lasting(walked: Policies, walk: _Walk, rule: Rule) -> _Walk:
+    """The walk, back to the loosest policy whose agreement a new sample would show as well.
+
+    All policies down to LASTING_SHARE of its coverage must, so that none is taken for a lucky
+    handful. Any policy the walk has certified may be chosen, by whatever rule.
+    """
+    if rule.next_sample <= 0 or walk.end < walk.first:
+        return walk
+    counts = walked.handled[: walk.end + 1].counts(rule.alpha)
+    fails = np.concatenate([[0], np.cumsum(~rule.lasts(counts))])
+    coverage = walked.coverage[: walk.end + 1]
+    narrower = np.searchsorted(coverage, LASTING_SHARE * coverage)
+    lasting = np.flatnonzero(fails[1:] == fails[narrower])
+    if len(lasting) and lasting[-1] >= walk.first:
+        return _Walk(walk.first, int(lasting[-1]), walk.failed)
+    risk = sample_p_values(counts, rule.alpha, rule.next_sample)
+    worst = [
+        begin + int(risk[begin : end + 1].argmax())
+        for end, begin in enumerate(narrower.tolist())
+        if end >= walk.first
+    ]
+    return _Walk(walk.first, walk.first - 1, (min(worst, key=risk.__getitem__), rule.alpha))
 
 
-def _answer(walked: Policies, end: int, evidence: Evidence, rule: Rule) -> Certified | Refused:
-    if end < 0 or end < _first(walked, rule):  # never tested at this α: no certificate
-        first = _first(walked, rule) if len(walked) else None
+def _cell(alpha: float) -> float:
+    return min((g for g in GRID if g >= alpha), default=alpha)
+
+
+def _begins(walked: Policies, rule: Rule, alphas: Sequence[float]) -> dict[float, int]:
+    """Where walks begin, by the sizes alone: the same within a cell of GRID, earlier in lower ones.
+
+    Of all cells up to that of the largest α, from it down.
+    """
+    cells = {_cell(alpha) for alpha in alphas}
+    cells |= {g for g in GRID if g <= max(cells, default=0.0)}
+    begins: dict[float, int] = {}
+    before = len(walked)
+    for cell in sorted(cells, reverse=True) if len(walked) else ():
+        some = walked.handled[:before].with_errors(START_DISAGREEMENTS)
+        room = np.flatnonzero(rule.at(cell).certifies(some.counts(cell)))
+        before = begins[cell] = int(room[0]) if len(room) else min(before, len(walked) - 1)
+    return begins
+
+
+def _earlier_failures(
+    walked: Policies, rule: Rule, begins: dict[float, int]
+) -> dict[float, _Failed]:
+    """By α of GRID, the strictest policy that fails at it, or at a lower one, before the walk at
+    the next α begins; none where there is none."""
+    found: dict[float, _Failed] = {}
+    cells = sorted(begins)
+    last: _Failed | None = None
+    for cell, above in pairwise(cells):
+        failed = _failure(walked, rule.at(cell), begins[cell], begins[above])
+        last = min(filter(None, (last, failed)), default=None)
+        if last is not None:
+            found[cell] = last
+    return found
+
+
+def _failure(walked: Policies, rule: Rule, begin: int, end: int) -> _Failed | None:
+    """The first of the policies that does not pass."""
+    if begin >= end:
+        return None
+    failures = np.flatnonzero(~rule.certifies(walked.handled[begin:end].counts(rule.alpha)))
+    return (begin + int(failures[0]), rule.alpha) if len(failures) else None
+
+
+def _answer(walked: Policies, walk: _Walk, evidence: Evidence, rule: Rule) -> Certified | Refused:
+    if walk.end < walk.first:
         return Refused(
             alpha=rule.alpha,
             delta=rule.delta,
             kind=evidence.kind,
-            reason=_why(walked, first, evidence, rule),
-            best_agreement=0.0 if first is None else float(walked.agreement[first]),
+            reason=_why(walked, walk, evidence, rule),
+            best_agreement=float(walked.agreement[walk.first]) if len(walked) else 0.0,
             n_evidence=len(evidence),
         )
-    agreement, size = float(walked.agreement[end]), float(walked.size[end])
+    counts = walked.handled[walk.end : walk.end + 1].counts(rule.alpha)
     return Certified(
         alpha=rule.alpha,
         delta=rule.delta,
         next_sample=rule.next_sample,
         kind=evidence.kind,
-        threshold=float(walked.threshold[end]),
-        coverage=float(walked.coverage[end]),
-        agreement=agreement,
-        agreement_lower=agreement_lower(agreement, size, rule.delta),
+        threshold=float(walked.threshold[walk.end]),
+        coverage=float(walked.coverage[walk.end]),
+        agreement=float(walked.agreement[walk.end]),
+        agreement_lower=float(agreement_lower(counts, rule.delta)[0]),
         n_evidence=len(evidence),
     )
 
 
-def _why(walked: Policies, first: int | None, evidence: Evidence, rule: Rule) -> str:
+def _why(walked: Policies, walk: _Walk, evidence: Evidence, rule: Rule) -> str:
     if len(evidence) < MINIMUM_EVIDENCE:
         return (
             f"{len(evidence)} traces are too few to certify anything: "
             f"needs about {MINIMUM_EVIDENCE - len(evidence)} more"
         )
-    if first is None:
+    if walk.failed is None:
         return "every trace looks unlike the others (out of distribution)"
-    agreement, size = float(walked.agreement[first]), float(walked.size[first])
-    surest = f"agreement on the surest {walked.coverage[first]:.0%} of the traffic"
-    if agreement <= rule.alpha:
-        return f"{surest} is only {agreement:.3f}, below α = {rule.alpha}"
-    # The size at which what was seen would be enough, all else growing in proportion.
-    enough = size
-    while enough < 1e9 and not rule.passes(np.asarray(agreement), np.asarray(enough)):
-        enough *= 1.05
-    more = int(np.ceil((enough / size - 1.0) * len(evidence)))
+    at, alpha = walk.failed
+    agreement = float(walked.agreement[at])
+    surest = f"agreement on the surest {walked.coverage[at]:.0%} of the traffic"
+    if agreement <= alpha:
+        found = f"{surest} is only {agreement:.3f}, below α = {alpha}"
+    else:
+        found = (
+            f"{surest} is {agreement:.3f}, above α = {alpha} but not yet credibly: "
+            f"needs about {_more_traces(walked, walk.failed, evidence, rule)} more traces"
+        )
+    if at >= walk.first or alpha == rule.alpha:
+        return found
     return (
-        f"{surest} is {agreement:.3f}, above α = {rule.alpha} but not yet credibly: "
-        f"needs about {max(more, 1)} more traces"
+        f"{found}. On the surest {walked.coverage[walk.first]:.0%} it is "
+        f"{walked.agreement[walk.first]:.3f}, credibly above α = {rule.alpha}, but what fails at "
+        f"α = {alpha} is not certified at a higher one: the surest answers are not the best ones, "
+        "look at those that are wrong"
     )
+
+
+def _more_traces(walked: Policies, failed: _Failed, evidence: Evidence, rule: Rule) -> int:
+    """How many more would be enough, all that was seen growing in proportion."""
+    at, alpha = failed
+    counts = walked.handled[at : at + 1].counts(alpha)
+    times = 1.0
+    while times < 1e9:
+        grown = Counts(counts.errors * times, counts.size * times)
+        part = Counts(grown.errors * LASTING_SHARE, grown.size * LASTING_SHARE)
+        if rule.at(alpha).certifies(grown) and rule.at(alpha).lasts(part):
+            break
+        times *= 1.05
+    return max(int(np.ceil((times - 1.0) * len(evidence))), 1)
 
 
 def with_reason(refused: Refused, reason: str) -> Refused:

@@ -72,11 +72,11 @@ def group_folds(groups: Ints, y: Ints, n_folds: int, seed: int) -> Ints:
     return fold[group]
 
 
-def effective_sizes(groups: Ints, weights: Floats) -> Floats:
-    """Kish's effective number of independent rows of every prefix, float64[n].
+def copies(groups: Ints, weights: Floats) -> Floats:
+    """Of every prefix of the rows, how many times over they are there: Σ w_g² / Σ w², float64[n].
 
-    (Σ w_g)² / Σ w_g², w_g a group's weight: n rows that are all different count n, n copies of
-    one row count 1.
+    w_g is a group's weight. 1 for rows that are all different, 5 where each is there five times:
+    by Kish's effective size n rows say as much as n / copies different ones.
     """
     order = np.argsort(groups, kind="stable")
     w = weights[order]
@@ -84,5 +84,6 @@ def effective_sizes(groups: Ints, weights: Floats) -> Floats:
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     offset = np.repeat(running[starts] - w[starts], np.diff(np.append(starts, len(w))))
     before = np.empty(len(w))  # the weight a row's group had before the row came
-    before[order] = running - w - offset
-    return np.asarray(np.cumsum(weights) ** 2 / np.cumsum(weights * (weights + 2.0 * before)))
+    before[order] = np.maximum(running - w - offset, 0.0)
+    squares = np.cumsum(weights**2)
+    return np.asarray(1.0 + 2.0 * np.cumsum(weights * before) / squares)

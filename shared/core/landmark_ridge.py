@@ -14,7 +14,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.blas import dsyrk
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from shared.core.types import Floats, Ints, Matrix
+from shared.core.types import STAGE_BYTES, Floats, Ints, Matrix
 
 ROWS_AT_ONCE = 512  # bounds memory; more are no faster
 ROWS_PER_LANDMARK = 3  # at least, on average
@@ -38,7 +38,7 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Matrix, y: Ints) -> LandmarkRidge:
         self.classes_, target = np.unique(y, return_inverse=True)
-        self.landmarks_ = self._find_landmarks(X)
+        self.landmarks_ = self._find_landmarks(X, self._most_landmarks(X.shape[1]))
         m = len(self.landmarks_)
         # Only the lower triangle is ever computed, in place, in Fortran's order as LAPACK wants it.
         gram, moments = np.zeros((m, m), order="F"), np.zeros((m, len(self.classes_)))
@@ -76,10 +76,15 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Matrix) -> Ints:
         return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)], dtype=np.int64)
 
-    def _find_landmarks(self, X: Matrix) -> NDArray[np.float32]:
+    def _most_landmarks(self, dim: int) -> int:
+        """`n_landmarks`, or so many that the stage's artifact stays below STAGE_BYTES."""
+        bytes_each = 4 * (dim + len(self.classes_) + 1)
+        return max(2, min(self.n_landmarks, STAGE_BYTES // bytes_each))
+
+    def _find_landmarks(self, X: Matrix, most: int) -> NDArray[np.float32]:
         """One step of k-means from random rows; a cell of one row is merged into none and dropped
         unless all are."""
-        m = max(2, min(self.n_landmarks, len(X) // ROWS_PER_LANDMARK))
+        m = max(2, min(most, len(X) // ROWS_PER_LANDMARK))
         first = np.random.default_rng(self.seed).permutation(len(X))[:m]
         seeds = X[np.sort(first)]
         half = (seeds**2).sum(axis=1) / np.float32(2.0)

@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
 from shared.core.tokens import Tokens
-from shared.core.types import Floats, Ints, Mask
+from shared.core.types import STAGE_BYTES, Floats, Ints, Mask, Matrix
 
 # Measured on Banking77 (docs/decisions.md): bigrams weigh less than unigrams, and the square root
 # of the inverse document frequency does better than the frequency itself.
 BIGRAM_WEIGHT = 0.6
 BIGRAM_MIN_TEXTS = 2
+# What a feature takes in the artifact, in bytes: a float16 a label, its code and its weight.
 MAX_FEATURES = 50_000
+BYTES_OF_LABEL, BYTES_OF_FEATURE = 2, 12
 # Bigrams are found by their code modulo a prime; those the table has no room for are left out.
 TABLE_SIZES = (131_071, 1_048_573)
 TABLE_ROOM = 8
+TABLE_BYTES = 4 * TABLE_SIZES[-1]
 # What a model trained only on other labels says of a label.
 UNSEEN_SCORE = -1.0
 
@@ -89,37 +92,44 @@ class LexicalScorer:
     coefficients: NDArray[np.float16]
     bias: NDArray[np.float32]
 
-    def scores(self, tokens: Tokens) -> Floats:
-        """float64[n, k]"""
+    def scores(self, tokens: Tokens) -> Matrix:
+        """float32[n, k], summed in float32 as the graph does."""
         found = self.features.occurrences(tokens)
         shape = (len(tokens), len(self.features))
-        counts = sp.csr_matrix((np.ones(len(found.text)), found), shape=shape)
-        sums = counts @ self.coefficients.astype(np.float64)
-        return np.asarray(sums / self.features._lengths(found, len(tokens))[:, None] + self.bias)
+        counts = sp.csr_matrix((np.ones(len(found.text), np.float32), found), shape=shape)
+        sums = counts @ self.coefficients.astype(np.float32)
+        sums /= self.features._lengths(found, len(tokens)).astype(np.float32)[:, None]
+        return np.asarray(sums + self.bias)
 
 
 def fit_lexical(tokens: Tokens, y: Ints, n_labels: int, *, C: float, seed: int) -> LexicalScorer:
     """One-versus-rest linear support vector machines; needs two labels in `y`."""
-    features = find_features(tokens)
+    features = find_features(tokens, most_features(n_labels))
     model = LinearSVC(C=C, random_state=seed).fit(features.matrix(tokens), y)
-    coefficients = np.zeros((len(features), n_labels))
+    coefficients = np.zeros((len(features), n_labels), dtype=np.float16)
     bias = np.full(n_labels, UNSEEN_SCORE)
     if len(model.classes_) == 2:  # scikit-learn gives the second label's scores only
         model.coef_ = np.concatenate([-model.coef_, model.coef_])
         model.intercept_ = np.concatenate([-model.intercept_, model.intercept_])
     coefficients[:, model.classes_] = model.coef_.T * features.weights[:, None]
     bias[model.classes_] = model.intercept_
-    return LexicalScorer(features, coefficients.astype(np.float16), bias.astype(np.float32))
+    return LexicalScorer(features, coefficients, bias.astype(np.float32))
 
 
-def find_features(tokens: Tokens) -> Features:
-    """The features of a corpus, the most frequent MAX_FEATURES of them."""
+def most_features(n_labels: int) -> int:
+    """So many that the stage's artifact stays below STAGE_BYTES."""
+    room = (STAGE_BYTES - TABLE_BYTES) // (BYTES_OF_FEATURE + BYTES_OF_LABEL * n_labels)
+    return max(1, min(MAX_FEATURES, room))
+
+
+def find_features(tokens: Tokens, most: int = MAX_FEATURES) -> Features:
+    """The features of a corpus, the `most` frequent of them; unigrams come first."""
     n, text = len(tokens), tokens.text_of_each()
     codes, second = bigram_codes(tokens)
     unigrams, in_texts = _document_frequencies(text, tokens.ids.astype(np.int64), n, least=1)
     bigrams, in_texts_too = _document_frequencies(text[second], codes, n, BIGRAM_MIN_TEXTS)
-    unigrams, in_texts = _most_frequent(unigrams, in_texts, MAX_FEATURES)
-    bigrams, in_texts_too = _most_frequent(bigrams, in_texts_too, MAX_FEATURES - len(unigrams))
+    unigrams, in_texts = _most_frequent(unigrams, in_texts, most)
+    bigrams, in_texts_too = _most_frequent(bigrams, in_texts_too, most - len(unigrams))
     size = next((s for s in TABLE_SIZES if s >= TABLE_ROOM * len(bigrams)), TABLE_SIZES[-1])
     # Where two bigrams share a place, the more frequent has it.
     _, kept = np.unique((bigrams % size)[::-1], return_index=True)

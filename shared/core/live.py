@@ -112,7 +112,7 @@ class LiveCertificate:
             self._mixtures *= self._disagreeing
             np.minimum(self._mixtures, LARGEST, out=self._mixtures)
             self.tripped |= self.e_value >= 1.0 / self.delta
-            self.suspicious |= self.suspicion >= FALSE_ALARM_EVERY
+            self.suspicious |= self.tripped or self.suspicion >= FALSE_ALARM_EVERY
         if self.on_probation:
             self._probation.observe(agrees)
             if self._probation.passed and not self.tripped:

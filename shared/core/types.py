@@ -13,6 +13,10 @@ Scores = NDArray[np.float32] | NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+# What one stage may take in an artifact: three of them stay below the 64 MiB that a registry takes
+# (MAX_ARTIFACT_BYTES in shared/registry/base.py, which the core does not know).
+STAGE_BYTES = 20 * 1024 * 1024
+
 Kind = Literal["holdout", "crossfit"]
 
 

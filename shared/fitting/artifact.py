@@ -14,7 +14,7 @@ from shared.core.training import TrainingSet
 from shared.fitting.graphs import export_cascade, parity_of
 from shared.fitting.horizon import FeatureKind
 from shared.onnx.parity import Parity
-from shared.registry.base import Artifact
+from shared.registry.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactTooLarge
 
 
 def make_artifact(
@@ -28,8 +28,8 @@ def make_artifact(
     traces_sha256: str,
     teacher: Teacher | None = None,
 ) -> tuple[Artifact, tuple[Parity, ...]]:
-    """Raises ParityError when ONNX and the fit differ on the training rows, and ValueError for a
-    fit that was not certified."""
+    """Raises ParityError when ONNX and the fit differ on the training rows, ArtifactTooLarge when
+    no registry would take it, and ValueError for a fit that was not certified."""
     verdict = fitted.verdict
     if isinstance(verdict, Refused) or fitted.cascade is None:
         raise ValueError("only a certified fit becomes an artifact")
@@ -52,7 +52,20 @@ def make_artifact(
         families=families(fitted),
         libraries={name: version(name) for name in ("numpy", "scikit-learn", "skl2onnx", "onnx")},
     )
-    return Artifact(manifest.encode(), blobs), parity
+    artifact = Artifact(manifest.encode(), blobs)
+    if artifact.size > MAX_ARTIFACT_BYTES:
+        raise ArtifactTooLarge(_too_large(artifact, manifest))
+    return artifact, parity
+
+
+def _too_large(artifact: Artifact, manifest: Manifest) -> str:
+    stages = ", ".join(f"{stage.name} {stage.bytes / 2**20:.0f}" for stage in manifest.stages)
+    return (
+        f"the artifact has {artifact.size / 2**20:.0f} MiB ({stages}), a registry takes "
+        f"{MAX_ARTIFACT_BYTES / 2**20:.0f}: a surrogate of {len(manifest.labels)} labels is too "
+        "large; make coarser labels or several tasks of them, or take an encoder of fewer "
+        "dimensions"
+    )
 
 
 def candidates(fitted: Fit) -> tuple[dict[str, Any], ...]:

@@ -21,7 +21,7 @@ from shared.fitting.graphs import serve_as_onnx
 from shared.fitting.horizon import Horizon, feature_kind, training_set
 from shared.fitting.stored import since_trip
 from shared.onnx.parity import ParityError
-from shared.registry.base import Artifact, ArtifactTooLarge, publishable
+from shared.registry.base import Artifact, ArtifactTooLarge
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,11 @@ class Challenger:
     artifact: Artifact | None
     reason: str
     tried: Tried | None = None
+
+    @property
+    def coverage(self) -> float | None:
+        """Certified, None for a refusal."""
+        return None if self.artifact is None else self.artifact.manifest.certificate.coverage
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,6 @@ def fit_challenger(
             traces_sha256=best.horizon.digest(),
             teacher=horizon.answered_by,
         )
-        publishable(artifact)
     except (InvalidData, ParityError, ArtifactTooLarge) as error:
         return Challenger(None, str(error), best)
     log.info("exported", extra={"version": artifact.version, "parity": [asdict(p) for p in parity]})

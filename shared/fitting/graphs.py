@@ -13,7 +13,7 @@ from shared.core.cascade import Cascade, Outputs, StageModel
 from shared.core.head import Head, Linear, mix
 from shared.core.landmark_ridge import LandmarkRidge
 from shared.core.training import TrainingSet
-from shared.core.types import Floats
+from shared.core.types import Scores
 from shared.fitting.horizon import FeatureKind
 from shared.onnx.cascade import CascadeSession
 from shared.onnx.export import export_classifier, export_lexical
@@ -92,7 +92,7 @@ def parity_of(
         np.linspace(0, len(training) - 1, min(len(training), PARITY_ROWS)).astype(np.int64)
     )
     found: list[Parity] = []
-    scores: list[Floats] = []
+    scores: list[Scores] = []
     for model, said in zip(cascade.stages, run_graphs(stages, blobs, rows), strict=True):
         scores.append(model.scorer.scores(rows))
         expected = model.head(scores)
@@ -102,7 +102,7 @@ def parity_of(
                 said,
                 labels=expected.label,
                 lead=best_two[:, 1] - best_two[:, 0],
-                scores=scores[-1],
+                scores=scores[-1].astype(np.float64),
                 accept=expected.accept,
                 novelty=expected.novelty,
             )

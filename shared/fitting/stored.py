@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from shared.contracts.events import Reason, Source
 from shared.contracts.manifest import Teacher
-from shared.core.evidence_weights import scaled_by_period
+from shared.core.evidence_weights import scale_by_period
 from shared.core.types import Mask
 from shared.fitting.horizon import Horizon
 
@@ -121,7 +121,7 @@ class _Columns:
             for at, share, reason in zip(self.at, self.audit_share, self.reason, strict=True)
         ]
         scaled = weights.copy()
-        scaled[evidence] = scaled_by_period(weights[evidence], np.asarray(period)[evidence])
+        scaled[evidence] = scale_by_period(weights[evidence], np.asarray(period)[evidence])
         return scaled
 
 

@@ -17,9 +17,16 @@ from shared.bus.admin import ensure_topics
 from shared.bus.base import Record
 from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.contracts.codec import decode, encode
-from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Trace
+from shared.contracts.events import (
+    AnnouncementKind,
+    ModelAnnouncement,
+    Opinion,
+    Source,
+    Trace,
+)
 from shared.contracts.topics import Topic, load_topics
 from shared.encoder.default import ensure_default_encoder
+from shared.registry.base import State
 from shared.registry.redis import connect
 from shared.store.parquet import WindowStore
 
@@ -84,6 +91,46 @@ class Bench:
             ]
         )
 
+    def audit(self, version: str, first: int, outcomes: list[bool]) -> None:
+        """Audited traces of the version, some hours after the first day."""
+        at = datetime(DAY2.year, DAY2.month, DAY2.day, 6, tzinfo=UTC)
+        self.publisher.publish(
+            [
+                Record(
+                    f"{self.prefix}{Topic.TRACES}",
+                    f"a{i}".encode(),
+                    encode(
+                        Trace(
+                            id=f"a{i}",
+                            task=self.task,
+                            input=f"text {i}",
+                            teacher="billing",
+                            occurred_at=at + timedelta(seconds=i),
+                            source=Source.AUDITED,
+                            observation_probability=0.02,
+                            audit_share=0.02,
+                            drawn=True,
+                            version=version,
+                            opinions=[
+                                Opinion(
+                                    version=version,
+                                    label="billing" if agrees else "account",
+                                    handled=True,
+                                )
+                            ],
+                        )
+                    ),
+                )
+                for i, agrees in enumerate(outcomes, start=first)
+            ]
+        )
+
+    def wait_for_audits(self, version: str, n: int, timeout: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout
+        while len(self.registry.audits(self.task, version)) < n:
+            assert time.monotonic() < deadline, self.trainer.tail()
+            time.sleep(0.2)
+
     def announcements(self, wanted: int, timeout: float = 90.0) -> list[ModelAnnouncement]:
         source = KafkaSource(
             bootstrap=self.kafka,
@@ -132,6 +179,25 @@ def test_killed_amid_a_window_it_loses_and_doubles_nothing(bench: Bench) -> None
     assert published, announced
     assert bench.registry.active(bench.task).version == published[-1].version
     assert bench.registry.load(bench.task, published[-1].version or "").manifest.task == bench.task
+
+
+def test_audits_trip_a_version_and_a_kill_counts_none_twice(bench: Bench) -> None:
+    bench.trainer.start()
+    bench.send(list(generate(600, seed=5)), DAY1)
+    (published,) = bench.announcements(1)
+    version = published.version or ""
+    bench.audit(version, 0, [True] * 30)
+    bench.wait_for_audits(version, 30)
+    bench.trainer.kill()  # day 2 is open: its offsets are not committed, its traces come again
+    bench.audit(version, 30, [False] * 20)
+    bench.trainer.start()
+    bench.wait_for_audits(version, 50)
+    announced = bench.announcements(2)
+    tripped = next(a for a in announced if a.kind is AnnouncementKind.TRIPPED)
+    assert tripped.version == version
+    assert tripped.figures["audits"] <= 50
+    assert bench.registry.active(bench.task).state is State.TRIPPED
+    assert bench.registry.audits(bench.task, version) == (True,) * 30 + (False,) * 20
 
 
 def test_killed_amid_a_fit_it_fits_again(bench: Bench) -> None:

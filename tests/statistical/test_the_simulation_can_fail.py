@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from simulation import ALPHA, DELTA, JUST_BELOW, REPEATS, allowed, certified
-from worlds import WEIGHTED, World, world
+from worlds import WEIGHTED, World, heavy_errors, one_policy, world
 
 from shared.core.gate import Evidence, p_values, policies
+from shared.core.weighted_counts import Counts, Sums
 
 
 def count(wrong: Callable[[Evidence], bool], evidence: Callable[[int], Evidence]) -> int:
@@ -27,7 +29,7 @@ def test_every_threshold_at_one_level(n: int) -> None:
 
     def wrong(evidence: Evidence) -> bool:
         walked = policies(evidence)
-        return bool((p_values(walked.agreement, walked.size, ALPHA) <= DELTA).any())
+        return bool((p_values(walked.handled.counts(ALPHA), ALPHA) <= DELTA).any())
 
     assert count(wrong, every_policy_is_wrong(n)) > allowed()
 
@@ -48,6 +50,31 @@ def test_weights_left_out() -> None:
         return certificate is not None and weighted.agreement(certificate.threshold) < ALPHA
 
     assert count(wrong, lambda seed: weighted.evidence(2_000, seed)) > allowed()
+
+
+def test_kish_takes_errors_for_as_heavy_as_rows_are_on_average(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where it is the heavy rows that err."""
+    weighted = heavy_errors(share=0.2, seen=0.1)
+
+    def kish(handled: Sums, alpha: float) -> Counts:
+        scale = handled.squares / handled.weight
+        return Counts(errors=handled.errors / scale, size=handled.weight / scale)
+
+    monkeypatch.setattr(Sums, "counts", kish)
+    assert count(
+        lambda evidence: certified(evidence) is not None, partial(weighted.evidence, 200)
+    ) > allowed()  # fmt: skip
+
+
+def test_a_sum_of_errors_without_the_uncertainty_of_the_weights() -> None:
+    """Fay and Feuer's limits, for a weight that is known; here the heavy rows never err."""
+    handled = one_policy(20_000, ALPHA, share=0.8, seen=0.02, rarely_seen_err=0.0, repeats=5_000)
+    scale = (handled.error_squares + handled.heaviest**2) / (handled.errors + handled.heaviest)
+    errors = (handled.errors + handled.heaviest) / scale - 1.0
+    wrong = p_values(Counts(errors, handled.weight / scale), ALPHA) <= DELTA
+    assert wrong.mean() > 1.5 * DELTA
 
 
 def test_a_certificate_for_each_stage() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from simulation import ALPHA, JUST_BELOW
+from simulation import JUST_BELOW
 
 from shared.core.gate import Evidence
 from shared.core.types import Floats, Kind
+from shared.core.weighted_counts import Sums
 
 # Points that stand for all traffic; evenly spread, so that means are good to about 1e-4.
 TRAFFIC = 16_000
@@ -64,12 +65,14 @@ def always(a: Floats, b: Floats) -> Floats:
 class World:
     """A cascade on traffic that is known exactly.
 
-    observed: the probability that a row is seen at all; it then weighs one over that.
+    observed: the probability that a row is seen at all; it then weighs one over that. heaviest:
+    what the gate is told of the largest weight there can be, 0 for nothing.
     """
 
     stages: tuple[Stage, ...]
     floors: tuple[float, ...] = (0.0,)
     observed: Callable[[Floats, Floats], Floats] = always
+    heaviest: float = 0.0
 
     def evidence(self, n: int, seed: int) -> Evidence:
         """n observed rows."""
@@ -88,6 +91,7 @@ class World:
             weights=1.0 / self.observed(a, b),
             kind="holdout",
             floors=self.floors,
+            heaviest=self.heaviest,
         )
 
     def agreement(self, threshold: float) -> float:
@@ -184,11 +188,51 @@ WEIGHTED = {
 }
 
 
-def heavy_errors(share: float, seen: float) -> World:
+def heavy_errors(share: float, seen: float, *, heaviest: float = 0.0) -> World:
     """Traffic of which a `share` is seen with probability `seen` only and makes all the errors;
-    agreement is a tenth of a point below α, whatever the score."""
-    agreeing = 1.0 - (1.001 - ALPHA) / share
+    agreement is just below α, whatever the score."""
+    return two_kinds(share, seen, (1.0 - JUST_BELOW) / share, heaviest=heaviest)
+
+
+def light_errors(share: float, seen: float) -> World:
+    """The same, but the others make all the errors."""
+    return two_kinds(share, seen, 0.0)
+
+
+def two_kinds(share: float, seen: float, rarely_seen_err: float, *, heaviest: float = 0.0) -> World:
+    """Traffic of which a `share` is seen with probability `seen` only and errs at this rate; the
+    others err so often that agreement is just below α, whatever the score."""
+    others_err = (1.0 - JUST_BELOW - share * rarely_seen_err) / (1.0 - share)
     return World(
-        (lambda a, b: (a, np.where(b < share, agreeing, 1.0)),),
+        (lambda a, b: (a, 1.0 - np.where(b < share, rarely_seen_err, others_err)),),
         observed=lambda a, b: np.where(b < share, seen, 1.0),
+        heaviest=heaviest,
     )
+
+
+def one_policy(
+    n: int, alpha: float, *, share: float, seen: float, rarely_seen_err: float, repeats: int
+) -> Sums:
+    """What a policy handles in that many draws of n rows of `two_kinds`, at agreement alpha."""
+    rng = np.random.default_rng(0)
+    heavy = rng.binomial(n, share * seen / (share * seen + 1.0 - share), repeats)
+    others_err = max(1.0 - alpha - share * rarely_seen_err, 0.0) / (1.0 - share)
+    heavy_errors = rng.binomial(heavy, rarely_seen_err)
+    light_errors = rng.binomial(n - heavy, others_err)
+    weight = 1.0 / seen
+    return Sums(
+        weight=n - heavy + weight * heavy,
+        squares=n - heavy + weight**2 * heavy,
+        errors=light_errors + weight * heavy_errors,
+        error_squares=light_errors + weight**2 * heavy_errors,
+        heaviest=np.full(repeats, weight),
+        copies=np.ones(repeats),
+    )
+
+
+def together(parts: Sequence[Evidence], weights: Floats) -> Evidence:
+    """The rows of all of them, weighing this."""
+    scores, agrees = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "agrees")
+    )
+    return Evidence(scores, agrees, np.arange(len(scores)), weights, "holdout")

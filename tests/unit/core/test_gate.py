@@ -5,7 +5,9 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from shared.core.gate import (
+    GRID,
     NEVER,
+    START_COVERAGE,
     Certified,
     Evidence,
     Refused,
@@ -17,6 +19,7 @@ from shared.core.gate import (
     p_values,
     policies,
 )
+from shared.core.weighted_counts import Counts
 
 
 def evidence(agrees: np.ndarray, scores: np.ndarray | None = None) -> Evidence:
@@ -32,12 +35,10 @@ def evidence(agrees: np.ndarray, scores: np.ndarray | None = None) -> Evidence:
 
 @pytest.mark.parametrize(("errors", "size"), [(0, 50), (3, 100), (40, 1000), (99, 100)])
 def test_bounds_are_the_exact_binomial_ones(errors: int, size: int) -> None:
-    agreement = 1 - errors / size
+    counts = Counts(np.asarray([errors]), np.asarray([size]))
     exact = binomtest(size - errors, size, alternative="greater").proportion_ci(0.9, "exact").low
-    assert agreement_lower(agreement, size, 0.1) == pytest.approx(exact, abs=1e-9)
-    assert p_values(np.asarray(agreement), np.asarray(size), 0.9) == pytest.approx(
-        binom.cdf(errors, size, 0.1), abs=1e-9
-    )
+    assert agreement_lower(counts, 0.1) == pytest.approx(exact, abs=1e-9)
+    assert p_values(counts, 0.9) == pytest.approx(binom.cdf(errors, size, 0.1), abs=1e-9)
 
 
 def test_perfect_agreement_is_handled_whole() -> None:
@@ -99,6 +100,19 @@ def test_the_number_of_traces_it_asks_for_is_about_right() -> None:
     )
 
 
+def test_a_refusal_by_the_walk_at_a_lower_alpha_says_so() -> None:
+    """60 rows are too few for a walk at 0.95 to begin with, so it begins with all 300, which pass.
+    At 0.91 they are enough, and fail."""
+    agrees = np.ones(300, bool)
+    agrees[:6] = False
+    scores = np.repeat([0.9, 0.5], [60, 240])
+    verdict = certify(evidence(agrees, scores), alpha=0.95, delta=0.1, next_sample=0.0)
+    assert isinstance(verdict, Refused)
+    assert "On the surest 100% it is 0.980, credibly above α = 0.95" in verdict.reason
+    assert "the surest 20% of the traffic is only 0.900, below α = 0.91" in verdict.reason
+    assert "needs about 1 more" not in verdict.reason
+
+
 @pytest.mark.parametrize(("n", "alpha"), [(100, 0.95), (200, 0.95), (500, 0.99), (1_000, 0.99)])
 def test_perfect_agreement_on_few_rows_is_not_refused(n: int, alpha: float) -> None:
     """The first test of the walk is one that can pass."""
@@ -116,14 +130,55 @@ def test_coverage_never_grows_with_alpha_on_few_rows_either(n: int, seed: int) -
     assert coverages == sorted(coverages, reverse=True)
 
 
-def composite(n: int, seed: int, floor: float) -> Evidence:
+@pytest.mark.parametrize("next_sample", [0.0, 0.25])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_answer_is_the_strictest_of_the_walks_at_all_lower_alpha(
+    seed: int, next_sample: float
+) -> None:
+    """Walked in full, one by one; in ties and near-duplicates, where walks do not begin alike."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([100, 300, 800]))
+    scores = np.round(rng.uniform(size=n), int(rng.choice([1, 2, 9])))
+    rows = Evidence(
+        scores,
+        rng.uniform(size=n) < rng.choice([0.7, 0.9, 0.97]) + 0.03 * scores,
+        rng.integers(0, n // int(rng.choice([1, 4])), n),
+        np.ones(n),
+        "holdout",
+    )
+    walked = policies(rows)
+    ends = {}
+    for alpha in GRID:
+        rule = Rule(alpha, 0.1, next_sample)
+        room = np.flatnonzero(rule.certifies(walked.handled.with_errors(2).counts(alpha)))
+        first = int(room[0]) if len(room) else len(walked) - 1
+        failures = np.flatnonzero(~rule.certifies(walked.handled.counts(alpha))[first:])
+        ends[alpha] = (first + int(failures[0]) if len(failures) else len(walked)) - 1
+        lasts = rule.lasts(walked.handled.counts(alpha))
+        expected = max(
+            (
+                i
+                for i in range(first, min(ends.values()) + 1)
+                if lasts[: i + 1][walked.coverage[: i + 1] >= 0.8 * walked.coverage[i]].all()
+            ),
+            default=first - 1,
+        )
+        (verdict,) = frontier(rows, (alpha,), 0.1, next_sample)
+        if isinstance(verdict, Certified):
+            assert verdict.threshold == walked.threshold[expected]
+        else:
+            assert expected < first
+
+
+def composite(n: int, seed: int, floor: float, weights: np.ndarray | None = None) -> Evidence:
     """Two stages; the second knows better, both may be wrong on the same row."""
     rng = np.random.default_rng(seed)
     scores = rng.uniform(size=(n, 2))
     agrees = rng.uniform(size=(n, 2)) < np.stack(
         [0.4 + 0.6 * scores[:, 0], 0.7 + 0.3 * scores[:, 1]], axis=1
     )
-    return Evidence(scores, agrees, np.arange(n), np.ones(n), "holdout", (floor, 0.0))
+    weights = np.ones(n) if weights is None else weights
+    return Evidence(scores, agrees, np.arange(n), weights, "holdout", (floor, 0.0))
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.5, 0.9, NEVER])
@@ -136,9 +191,31 @@ def test_a_policy_of_the_composite_counts_whoever_answers(floor: float) -> None:
         stage = answers(evidence, walked.threshold[i])
         handled = np.flatnonzero(stage >= 0)
         assert walked.coverage[i] == pytest.approx(len(handled) / 400)
-        assert walked.size[i] == pytest.approx(len(handled))
+        counts = walked.handled[i : i + 1].counts(0.9)
+        assert counts.size[0] == pytest.approx(len(handled))
+        assert counts.errors[0] == pytest.approx((~evidence.agrees[handled, stage[handled]]).sum())
         agreed = evidence.agrees[handled, stage[handled]].mean()
         assert walked.agreement[i] == pytest.approx(agreed)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5])
+def test_so_it_does_with_weights(floor: float) -> None:
+    weights = np.random.default_rng(4).choice([0.5, 1.0, 20.0], size=400)
+    evidence = composite(400, 3, floor, weights)
+    walked = policies(evidence)
+    assert walked.coverage[0] >= START_COVERAGE
+    assert walked.coverage[0] < START_COVERAGE + 20 / weights.sum()  # one row more was too much
+    for i in range(0, len(walked), 7):
+        stage = answers(evidence, walked.threshold[i])
+        handled = np.flatnonzero(stage >= 0)
+        wrong = handled[~evidence.agrees[handled, stage[handled]]]
+        sums = walked.handled[i : i + 1]
+        assert walked.coverage[i] == pytest.approx(weights[handled].sum() / weights.sum())
+        assert sums.weight[0] == pytest.approx(weights[handled].sum())
+        assert sums.squares[0] == pytest.approx((weights[handled] ** 2).sum())
+        assert sums.errors[0] == pytest.approx(weights[wrong].sum())
+        assert sums.error_squares[0] == pytest.approx((weights[wrong] ** 2).sum())
+        assert sums.heaviest[0] == 20.0
 
 
 def test_the_first_stage_that_is_sure_enough_answers() -> None:
@@ -174,8 +251,9 @@ def test_a_new_sample_would_show_it_too() -> None:
         truth = rng.uniform(0.945, 0.965)
         agrees = rng.uniform(size=n) < truth
         for next_sample, count in broken.items():
-            agreement, size = np.asarray(agrees.mean()), np.asarray(float(n))
-            if Rule(alpha, delta, next_sample).passes(agreement, size):
+            counts = Counts(np.asarray([(~agrees).sum()]), np.asarray([n]))
+            rule = Rule(alpha, delta, next_sample)
+            if rule.certifies(counts) and rule.lasts(counts):
                 count[0] += rng.binomial(n // 4, truth) < alpha * (n // 4)
                 count[1] += 1
     without, with_it = (wrong / certified for wrong, certified in broken.values())

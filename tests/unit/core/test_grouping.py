@@ -5,7 +5,7 @@ import pytest
 
 from shared.core.grouping import (
     contradiction_share,
-    effective_sizes,
+    copies,
     group_folds,
     independent_groups,
     near_duplicate_groups,
@@ -38,13 +38,14 @@ def test_every_label_is_in_every_fold_where_it_can_be() -> None:
     assert all(len(np.unique(folds[y == label])) == 5 for label in range(20))
 
 
-def test_effective_size_counts_copies_once() -> None:
-    different = effective_sizes(np.arange(10), np.ones(10))
-    assert np.allclose(different, np.arange(1, 11))
-    assert np.allclose(effective_sizes(np.zeros(10, int), np.ones(10)), 1.0)
-    mixed = effective_sizes(np.asarray([5, 3, 5, 3, 9]), np.ones(5))
-    assert np.allclose(mixed, [1, 2, 9 / 5, 2, 25 / 9])
-    assert np.allclose(effective_sizes(np.asarray([0, 1]), np.asarray([1.0, 3.0])), [1, 16 / 10])
+def test_copies_are_counted_by_what_kish_makes_of_their_groups() -> None:
+    assert np.allclose(copies(np.arange(10), np.ones(10)), 1.0)
+    assert np.allclose(copies(np.zeros(10, int), np.ones(10)), np.arange(1, 11))
+    mixed = copies(np.asarray([5, 3, 5, 3, 9]), np.ones(5))
+    assert np.allclose(np.arange(1, 6) / mixed, [1, 2, 9 / 5, 2, 25 / 9])
+    assert np.allclose(copies(np.asarray([0, 1]), np.asarray([1.0, 3.0])), 1.0)
+    heavy = copies(np.asarray([0, 0, 1]), np.asarray([1.0, 3.0, 2.0]))
+    assert np.allclose(heavy, [1, 16 / 10, 20 / 14])
 
 
 def test_contradictions() -> None:

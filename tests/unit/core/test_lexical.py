@@ -9,8 +9,10 @@ from shared.core.lexical import (
     bigram_codes,
     find_features,
     fit_lexical,
+    most_features,
 )
 from shared.core.tokens import Tokens
+from shared.core.types import STAGE_BYTES
 
 V = 50
 
@@ -95,3 +97,25 @@ def test_it_learns_which_words_mean_which_label() -> None:
     assert scores.argmax(axis=1).tolist() == [0, 1]
     assert scorer.scores(tokens([10])).shape == (1, 3)
     assert scorer.coefficients.dtype == np.float16
+
+
+def test_a_thousand_labels_stay_below_what_a_stage_may_take() -> None:
+    """Without a bound by the number of labels these are 50,000 features and 100 MB."""
+    rng = np.random.default_rng(0)
+    y = np.arange(6_000) % 1_000
+    rows = np.column_stack([40_000 + y, rng.integers(0, 40_000, size=(6_000, 12))])
+    some = Tokens.of(rows.tolist(), 60_000)
+    assert len(find_features(some)) > 30_000
+    scorer = fit_lexical(some, y, 1_000, C=1.0, seed=0)
+    features = scorer.features
+    arrays = (
+        scorer.coefficients, scorer.bias, features.unigrams, features.bigrams, features.codes,
+        features.weights,
+    )  # fmt: skip
+    assert 0.5 * STAGE_BYTES < sum(a.nbytes for a in arrays) <= STAGE_BYTES
+    assert (scorer.scores(some).argmax(axis=1) == y).mean() > 0.95
+
+
+def test_few_labels_lose_no_features() -> None:
+    assert most_features(77) == most_features(150) == MAX_FEATURES
+    assert most_features(1_000_000) == 8

@@ -52,7 +52,7 @@ def traces(n: int, day: date, *, seed: int, noise: float = 0.0) -> list[Trace]:
                 input=" ".join(words),
                 teacher=given,
                 occurred_at=start + timedelta(seconds=i),
-            )  # fmt: skip
+            )
         )
     return made
 

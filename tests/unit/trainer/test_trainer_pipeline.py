@@ -113,6 +113,17 @@ def test_noise_is_refused_announced_and_nothing_published(bench: Bench) -> None:
     assert bench.registry.versions("support") == []
 
 
+def test_an_artifact_that_no_registry_takes_is_refused_with_advice(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.fitting.artifact.MAX_ARTIFACT_BYTES", 100_000)
+    bench.store.write("support", DAY, traces(600))
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "a surrogate of 3 labels is too large; make coarser labels" in announced.reason
+    assert bench.registry.versions("support") == []
+
+
 NEXT = DAY + timedelta(days=1)
 
 
