@@ -6,6 +6,7 @@ of the weight that hits and of its square, M the heaviest group: the exact binom
 (Clopper and Pearson 1934) are taken of a scaled count, hits / θ of W / θ, with θ = v / y below and
 (v + M²) / (y + M) above. Source: Fay and Feuer 1997, gamma limits for weighted sums of Poisson
 counts. With weights of 1 and no near-duplicates θ is 1 and the bounds are the exact binomial ones.
+(`weighted_counts` does the upper bound for a whole walk of policies at once, and for a given α.)
 """
 
 from __future__ import annotations

@@ -6,17 +6,9 @@ import pytest
 from shared.core.slices import MINIMUM_ROWS, BadSlice, Slice, holm, slices_of, worse_than_average
 
 WORDS = [
-    "parcel",
-    "invoice",
-    "login",
-    "refund",
-    "courier",
-    "card",
-    "password",
-    "email",
-    "late",
-    "address",
-]
+    "parcel", "invoice", "login", "refund", "courier",
+    "card", "password", "email", "late", "address",
+]  # fmt: skip
 
 
 def traffic(n: int, seed: int) -> tuple[list[str], list[str]]:
