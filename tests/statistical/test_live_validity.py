@@ -70,7 +70,7 @@ def test_peeking_with_a_fixed_sample_bound_would_trip() -> None:
         ((0, 0.96), 0.88, 85, 95),
         ((300, 0.96), 0.85, 65, 125),
         ((300, 0.96), 0.60, 15, 25),
-        ((2_000, 0.97), 0.85, 65, 170),
+        ((1_000, 0.97), 0.85, 65, 170),
     ],
 )
 def test_what_fails_is_suspected_soon_and_tripped_a_little_later(
