@@ -10,7 +10,7 @@ from shared.contracts.manifest import Manifest, Teacher
 from shared.core.fresh import Fresh, fresh
 from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.encoder.base import Encoder
-from shared.fitting.horizon import Horizon, encode_inputs, tokenize_inputs
+from shared.fitting.horizon import Horizon, encode_inputs, input_tokens
 from shared.onnx.cascade import CascadeSession
 from shared.registry.base import Artifact
 
@@ -26,7 +26,7 @@ def on_fresh_evidence(
     manifest = artifact.manifest
     features = encode_inputs(seen.inputs, encoder)
     said = CascadeSession(manifest, artifact.blobs).answer(
-        len(rows), tokenize_inputs(seen.inputs, encoder), lambda asked: features[asked]
+        len(rows), input_tokens(seen.inputs, encoder).rows(), lambda asked: features[asked]
     )
     agrees = np.asarray(manifest.labels)[said.label] == np.asarray(seen.teacher)
     groups = independent_groups(near_duplicate_groups(["\n".join(texts) for texts in seen.inputs]))
