@@ -104,6 +104,7 @@ class Refit:
         if incumbent is not None:
             verdict = judge(
                 incumbent.fresh,
+                certified_coverage=incumbent.manifest.certificate.coverage,
                 challenger_coverage=challenger.coverage,
                 alpha=task.alpha,
                 still_valid=still_valid(incumbent.manifest, horizon.answered_by, task.labels),

@@ -55,13 +55,23 @@ def fresh(handled: Mask, agrees: Mask, groups: Ints, weights: Floats, delta: flo
 
 
 def judge(
-    incumbent: Fresh, *, challenger_coverage: float | None, alpha: float, still_valid: bool
+    incumbent: Fresh,
+    *,
+    certified_coverage: float,
+    challenger_coverage: float | None,
+    alpha: float,
+    still_valid: bool,
 ) -> Verdict:
-    """challenger_coverage: certified; None for a refusal. still_valid: the incumbent's certificate
-    is of the teacher and the labels of today."""
+    """certified_coverage: of the incumbent's certificate; challenger_coverage: of the challenger's,
+    None for a refusal. still_valid: the incumbent's certificate is of the teacher and the labels of
+    today.
+
+    Certificates are compared with each other: they promise less than versions turn out to cover.
+    """
     if challenger_coverage is not None:
         holds = incumbent.agreement is not None and incumbent.agreement >= alpha
-        ahead = incumbent.coverage > challenger_coverage + KEEP_MARGIN
+        covers = min(incumbent.coverage, certified_coverage)
+        ahead = covers > challenger_coverage + KEEP_MARGIN
         return Verdict.KEPT if still_valid and holds and ahead else Verdict.REPLACED
     fails = incumbent.upper is not None and incumbent.upper < alpha
     return Verdict.RETIRED if fails or not still_valid else Verdict.KEPT
