@@ -39,7 +39,7 @@ from shared.fitting.horizon import Horizon, feature_kind, of_one_kind
 from shared.fitting.stored import horizon_of
 from shared.registry.base import Artifact
 
-SLICE_RISK = 0.05  # of listing any slice that does not differ
+SLICE_RISK = 0.05  # the share of the slices listed that may be expected not to differ
 _BEFORE_DAYS = date(1970, 1, 1)
 
 

@@ -134,6 +134,9 @@ def _frontier(result: dict[str, Any]) -> None:
     rows = result["frontier"]
     if not rows:
         return
+    if all(row["agreement_lower"] is None for row in rows):
+        console.print(f"Nor would it be at any α from {rows[0]['alpha']} up.")
+        return
     priced = result["replay"]["price_from"] is not None
     print_table(
         "\nother α, same fit (wrong: answers per 1,000 requests)",

@@ -2,8 +2,10 @@
 
 Slices are named before anybody looks at agreement (by the teacher's label, by length, by frequent
 words). Each is tested against the average of all rows by an exact one-sided test; as the average
-has the slice in it, that is on the strict side. Holm's step-down correction (Holm 1979) holds
-whatever the slices have in common: with probability 1 - `risk` none is listed that does not differ.
+has the slice in it, that is on the strict side. Of the slices listed at most a share `risk` is
+expected not to differ, and where none differs none is listed with probability 1 - `risk`
+(Benjamini and Hochberg 1995; slices that overlap hit together, which it allows for:
+Benjamini and Yekutieli 2001).
 """
 
 from __future__ import annotations
@@ -69,18 +71,18 @@ def worse_than_average(
             for one in slices
         ]
     )
-    corrected = holm(p_values)
+    corrected = benjamini_hochberg(p_values)
     listed = [i for i in np.argsort(p_values, kind="stable").tolist() if corrected[i] <= risk]
     return [_bad(slices[i], wrong, weights, groups, float(corrected[i]), risk=risk) for i in listed]
 
 
-def holm(p_values: Floats) -> Floats:
-    """float64[m], corrected: at most `risk` for those that may be rejected together."""
+def benjamini_hochberg(p_values: Floats) -> Floats:
+    """float64[m], corrected: list those that are at most the risk."""
     order = np.argsort(p_values, kind="stable")
     m = len(p_values)
-    stepped = np.maximum.accumulate((m - np.arange(m)) * p_values[order])
+    stepped = p_values[order] * m / np.arange(1, m + 1)
     corrected = np.empty(m)
-    corrected[order] = np.minimum(stepped, 1.0)
+    corrected[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
     return corrected
 
 

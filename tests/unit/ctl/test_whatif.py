@@ -347,6 +347,13 @@ class TestTheCommand:
         assert result.exit_code == 0
         assert "Nothing would be handled: " in result.stdout
 
+    def test_a_refusal_at_every_alpha_is_one_sentence(self, tmp_path: Path) -> None:
+        path = write(tmp_path, traces(300, FIRST, seed=3, noise=1.0), dated=False)
+        result = self.run("--data", str(path))
+        assert result.exit_code == 0
+        assert "Nothing would be handled: " in result.stdout
+        assert "Nor would it be at any α from 0.8 up." in " ".join(result.stdout.split())
+
     def test_a_newcomer_needs_a_file_only(self, tmp_path: Path) -> None:
         path = write(tmp_path, traces(500, FIRST, seed=3), dated=False)
         result = self.run("--data", str(path), "--alpha", "0.9")
