@@ -79,10 +79,14 @@ def _four_days(audited: World, n: int, seed: int) -> Evidence:
 
 def main() -> None:
     gate.GRID = (ALPHA,)  # walks at lower α only make it stricter
+    error = (DELTA * (1 - DELTA) / REPEATS) ** 0.5
     lines = [
         f"Share of wrong certificates, of {REPEATS} seeds each, at α = {ALPHA} and δ = {DELTA}, "
-        "of the traffic alone (`next_sample: 0`). A world where every policy is wrong has an "
-        "agreement just below α whatever the threshold: each certificate is a wrong one.",
+        "of the traffic alone (`next_sample: 0`).",
+        "A world where every policy is wrong has an agreement just below α whatever the threshold: "
+        "each certificate is wrong.",
+        f"The standard error of a share of {DELTA} is {error:.3f}: some cells of so many lie above "
+        "by chance.",
         "",
         "| world | " + " | ".join(f"n = {n:,}" for n in SIZES) + " |",
         "|---" * (len(SIZES) + 1) + "|",

@@ -142,14 +142,14 @@ def test_replaying_the_outcomes_gives_the_same_state() -> None:
 @pytest.mark.parametrize("outcome", [True, False])
 def test_a_long_life_neither_overflows_nor_grows(outcome: bool) -> None:
     live = LiveCertificate(0.99, 0.1)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with np.errstate(over="raise", invalid="raise"):
         live.observe_all([outcome] * 100_000)
         assert live.tripped is not outcome
         assert np.isfinite(live.e_value)
         assert (live.lower > 0.999) is outcome
         live.observe_all([not outcome] * 300)
-    assert (time.perf_counter() - begin) / 100_000 < 50e-6
+    assert (time.process_time() - begin) / 100_000 < 50e-6
     assert live._mixtures.shape == (2, len(PRIOR.odds))
 
 
