@@ -41,10 +41,7 @@ def coverage(
     rule: Rule,
 ) -> float:  # fmt: skip
     """Certified coverage on the `chosen` rows, 0 for a refusal."""
-    evidence = evidence_of(
-        outputs.take(chosen), rows.y[chosen], rows.groups[chosen],
-        rows.observation_weights[chosen], "crossfit", floors,
-    )  # fmt: skip
+    evidence = evidence_of(outputs.take(chosen), rows.take(chosen), "crossfit", floors)
     (verdict,) = frontier(evidence, (rule.alpha,), rule.delta, rule.next_sample)
     return verdict.coverage if isinstance(verdict, Certified) else 0.0
 

@@ -153,9 +153,7 @@ def decide(prepared: Prepared, settings: Settings) -> Fit:
     outputs, rows = _certificate_rows(prepared, cascade, without_selection=bool(dropped))
     outputs = drop_labels(outputs.stages(len(family.floors)), dropped)
     cascade = replace(cascade, stages=cascade.stages[: len(family.floors)])
-    evidence = evidence_of(
-        outputs, rows.y, rows.groups, rows.observation_weights, settings.kind, family.floors
-    )
+    evidence = evidence_of(outputs, rows, settings.kind, family.floors)
     alphas = (settings.alpha, *FRONTIER_ALPHAS)
     verdict, *points = frontier(evidence, alphas, settings.delta, settings.next_sample)
     if isinstance(verdict, Refused):
@@ -195,9 +193,7 @@ def _choose_family(
 def _with_residual(prepared: Prepared, base: Family, settings: Settings) -> Prepared | None:
     """The stages and one for what `base` defers out of fold; None where it defers too little."""
     rows = prepared.fits.rows
-    evidence = evidence_of(
-        prepared.outputs, rows.y, rows.groups, rows.observation_weights, "crossfit", base.floors
-    )
+    evidence = evidence_of(prepared.outputs, rows, "crossfit", base.floors)
     (verdict,) = frontier(evidence, (settings.alpha,), settings.delta, settings.next_sample)
     if isinstance(verdict, Refused):
         return None
@@ -232,10 +228,7 @@ def _below_floor(prepared: Prepared, family: Family, settings: Settings) -> tupl
     rows, outputs = rows.take(chosen), prepared.outputs.take(chosen).stages(len(family.floors))
     dropped: set[int] = set()
     while True:
-        evidence = evidence_of(
-            drop_labels(outputs, dropped), rows.y, rows.groups, rows.observation_weights,
-            settings.kind, family.floors,
-        )  # fmt: skip
+        evidence = evidence_of(drop_labels(outputs, dropped), rows, settings.kind, family.floors)
         (verdict,) = frontier(evidence, (settings.alpha,), settings.delta, settings.next_sample)
         if isinstance(verdict, Refused):
             return tuple(sorted(dropped))

@@ -24,6 +24,7 @@ from scipy.special import betainc, betaincinv
 
 from shared.core.cascade import Outputs
 from shared.core.grouping import copies
+from shared.core.training import TrainingSet
 from shared.core.types import Floats, Ints, Kind, Mask
 from shared.core.weighted_counts import Counts, Sums
 
@@ -122,12 +123,17 @@ NO_POLICIES = Policies(np.empty(0), np.empty(0), Sums(*(np.empty(0) for _ in ran
 
 
 def evidence_of(
-    outputs: Outputs, y: Ints, groups: Ints, weights: Floats, kind: Kind,
-    floors: tuple[float, ...], heaviest: float = 0.0,
-) -> Evidence:  # fmt: skip
-    """What the gate may look at, from what the stages said of rows the teacher labelled `y`."""
+    outputs: Outputs, rows: TrainingSet, kind: Kind, floors: tuple[float, ...]
+) -> Evidence:
+    """What the gate may look at, from what the stages said of `rows`."""
     return Evidence(
-        outputs.eligible, outputs.label == y[:, None], groups, weights, kind, floors, heaviest
+        outputs.eligible,
+        outputs.label == rows.y[:, None],
+        rows.groups,
+        rows.observation_weights,
+        kind,
+        floors,
+        rows.heaviest,
     )
 
 

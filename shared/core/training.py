@@ -18,8 +18,9 @@ class TrainingSet:
     groups: int64[n], equal for near-duplicate inputs, which are never split across folds.
     evidence: bool[n], rows observed whatever a surrogate thought of them: only these may certify;
     all rows train. weights: float64[n] > 0, one over the probability with which a row was
-    observed; all 1 if left out. tokens: the inputs' word pieces; without them there is no lexical
-    stage.
+    observed; all 1 if left out. heaviest: the largest weight a row could have had, where so few
+    are that heavy that there may be none. tokens: the inputs' word pieces; without them there is no
+    lexical stage.
     """
 
     features: Matrix
@@ -28,6 +29,7 @@ class TrainingSet:
     groups: Ints
     evidence: Mask
     weights: Floats | None = None
+    heaviest: float = 0.0
     tokens: Tokens | None = None
 
     def __post_init__(self) -> None:
@@ -69,5 +71,6 @@ class TrainingSet:
             groups=self.groups[rows],
             evidence=self.evidence[rows],
             weights=None if self.weights is None else self.weights[rows],
+            heaviest=self.heaviest,
             tokens=None if self.tokens is None else self.tokens.take(rows),
         )

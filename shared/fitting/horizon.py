@@ -27,14 +27,15 @@ class Horizon:
     """The traces of one refit: one or two texts each and the teacher's label.
 
     evidence: bool[n], which traces may certify. weights: float64[n], how much traffic each stands
-    for; all 1 if left out. recent: bool[n], since a version was last tripped; None if none was.
-    answered_by: the teacher the evidence is of.
+    for; all 1 if left out. heaviest: the largest weight there could have been. recent: bool[n],
+    since a version was last tripped; None if none was. answered_by: the teacher the evidence is of.
     """
 
     inputs: Sequence[tuple[str, ...]]
     teacher: Sequence[str]
     evidence: Mask
     weights: Floats | None = None
+    heaviest: float = 0.0
     recent: Mask | None = None
     answered_by: Teacher = field(default_factory=Teacher)
 
@@ -133,5 +134,6 @@ def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
         ),
         evidence=horizon.evidence,
         weights=horizon.weights,
+        heaviest=horizon.heaviest,
         tokens=input_tokens(horizon.inputs, encoder),
     )

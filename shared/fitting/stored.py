@@ -19,7 +19,7 @@ import pyarrow as pa
 from shared.contracts.events import Reason, Source
 from shared.contracts.manifest import Teacher
 from shared.core.evidence_weights import scale_by_period
-from shared.core.types import Mask
+from shared.core.types import Floats, Mask
 from shared.fitting.horizon import Horizon
 
 # A request deferred for one of these would have been deferred whatever its text.
@@ -40,11 +40,13 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
     evidence = traces.observed() & traces.answered_by(teacher)
     if recent is not None:
         evidence &= recent
+    weights, heaviest = traces.weights(evidence)
     return Horizon(
         inputs=[tuple(texts) for texts in table["input"].to_pylist()],
         teacher=table["teacher"].to_pylist(),
         evidence=evidence,
-        weights=traces.weights(evidence),
+        weights=weights,
+        heaviest=heaviest,
         recent=recent,
         answered_by=teacher,
     )
@@ -111,18 +113,25 @@ class _Columns:
                 first.setdefault(version, at)
         return max(first.values(), default=None)
 
-    def weights(self, evidence: Mask) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def weights(self, evidence: Mask) -> tuple[Floats, float]:
         """float64[n]: one over the observation probability, days under selection scaled so that
-        few heavy audits do not outweigh what is known better."""
+        few heavy audits do not outweigh what is known better. And the heaviest an audit could have
+        been, as a day may have none."""
         weights = 1.0 / np.asarray(self.probability, dtype=np.float64)
+        share = np.asarray(self.audit_share)
         days: dict[Any, int] = {}
-        period = [
-            days.setdefault(at.date(), 1 + len(days)) if share and reason not in _UNSELECTIVE else 0
-            for at, share, reason in zip(self.at, self.audit_share, self.reason, strict=True)
-        ]
+        period = np.asarray(
+            [
+                days.setdefault(at.date(), 1 + len(days)) if s and r not in _UNSELECTIVE else 0
+                for at, s, r in zip(self.at, self.audit_share, self.reason, strict=True)
+            ],
+            dtype=np.int64,
+        )
         scaled = weights.copy()
-        scaled[evidence] = scale_by_period(weights[evidence], np.asarray(period)[evidence])
-        return scaled
+        scaled[evidence] = scale_by_period(weights[evidence], period[evidence])
+        audited = evidence & (period > 0)
+        heaviest = scaled[audited] / (weights[audited] * share[audited])
+        return scaled, float(heaviest.max(initial=0.0))
 
 
 _UNSELECTIVE = frozenset(reason.value for reason in UNSELECTIVE)

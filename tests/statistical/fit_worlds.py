@@ -57,9 +57,8 @@ class Traffic:
         """Of fresh traffic that a certified fit answers."""
         assert fitted.cascade is not None
         evidence = evidence_of(
-            fitted.cascade.outputs(self._fresh), self._fresh.y, self._fresh.groups,
-            self._fresh.observation_weights, "holdout", fitted.thresholds,
-        )  # fmt: skip
+            fitted.cascade.outputs(self._fresh), self._fresh, "holdout", fitted.thresholds
+        )
         stage = answers(evidence, 0.0)
         handled = np.flatnonzero(stage >= 0)
         return float(evidence.agrees[handled, stage[handled]].mean())

@@ -18,9 +18,7 @@ def on(fitted: Fit, rows: TrainingSet) -> tuple[float, float]:
     """Coverage and agreement of a fit on fresh rows."""
     assert fitted.cascade is not None
     outputs = fitted.cascade.outputs(rows)
-    evidence = evidence_of(
-        outputs, rows.y, rows.groups, rows.observation_weights, "holdout", fitted.thresholds
-    )
+    evidence = evidence_of(outputs, rows, "holdout", fitted.thresholds)
     stage = answers(evidence, 0.0)
     handled = np.flatnonzero(stage >= 0)
     return len(handled) / len(rows), float(evidence.agrees[handled, stage[handled]].mean())

@@ -44,9 +44,7 @@ def test_each_row_is_answered_by_the_stage_the_gate_counted(
     said, _ = served(fitted, rows, tuple(rows.labels[i] for i in dropped))
     assert fitted.cascade is not None
     outputs = drop_labels(serve_as_onnx(fitted.cascade, rows), dropped)
-    evidence = evidence_of(
-        outputs, rows.y, rows.groups, rows.observation_weights, "holdout", fitted.thresholds
-    )
+    evidence = evidence_of(outputs, rows, "holdout", fitted.thresholds)
     expected = answers(evidence, 0.0)
     assert (said.stage == expected).all()
     handled = np.flatnonzero(expected >= 0)
