@@ -154,10 +154,7 @@ class Reader:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
                     return None
-                found = self._consumer.get_watermark_offsets(raw, timeout=left, cached=False)
-                if found is None:
-                    return None
-                low, high = found
+                low, high = self._consumer.get_watermark_offsets(raw, timeout=left, cached=False)
                 start = position.next
                 if start == _UNKNOWN:  # nothing came of this partition since it was assigned
                     left = max(_SHORTEST_ASK, deadline - self._clock.monotonic())
