@@ -18,7 +18,12 @@ class ServiceSettings(BaseSettings):
     `TRACER_KAFKA='{"security.protocol": "SASL_SSL", ...}'`; it is masked when printed.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TRACER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TRACER_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # it holds secrets
+    )
 
     bootstrap_servers: str = "localhost:9092"
     kafka: dict[str, str] = Field(default_factory=dict, repr=False)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.router.config import RouterSettings
+from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
 from services.router.models import Models
 from shared.bus.base import Message, Pipe, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
-from shared.bus.kafka import open_pipe
+from shared.bus.kafka import KafkaPublisher, open_pipe
 from shared.bus.runner import run_pipe
 from shared.clock import Clock
 from shared.contracts.tasks import load_tasks
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RouterService:
-    """The pipe's loop in this thread, the registry's follower in another."""
+    """The pipe's loop in this thread; the registry's follower and the door in others."""
 
     pipe: Pipe
     router: Router
@@ -39,9 +40,11 @@ class RouterService:
     health: Health
     clock: Clock
     settings: RouterSettings
+    door: DoorService | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
+        """Until `stop` is set. Raises Fatal when the consumer or the door cannot go on."""
+        self.health.require(ready=self.models.unknown)
         self.models.start_from_copies()
         try:
             self.models.refresh()
@@ -51,6 +54,10 @@ class RouterService:
             target=self.models.follow, args=(stop, self.settings.poll), name="models", daemon=True
         )
         follower.start()
+        if self.door is not None:
+            self.health.require(alive=self.door.stuck)
+            self.door.start(stop)
+            log.info("door open", extra={"port": self.door.port})
         run_pipe(
             self.pipe,
             self.router,
@@ -62,8 +69,13 @@ class RouterService:
             on_retry=lambda _: metrics.RETRIES.labels("router").inc(),
             on_lag=metrics.CONSUMER_LAG.labels("router").set,
         )
+        if self.door is not None and self.door.failure is not None:
+            raise self.door.failure
 
     def close(self) -> None:
+        """Calls in work are finished first."""
+        if self.door is not None:
+            self.door.close()
         self.pipe.close()
         self.models.registry.close()
 
@@ -90,6 +102,7 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         ),
         dead_letter=partial(_dead_letter, settings.topic(Topic.DEAD_LETTERS), clock),
     )
+    door = _open_door(settings, router, clock) if settings.door_port else None
     pipe = open_pipe(
         bootstrap=settings.bootstrap_servers,
         group=settings.group("router"),
@@ -99,7 +112,16 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         instance_id=settings.group_instance,
         client_config=settings.kafka,
     )
-    return RouterService(pipe, router, models, health, clock, settings)
+    return RouterService(pipe, router, models, health, clock, settings, door)
+
+
+def _open_door(settings: RouterSettings, router: Router, clock: Clock) -> DoorService:
+    """Its publisher is its own: the pipe's writes in the pipe's transactions. Raises Fatal."""
+    patience = {"message.timeout.ms": int(1000 * PUBLISHING * settings.door_timeout)}
+    publisher = KafkaPublisher(
+        bootstrap=settings.bootstrap_servers, client_config={**settings.kafka, **patience}
+    )
+    return DoorService(settings, router, publisher, clock)
 
 
 def _dead_letter(topic: str, clock: Clock, message: Message, error: InvalidMessage) -> Record:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
+from services.router.calls import MAX_REQUESTS
+from services.router.loopback import is_loopback
 from shared.settings import ServiceSettings
+
+_SHORTEST_TOKEN = 16
 
 
 class RouterSettings(ServiceSettings):
@@ -20,3 +25,29 @@ class RouterSettings(ServiceSettings):
     max_wait: float = Field(default=0.05, gt=0)
     poll: float = Field(default=1.0, gt=0)
     group_instance: str | None = None
+    # Seconds without progress until liveness fails: more than a commit waits for a broker (70).
+    stall_seconds: float = Field(default=90.0, gt=0)
+
+    # The synchronous door, POST /v1/classify; port 0: none. A token of its callers is required
+    # where others than this machine can reach it.
+    door_host: str = "127.0.0.1"
+    door_port: int | None = Field(default=8010, ge=0, le=65_535)
+    door_token: SecretStr | None = None
+    # Requests of concurrent calls worked together; how long, under load, a batch waits to fill;
+    # requests that may wait; seconds after which a call is answered that it was in vain.
+    door_max_batch: int = Field(default=256, ge=1)
+    door_max_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
+    door_max_queued: int = Field(default=2_048, ge=MAX_REQUESTS)
+    door_timeout: float = Field(default=5.0, ge=0.5, le=60)
+
+    @model_validator(mode="after")
+    def _nobody_calls_unasked(self) -> Self:
+        token = self.door_token.get_secret_value() if self.door_token else ""
+        if self.door_port and not token and not is_loopback(self.door_host):
+            raise ValueError(
+                f"TRACER_DOOR_HOST={self.door_host} can be reached by others: set "
+                "TRACER_DOOR_TOKEN, which callers must show, or TRACER_DOOR_PORT=0 for no door"
+            )
+        if token and len(token) < _SHORTEST_TOKEN:
+            raise ValueError(f"TRACER_DOOR_TOKEN has less than {_SHORTEST_TOKEN} characters")
+        return self

@@ -36,8 +36,12 @@ class Router:
     dead_letter: Callable[[Message, InvalidMessage], Record]
 
     def __call__(self, messages: Sequence[Message]) -> list[Record]:
-        """The records of the messages, in their order: a decision, a deferral, both for a request
-        that is audited, or a dead letter."""
+        """The records of the messages, in their order."""
+        return [record for records in self.each(messages) for record in records]
+
+    def each(self, messages: Sequence[Message]) -> list[list[Record]]:
+        """The records of each message: a decision, a deferral, both for a request that is
+        audited, or a dead letter. May be called from several threads."""
         started = self.clock.monotonic()
         serving = self.serving()
         requests: dict[int, Request] = {}
@@ -53,16 +57,20 @@ class Router:
             timings = {"batch_ms": round(batch_ms, 3), "queued_ms": self._queued(messages[i])}
             records[i] = self._records(request, verdicts[i], timings, messages[i])
         metrics.BATCH_SIZE.observe(len(messages))
-        return [record for i in range(len(messages)) for record in records[i]]
+        return [records[i] for i in range(len(messages))]
+
+    def check(self, request: Request) -> None:
+        """Raises InvalidMessage for a request of a task that is not configured."""
+        if request.task not in self.tasks:
+            known = ", ".join(sorted(self.tasks)) or "none"
+            raise InvalidMessage(f"unknown task {request.task!r}; known: {known}", field="task")
 
     def _decode(self, message: Message) -> Request:
         try:
             request = decode(message.value, Request)
         except InvalidEvent as error:
             raise InvalidMessage(str(error), field=error.field) from error
-        if request.task not in self.tasks:
-            known = ", ".join(sorted(self.tasks)) or "none"
-            raise InvalidMessage(f"unknown task {request.task!r}; known: {known}", field="task")
+        self.check(request)
         return request
 
     def _judge(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+
+from pydantic import ValidationError
 
 from services.router.app import build
 from services.router.config import RouterSettings
@@ -14,13 +17,16 @@ from shared.telemetry.log import configure_logging
 
 
 def main() -> None:
-    settings = RouterSettings()
+    try:
+        settings = RouterSettings()
+    except ValidationError as error:
+        sys.exit(f"router: {error}")
     configure_logging("router", settings.log_level)
     logging.getLogger(__name__).info("settings", extra={"settings": settings.describe()})
     stop = threading.Event()
     stop_on_signals(stop)
     clock = SystemClock()
-    health = Health(clock)
+    health = Health(clock, stall_seconds=settings.stall_seconds)
     server = HealthServer(health, settings.health_host, settings.health_port)
     router = build(settings, clock=clock, health=health)
     try:

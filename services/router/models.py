@@ -53,17 +53,29 @@ class Models:
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
+    _known: bool = False
 
     def snapshot(self) -> Mapping[str, Serving]:
-        """What to answer one batch with. Never changes under the reader."""
+        """What to answer one batch with. Never changes under the reader.
+
+        Safe from several threads: it reads one reference, to a mapping that is replaced and never
+        altered. What is in it may be asked by several threads at once, too: versions are
+        immutable, and a session of ONNX Runtime may be run from any number of threads.
+        """
         return self._loaded
+
+    def unknown(self) -> str | None:
+        """Why nobody can say yet what to serve, None when it is known.
+
+        Known is what the registry has said once, or what a disk copy kept of it."""
+        return None if self._known else "not ready: registry not reached and no disk copy"
 
     def start_from_copies(self) -> None:
         """Load what was served last, before the registry has been asked."""
         for task in self.tasks:
             copy = self.copies.load(task)
-            if copy is not None:
-                self._swap(task, *copy)
+            if copy is not None and self._swap(task, *copy):
+                self._known = True
 
     def refresh(self) -> None:
         """Follow the registry once, task by task. Raises RegistryUnavailable."""
@@ -78,6 +90,7 @@ class Models:
                 self._follow_pointer(task, active)
             except (CorruptArtifact, UnknownVersion) as error:
                 self._complain(task, active, str(error))  # and look again: it may be repaired
+        self._known = True
 
     def follow(self, stop: threading.Event, poll: float) -> None:
         """Refresh on every hint and at least every `poll` seconds, until `stop`."""

@@ -62,6 +62,14 @@ class Pipe(Protocol):
         """Messages of the assigned partitions not yet committed, as last known."""
         ...
 
+    def waiting(self, timeout: float) -> int | None:
+        """Messages of the assigned partitions that were never handed out, asked of the broker.
+
+        None when it does not answer within `timeout` seconds. For a consumer that suspects
+        itself: unlike `lag`, this does not rest on what its own fetches have seen.
+        """
+        ...
+
     def close(self) -> None: ...
 
 

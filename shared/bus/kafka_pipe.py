@@ -38,6 +38,9 @@ class _KafkaPipe:
     def lag(self) -> int:
         return self._reader.lag()
 
+    def waiting(self, timeout: float) -> int | None:
+        return self._reader.waiting(timeout)
+
 
 class AtLeastOncePipe(_KafkaPipe):
     """Produce, flush, check deliveries, then commit offsets: a crash between may repeat records."""

@@ -18,6 +18,7 @@ from shared.clock import Clock
 logger = logging.getLogger(__name__)
 
 _UNKNOWN = -1
+_SHORTEST_ASK = 0.1
 
 
 @dataclass(slots=True)
@@ -138,6 +139,32 @@ class Reader:
             if start != _UNKNOWN and high > start:
                 lag += high - start
         return lag
+
+    def waiting(self, timeout: float) -> int | None:
+        """Messages of the owned partitions not handed out, by the broker's own offsets.
+
+        None when it does not answer within `timeout` seconds. An open transaction's messages do
+        not count: a read_committed consumer is told the last stable offset.
+        """
+        deadline = self._clock.monotonic() + timeout
+        waiting = 0
+        try:
+            for at, position in self._positions.items():
+                raw = confluent_kafka.TopicPartition(at.topic, at.partition)
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    return None
+                low, high = self._consumer.get_watermark_offsets(raw, timeout=left, cached=False)
+                start = position.next
+                if start == _UNKNOWN:  # nothing came of this partition since it was assigned
+                    left = max(_SHORTEST_ASK, deadline - self._clock.monotonic())
+                    stored = self._consumer.committed([raw], timeout=left)[0].offset
+                    start = stored if stored >= 0 else low
+                waiting += max(0, high - max(start, low))
+        except KafkaException as exception:
+            logger.debug("the broker does not say what waits: %s", exception)
+            return None
+        return waiting
 
     def close(self) -> None:
         self._consumer.close()

@@ -77,6 +77,9 @@ class _Member:
     def lag(self) -> int:
         return self.broker.behind(self._committed)
 
+    def waiting(self) -> int:
+        return self.broker.behind(self.positions)
+
     def leave(self) -> None:
         self._alive = False
         self.broker.leave(self.group, self._id)
@@ -136,6 +139,9 @@ class MemoryPipe:
 
     def lag(self) -> int:
         return self._member.lag()
+
+    def waiting(self, timeout: float) -> int | None:
+        return self._member.waiting()
 
     def close(self) -> None:
         self._member.leave()

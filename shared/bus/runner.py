@@ -19,12 +19,16 @@ logger = logging.getLogger(__name__)
 
 _LAG_SECONDS = 1.0
 _NAP_SECONDS = 0.5
+# A consumer that took in nothing for so long asks the broker what waits; for so long at most.
+_QUIET_SECONDS = 5.0
+_ASK_SECONDS = 2.0
 
 
 class Heartbeat(Protocol):
     """What the loop tells the service's health (shared.telemetry.health.Health)."""
 
     def beat(self) -> None: ...
+    def progress(self, consumed: int, waiting: int | None) -> None: ...
     def ready(self) -> None: ...
     def not_ready(self, why: str) -> None: ...
 
@@ -52,6 +56,9 @@ def run_pipe(
     3. commit: the records are published and the offsets stored, by the pipe's guarantee;
     4. health: a beat, and ready.
 
+    After five seconds without a message the broker is asked whether any wait, because a consumer
+    that has died silently does not know of them; health turns what it says into liveness.
+
     When poll or commit raises Retryable the pipe has gone back to its last commit, and the next
     turn polls the same messages again. After either, the loop waits (doubling, with jitter),
     beating but not ready. Anything else that is raised, Fatal first of all, ends the loop with
@@ -62,6 +69,7 @@ def run_pipe(
     while not stop.is_set():
         with loop.retried():
             messages = pipe.poll(max_batch, max_wait)
+            loop.polled(len(messages), pipe)
             if messages:
                 records = loop.insist(handle, messages)
                 if records is None:
@@ -94,6 +102,18 @@ class _Loop:
         self._backoff = backoff
         self._pauses = backoff.pauses()
         self._ready = False
+        self._quiet_since = clock.monotonic()
+
+    def polled(self, count: int, pipe: Pipe) -> None:
+        """Tell health what came in, and after a while of nothing what waits at the broker."""
+        now = self._clock.monotonic()
+        if count:
+            self._health.progress(count, None)
+        elif now - self._quiet_since >= _QUIET_SECONDS:
+            self._health.progress(0, pipe.waiting(_ASK_SECONDS))
+        else:
+            return
+        self._quiet_since = self._clock.monotonic()
 
     def succeeded(self) -> None:
         if not self._ready:
@@ -123,6 +143,7 @@ class _Loop:
     def _wait_after(self, error: Retryable) -> None:
         self._ready = False
         self._health.not_ready(str(error))
+        self._health.progress(0, None)  # said why, so it waits for others and is not stuck
         if self._on_retry is not None:
             self._on_retry(error)
         left = next(self._pauses)

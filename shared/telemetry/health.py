@@ -1,17 +1,23 @@
 """Liveness, readiness and metrics over HTTP.
 
-Alive means progress: a consumer whose loop has not turned for `stall_seconds` is dead even when
-its process is not. Ready means able to do its work now.
+Alive means progress. A consumer dies in two ways while its process lives on: its loop does not
+turn any more, or it turns and takes in nothing although messages wait. Either is fatal after
+`stall_seconds`. A broker that cannot be asked is neither: a restart would not bring it back.
+Ready means able to do its work now.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.clock import Clock
+
+# Why not, None when all is well. Called from the HTTP thread, so it must not block.
+Condition = Callable[[], str | None]
 
 
 class Health:
@@ -22,10 +28,33 @@ class Health:
         self._stall_seconds = stall_seconds
         self._last_beat = clock.monotonic()
         self._not_ready: str | None = "starting"
+        self._behind: tuple[float, int] | None = None  # since when, by how many messages
+        self._alive_if: list[Condition] = []
+        self._ready_if: list[Condition] = []
+
+    def require(self, *, alive: Condition | None = None, ready: Condition | None = None) -> None:
+        """Ask this, too, at every probe."""
+        if alive is not None:
+            self._alive_if.append(alive)
+        if ready is not None:
+            self._ready_if.append(ready)
 
     def beat(self) -> None:
         """Call once per turn of the main loop."""
         self._last_beat = self._clock.monotonic()
+
+    def progress(self, consumed: int, waiting: int | None) -> None:
+        """What was taken in since the last call, and how many messages wait for this consumer.
+
+        `waiting` None: not known, the broker is away. The time to stall runs from the first call
+        in a row that took in nothing while messages waited.
+        """
+        if consumed or not waiting:
+            self._behind = None
+        elif self._behind is None:
+            self._behind = (self._clock.monotonic(), waiting)
+        else:
+            self._behind = (self._behind[0], waiting)
 
     def ready(self) -> None:
         self._not_ready = None
@@ -34,14 +63,25 @@ class Health:
         self._not_ready = why
 
     def liveness(self) -> tuple[bool, str]:
-        idle = self._clock.monotonic() - self._last_beat
+        now = self._clock.monotonic()
+        idle = now - self._last_beat
         if idle > self._stall_seconds:
-            return False, f"no progress for {idle:.0f} s"
-        return True, "alive"
+            return False, f"no progress for {idle:.0f} s: the loop does not turn"
+        behind = self._behind
+        if behind is not None and now - behind[0] > self._stall_seconds:
+            seconds = f"{now - behind[0]:.0f} s"
+            return False, f"no progress for {seconds}: nothing consumed, {behind[1]} messages wait"
+        why = _first(self._alive_if)
+        return why is None, why or "alive"
 
     def readiness(self) -> tuple[bool, str]:
-        why = self._not_ready
+        why = self._not_ready or _first(self._ready_if)
         return why is None, why or "ready"
+
+
+def _first(conditions: list[Condition]) -> str | None:
+    """The first reason that one of them gives."""
+    return next((why for each in conditions if (why := each()) is not None), None)
 
 
 class HealthServer:

@@ -57,6 +57,15 @@ SWAPS = Counter("tracer_router_swaps_total", "Versions swapped in", ["task"])
 REJECTED_ARTIFACTS = Counter(
     "tracer_router_rejected_artifacts_total", "Versions this router would not serve", ["task"]
 )
+DOOR_CALLS = Counter("tracer_door_calls_total", "Calls of the door by HTTP status", ["status"])
+DOOR_SECONDS = Histogram(
+    "tracer_door_call_seconds", "Time from a call's head to its answer", buckets=_LATENCY
+)
+DOOR_BATCH_SIZE = Histogram(
+    "tracer_door_batch_requests",
+    "Requests of concurrent calls that were worked together",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
 
 # --- teacher
 TEACHER_CALLS = Counter(

@@ -185,6 +185,18 @@ class BusLaws(ABC):
         pipe.commit([copy(message, out) for message in again])
         self.seen_as_promised(out, values)
 
+    def test_what_waits_is_what_was_not_handed_out(self, topic: str, group: str) -> None:
+        pipe = self.open(group, topic)
+        self.publish([Record(topic, b"k", b"first")])
+        collect(pipe, 1)  # so it has the partition
+        pipe.commit([])
+        assert pipe.waiting(5.0) == 0
+        self.publish([Record(topic, b"k", value) for value in numbered(5)])
+        assert pipe.waiting(5.0) == 5  # not polled since, so only the broker knows of them
+        collect(pipe, 5)
+        assert pipe.waiting(5.0) == 0
+        assert pipe.lag() == 5
+
     def test_lag_falls_to_zero(self, topic: str, out: str, group: str) -> None:
         self.publish([Record(topic, b"k", value) for value in numbered(10)])
         first = self.open(group, topic)

@@ -85,8 +85,18 @@ def test_the_router_image_is_small() -> None:
         "optional-dependencies"
     ]
     names = {re.split(r"[><=\[ ]", need)[0] for need in extras["router"]}
-    assert names == {"confluent-kafka", "onnxruntime", "redis", "tokenizers"}
+    assert names == {
+        "confluent-kafka", "onnxruntime", "redis", "starlette", "tokenizers", "uvicorn",
+    }  # fmt: skip
 
 
 def test_every_topic_has_a_spec() -> None:
     assert set(load_topics()) == set(Topic)
+
+
+def test_the_door_is_not_open_to_the_network_unasked() -> None:
+    """Only on this machine's own address, and of one router: two cannot share the port."""
+    router = COMPOSE["services"]["router"]
+    assert router["ports"] == ["127.0.0.1:8010:8010"]
+    assert router["environment"]["TRACER_DOOR_HOST"] == "${DOOR_HOST:-127.0.0.1}"
+    assert COMPOSE["services"]["router-2"]["ports"] == []

@@ -441,6 +441,7 @@ def outlive_a_kill(broker: LocalKafka) -> None:
     until(lambda: settled_offset(bootstrap, "exactly", topic) == 10)
     until(lambda: len(read_all(bootstrap, works[0][1])) == 10)
     broker.kill()
+    assert exactly.waiting(0.5) is None  # not 0, and no reason to call it dead
     for (pipe, out), messages in zip(works, held, strict=True):
         with pytest.raises(Retryable):
             pipe.commit([copy(message, out) for message in messages])
@@ -456,6 +457,41 @@ def outlive_a_kill(broker: LocalKafka) -> None:
         pipe.close()
     assert [m.value for m in read_all(bootstrap, works[0][1])] == values
     assert {m.value for m in read_all(bootstrap, works[1][1])} == set(values)
+
+
+def test_a_consumer_that_stopped_fetching_knows_by_asking_only(kafka: str, topic: str) -> None:
+    pipe = AtLeastOncePipe(
+        bootstrap=kafka, group=uuid4().hex, topics=[topic], client_config=QUICK
+    )  # fmt: skip
+    until(lambda: pipe.poll(1, 0.1) == [] and bool(pipe._reader.assigned()))
+    consumer = pipe._reader._consumer
+    consumer.pause(consumer.assignment())  # the silent death: polls go on, fetches do not
+    publish(kafka, [Record(topic, b"k", value) for value in numbered(3)])
+    assert pipe.poll(10, 0.5) == []
+    assert pipe.lag() == 0
+    assert pipe.waiting(5.0) == 3
+    pipe.close()
+
+
+def test_messages_of_an_open_transaction_do_not_wait(kafka: str, topic: str) -> None:
+    pipe = AtLeastOncePipe(
+        bootstrap=kafka, group=uuid4().hex, topics=[topic], client_config=QUICK
+    )  # fmt: skip
+    until(lambda: pipe.poll(1, 0.1) == [] and bool(pipe._reader.assigned()))
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": kafka, "transactional.id": uuid4().hex}
+    )
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(topic, b"open")
+    producer.flush(10)
+    assert pipe.poll(10, 0.3) == []
+    assert pipe.waiting(5.0) == 0
+    producer.commit_transaction(10)
+    until(lambda: pipe.waiting(5.0) != 0)  # the message, and the marker after it
+    assert [message.value for message in collect(pipe, 1)] == [b"open"]
+    until(lambda: pipe.poll(1, 0.1) == [] and pipe.waiting(5.0) == 0)
+    pipe.close()
 
 
 @pytest.mark.slow

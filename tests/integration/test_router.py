@@ -1,25 +1,29 @@
-"""The router on a real Kafka and Redis: swaps under traffic, starts without Redis."""
+"""The router on a real Kafka and Redis: swaps under traffic, starts without Redis, its door."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from doubles import HashEncoder
+from msgspec import convert
 from surrogates import LABELS, make_surrogate, text_of
 
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.router.app import RouterService
 from services.router.config import RouterSettings
+from services.router.door_service import DoorService
 from services.router.handlers import Router, Topics
 from services.router.models import Models
 from shared.bus.admin import ensure_topics
@@ -29,13 +33,14 @@ from shared.bus.errors import InvalidMessage
 from shared.bus.kafka import KafkaPublisher, KafkaSource, open_pipe
 from shared.clock import SystemClock
 from shared.contracts.codec import decode, encode
-from shared.contracts.events import Decision, Deferral, Reason, Request
+from shared.contracts.events import Decision, Deferral, Outcome, Reason, Request
 from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic, load_topics
 from shared.registry.base import Artifact
 from shared.registry.disk import DiskCopy
 from shared.registry.redis import RedisRegistry, connect
 from shared.telemetry.health import Health
+from tests.kafka_fixtures import start_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(120)]
 
@@ -55,7 +60,9 @@ class Bench:
         ensure_topics(kafka, load_topics().values(), prefix=self.prefix, replication=1)
         self.publisher = KafkaPublisher(bootstrap=kafka)
 
-    def service(self, registry: RedisRegistry, number: int = 1) -> RouterService:
+    def service(
+        self, registry: RedisRegistry, number: int = 1, *, door: bool = False
+    ) -> RouterService:
         clock = SystemClock()
         models = Models([self.task], registry, DiskCopy(self.folder), self.encoder, threads=1)
 
@@ -80,8 +87,12 @@ class Bench:
             delivery="exactly_once",
             transactional_id=f"{self.prefix}router-{number}",
         )
-        settings = RouterSettings(max_batch=16, max_wait=0.02, poll=0.2)
-        return RouterService(pipe, router, models, Health(clock), clock, settings)
+        settings = RouterSettings(max_batch=16, max_wait=0.02, poll=0.2, door_port=0)
+        opened = None
+        if door:
+            publisher = KafkaPublisher(bootstrap=self.kafka)
+            opened = DoorService(settings, router, publisher, clock)
+        return RouterService(pipe, router, models, Health(clock), clock, settings, opened)
 
     def ask(self, number: int) -> Record:
         request = Request(id=f"r{number:05d}", task=self.task, input=text_of(LABELS[number % 3]))
@@ -108,12 +119,12 @@ class Bench:
 
 
 @contextmanager
-def running(service: RouterService) -> Iterator[None]:
+def running(service: RouterService) -> Iterator[RouterService]:
     stop = threading.Event()
     thread = threading.Thread(target=service.run, args=(stop,))
     thread.start()
     try:
-        yield
+        yield service
     finally:
         stop.set()
         thread.join(30)
@@ -200,6 +211,87 @@ def test_two_routers_share_the_work_and_answer_once(bench: Bench, redis_url: str
         answers = bench.answers(600)
     ids = [request_id(a) for a in answers]
     assert len(ids) == len(set(ids)) == 600
+
+
+def test_calls_of_the_door_are_on_the_topics_once_each_beside_those_of_the_pipe(
+    bench: Bench, redis_url: str
+) -> None:
+    registry = connect(redis_url)
+    publish(registry, bench.task, make_surrogate(bench.encoder, task=bench.task))
+    registry.close()
+    service = bench.service(connect(redis_url), door=True)
+    unsure = f"{text_of('billing')} {text_of('delivery')}"
+    told: list[Decision] = []
+
+    def call(client: httpx.Client, worker: int) -> None:
+        for i in range(0, 40, 2):
+            asked = [
+                {"id": f"d{worker}-{i}", "task": bench.task, "input": text_of(LABELS[i % 3])},
+                {"id": f"d{worker}-{i + 1}", "task": bench.task, "input": unsure},
+            ]
+            answer = client.post("/v1/classify", json={"requests": asked})
+            assert answer.status_code == 200, answer.text
+            told.extend(convert(result, Decision) for result in answer.json()["results"])
+
+    with running(service):
+        assert service.door is not None
+        url = f"http://127.0.0.1:{service.door.port}"
+        until(lambda: service.health.readiness()[0])
+        with httpx.Client(base_url=url, timeout=30) as client, ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(call, client, worker) for worker in range(8)]
+            bench.publisher.publish([bench.ask(i) for i in range(300)])
+            for each in calls:
+                each.result(60)
+        found = bench.answers(620)
+    answers = {request_id(answer): answer for answer in found}
+    assert len(found) == len(answers) == 620
+    assert len(told) == 320
+    for decision in told:
+        seen = answers[decision.request_id]
+        if isinstance(seen, Decision):
+            assert seen == decision  # to the last digit
+        else:
+            assert (decision.outcome, decision.label) == (Outcome.DEFERRED, None)
+            assert (seen.reason, seen.accept_score) == (decision.reason, decision.accept_score)
+            assert seen.request.input == unsure
+    assert sum(decision.label is not None for decision in told) == 160
+
+
+@pytest.mark.slow
+def test_with_the_broker_away_the_door_says_so_and_the_router_stays_alive(tmp_path: Path) -> None:
+    broker = start_kafka()
+    try:
+        bench = Bench(broker.bootstrap, tmp_path)
+        with EmbeddedRedis(tmp_path / "redis") as redis:
+            registry = connect(redis.url)
+            publish(registry, bench.task, make_surrogate(bench.encoder, task=bench.task))
+            registry.close()
+            with running(bench.service(connect(redis.url), door=True)) as service:
+                assert service.door is not None
+                asked = {"id": "d1", "task": bench.task, "input": text_of("billing")}
+                url = f"http://127.0.0.1:{service.door.port}/v1/classify"
+                assert httpx.post(url, json=asked, timeout=30).status_code == 200
+                broker.kill()
+                refused = httpx.post(url, json=asked | {"id": "d2"}, timeout=30)
+                assert refused.status_code == 503, refused.text
+                assert refused.json()["request_ids"] == ["d2"]
+                assert service.health.liveness() == (True, "alive")
+                broker.start()
+                until(lambda: httpx.post(url, json=asked | {"id": "d2"}, timeout=30).is_success, 60)
+                assert service.door.failure is None
+                counts = Counter(request_id(answer) for answer in bench.answers(2))
+        assert counts.keys() == {"d1", "d2"}
+        assert counts["d1"] == 1
+        bench.publisher.close()
+    finally:
+        broker.stop()
+
+
+def until(done: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_without_redis_it_defers_everything_until_redis_is_there(

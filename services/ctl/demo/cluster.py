@@ -157,7 +157,7 @@ class Cluster:
         if service == "router":
             # Two cores: routers with more threads than that each would only wait for one another.
             own |= {"TRACER_MODELS": str(folder / "models" / name), "TRACER_THREADS": "1"}
-            own |= {"TRACER_GROUP_INSTANCE": name}
+            own |= {"TRACER_GROUP_INSTANCE": name, "TRACER_DOOR_PORT": "0"}
         return self._fleet.start(
             Child(
                 name,

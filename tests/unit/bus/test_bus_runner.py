@@ -30,6 +30,9 @@ class Diary:
         if self.lines[-1:] != ["beat"]:
             self.lines.append("beat")
 
+    def progress(self, consumed: int, waiting: int | None) -> None:
+        self.waiting = waiting
+
     def ready(self) -> None:
         self.lines.append("ready")
 
@@ -266,6 +269,98 @@ def test_an_idle_loop_is_ready(stop: threading.Event, clock: FakeClock) -> None:
 
     diary = run(Idle(broker, group="g", topics=["in"]), lambda messages: [], stop, clock)
     assert diary.lines == ["ready", "beat"]
+
+
+class Silent:
+    """Its polls return, with nothing: a consumer that has died without a word.
+
+    It never heard of the messages that wait, so its own lag is 0."""
+
+    def __init__(self, stop: threading.Event, clock: FakeClock, waiting: Sequence[int | None]):
+        self.stop, self.clock = stop, clock
+        self.answers = iter(waiting)
+        self.asked_at: list[float] = []
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        self.clock.sleep(1.0)
+        return []
+
+    def commit(self, records: Sequence[Record]) -> None:
+        pass
+
+    def lag(self) -> int:
+        return 0
+
+    def waiting(self, timeout: float) -> int | None:
+        self.asked_at.append(self.clock.monotonic())
+        answer = next(self.answers, self)
+        if answer is self:
+            self.stop.set()
+            return None
+        return answer  # type: ignore[return-value]
+
+    def close(self) -> None:
+        pass
+
+
+def alive_after(
+    waiting: Sequence[int | None], stop: threading.Event, clock: FakeClock
+) -> tuple[list[bool], Silent]:
+    """Whether health says alive at each beat."""
+    health = Health(clock, stall_seconds=30.0)
+    alive: list[bool] = []
+
+    class Watched(Diary):
+        def beat(self) -> None:
+            health.beat()
+            alive.append(health.liveness()[0])
+
+        def progress(self, consumed: int, waiting: int | None) -> None:
+            health.progress(consumed, waiting)
+
+    pipe = Silent(stop, clock, waiting)
+    run_pipe(
+        pipe, lambda messages: [], stop=stop, health=Watched(), clock=clock,
+        max_batch=4, max_wait=0.0,
+    )  # fmt: skip
+    return alive, pipe
+
+
+def test_a_consumer_that_takes_in_nothing_while_messages_wait_is_dead(
+    stop: threading.Event, clock: FakeClock
+) -> None:
+    alive, pipe = alive_after([0, 0] + [3] * 8, stop, clock)
+    assert pipe.asked_at == [5.0 * turn for turn in range(1, 12)]  # every five seconds of silence
+    # Since the 15th second it is known to be behind.
+    assert next(second for second, well in enumerate(alive, 1) if not well) == 15 + 31
+
+
+def test_a_consumer_whose_broker_is_away_is_not_dead(
+    stop: threading.Event, clock: FakeClock
+) -> None:
+    alive, _ = alive_after([3, 3, *[None] * 40], stop, clock)
+    assert all(alive)
+    assert len(alive) > 200
+
+
+def test_after_a_message_it_takes_five_silent_seconds_to_ask(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    class Slow(MemoryPipe):
+        asked = 0
+
+        def poll(self, max_messages: int, timeout: float) -> list[Message]:
+            clock.sleep(4.0)
+            return super().poll(max_messages, timeout)
+
+        def waiting(self, timeout: float) -> int | None:
+            self.asked += 1
+            return super().waiting(timeout)
+
+    pipe = Slow(broker, group="g", topics=["in"])
+    run(pipe, Copier(stop), stop, clock)
+    assert clock.monotonic() > 10.0
+    assert pipe.asked == 0
 
 
 def test_the_lag_is_told_about_once_a_second(

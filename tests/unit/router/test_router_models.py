@@ -304,3 +304,29 @@ def test_a_trial_that_cannot_be_loaded_leaves_the_active_version(bench: Bench) -
     models.refresh()
     assert serving(models) == first
     assert models.snapshot()["support"].trial is None
+
+
+def test_the_state_is_known_when_the_registry_was_reached_once(bench: Bench) -> None:
+    models = bench.models()
+    bench.registry.available = False
+    models.start_from_copies()
+    with pytest.raises(RegistryUnavailable):
+        models.refresh()
+    assert models.unknown() == "not ready: registry not reached and no disk copy"
+    bench.registry.available = True
+    models.refresh()
+    assert models.unknown() is None  # though nothing is published: that is known now
+    bench.registry.available = False
+    with pytest.raises(RegistryUnavailable):
+        models.refresh()
+    assert models.unknown() is None
+
+
+def test_the_state_is_known_from_a_disk_copy(bench: Bench) -> None:
+    bench.publish(make_surrogate(bench.encoder))
+    bench.models().refresh()
+    bench.registry.available = False
+    restarted = bench.models()
+    assert restarted.unknown() is not None
+    restarted.start_from_copies()
+    assert restarted.unknown() is None
