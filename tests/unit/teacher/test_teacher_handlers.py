@@ -138,6 +138,7 @@ def test_a_deferred_request_gets_its_decision_and_becomes_a_trace() -> None:
         metadata={"channel": "web"},
         source=Source.DEFERRED,
         deferral_reason=Reason.BELOW_THRESHOLD,
+        version="v1",
         prompt=prompt_digest(RULES.tasks["support"]),
     )
 
