@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from benchmarks.peer_worker import BATCH_ROWS, BATCHES, DEFAULT_ALPHA, SINGLE_ROWS, Clock, load
 from benchmarks.peer_worker import peak_rss_mb as peak_rss_mb
 from services.ctl.bench_gate import evaluate
+from services.ctl.paths import cache_folder
 from shared.core.fit import Fit, Settings, decide, prepare
 from shared.core.gate import Refused
 from shared.core.grouping import independent_groups, near_duplicate_groups
@@ -34,7 +35,9 @@ from shared.onnx.cascade import CascadeSession
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("job", type=Path)
-    parser.add_argument("--tokenizer", type=Path, default=Path(".cache/encoder/tokenizer.json"))
+    parser.add_argument(
+        "--tokenizer", type=Path, default=cache_folder() / "encoder" / "tokenizer.json"
+    )
     parser.add_argument("--without-tokens", action="store_true", help="no lexical scorer")
     chosen = parser.parse_args()
     job = json.loads((chosen.job / "job.json").read_text())

@@ -1,40 +1,27 @@
-"""Environment -> settings -> build -> run."""
+"""The router as a process."""
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
-
-from pydantic import ValidationError
 
 from services.router.app import build
 from services.router.config import RouterSettings
-from shared.bus.runner import stop_on_signals
-from shared.clock import SystemClock
-from shared.telemetry.health import Health, HealthServer
-from shared.telemetry.log import configure_logging
+from shared.running import Surroundings, run_service
 
 
-def main() -> None:
+def main() -> int:
+    return run_service(
+        "router", RouterSettings, _run, stall_seconds=lambda settings: settings.stall_seconds
+    )
+
+
+def _run(settings: RouterSettings, around: Surroundings) -> None:
+    router = build(settings, clock=around.clock, health=around.health)
     try:
-        settings = RouterSettings()
-    except ValidationError as error:
-        sys.exit(f"router: {error}")
-    configure_logging("router", settings.log_level)
-    logging.getLogger(__name__).info("settings", extra={"settings": settings.describe()})
-    stop = threading.Event()
-    stop_on_signals(stop)
-    clock = SystemClock()
-    health = Health(clock, stall_seconds=settings.stall_seconds)
-    server = HealthServer(health, settings.health_host, settings.health_port)
-    router = build(settings, clock=clock, health=health)
-    try:
-        router.run(stop)
+        router.run(around.stop)
     finally:
         router.close()
-        server.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

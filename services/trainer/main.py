@@ -1,35 +1,26 @@
-"""Environment -> settings -> build -> run."""
+"""The trainer as a process."""
 
 from __future__ import annotations
 
-import logging
-import threading
+import sys
 
 from services.trainer.app import build
 from services.trainer.config import TrainerSettings
-from shared.bus.runner import stop_on_signals
-from shared.clock import SystemClock
-from shared.telemetry.health import Health, HealthServer
-from shared.telemetry.log import configure_logging
+from shared.running import Surroundings, run_service
 
 
-def main() -> None:
-    settings = TrainerSettings()
-    configure_logging("trainer", settings.log_level)
-    logging.getLogger(__name__).info("settings", extra={"settings": settings.describe()})
-    stop = threading.Event()
-    stop_on_signals(stop)
-    clock = SystemClock()
-    health = Health(clock)
-    server = HealthServer(health, settings.health_host, settings.health_port)
-    trainer = build(settings, clock=clock, health=health)
+def main() -> int:
+    return run_service("trainer", TrainerSettings, _run)
+
+
+def _run(settings: TrainerSettings, around: Surroundings) -> None:
+    trainer = build(settings, clock=around.clock, health=around.health)
     try:
-        trainer.run(stop)
+        trainer.run(around.stop)
     finally:
         trainer.source.close()
         trainer.publisher.close()
-        server.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""A service as a process: environment -> settings -> logs -> health -> run, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from shared.bus.errors import Fatal
+from shared.bus.runner import stop_on_signals
+from shared.clock import Clock, SystemClock
+from shared.contracts.tasks import InvalidTasks
+from shared.settings import ServiceSettings
+from shared.telemetry.health import Health, HealthServer
+from shared.telemetry.log import configure_logging
+
+log = logging.getLogger(__name__)
+
+STOPPED, CANNOT_GO_ON, MISCONFIGURED = 0, 1, 2
+S = TypeVar("S", bound=ServiceSettings)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every service runs in. `stop` is set by SIGTERM or SIGINT."""
+
+    stop: threading.Event
+    clock: Clock
+    health: Health
+
+
+def run_service(
+    name: str,
+    settings_of: Callable[[], S],
+    run: Callable[[S, Surroundings], None],
+    *,
+    stall_seconds: Callable[[S], float] = lambda _: 60.0,
+) -> int:
+    """Run until SIGTERM or SIGINT; the exit code says how it ended.
+
+    0: stopped as told. 1: could not go on. 2: misconfigured; a line says which setting or field.
+    """
+    try:
+        settings = settings_of()
+    except ValidationError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # there is no log level yet
+        return MISCONFIGURED
+    configure_logging(name, settings.log_level)
+    log.info("settings", extra={"settings": settings.describe()})
+    stop, clock = threading.Event(), SystemClock()
+    stop_on_signals(stop)
+    health = Health(clock, stall_seconds=stall_seconds(settings))
+    server = HealthServer(health, settings.health_host, settings.health_port)
+    log.info("health on port %d", server.port)
+    try:
+        run(settings, Surroundings(stop, clock, health))
+    except InvalidTasks as error:
+        log.error("%s", error)
+        return MISCONFIGURED
+    except Fatal as error:
+        log.critical("%s", error, exc_info=error)
+        return CANNOT_GO_ON
+    finally:
+        server.close()
+    return STOPPED
