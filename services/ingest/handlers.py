@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from shared.bus.base import Message, Record
+from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
@@ -20,9 +20,6 @@ from shared.telemetry.metrics import DEAD_LETTERS, TRACES_INGESTED, TRACES_REPEA
 SERVICE = "ingest"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMED_TASKS = 20
-
-# The topic takes 1,048,576; Kafka's own framing of a record needs the rest.
-MAX_RECORD_BYTES = 1_045_000
 
 
 class Publish(Protocol):
@@ -105,8 +102,10 @@ def accept(message: Message, *, rules: Rules, now: datetime) -> Accepted:
         raise InvalidMessage(str(error), field=error.field) from error
     trace = _normalise(raw, message, rules=rules, now=now)
     record = Record(rules.traces_topic, trace.id.encode(), encode(trace), message.headers)
-    if (size := _size(record)) > MAX_RECORD_BYTES:
-        raise InvalidMessage(f"the trace's record has {size} bytes of at most {MAX_RECORD_BYTES}")
+    if record.size > MAX_RECORD_BYTES:
+        raise InvalidMessage(
+            f"the trace's record has {record.size} bytes of at most {MAX_RECORD_BYTES}"
+        )
     return Accepted(trace, record)
 
 
@@ -188,8 +187,3 @@ def _unknown_task(task: str, known: Mapping[str, Taxonomy]) -> str:
     names = sorted(known)
     more = f" and {len(names) - _NAMED_TASKS} more" if len(names) > _NAMED_TASKS else ""
     return f"unknown task {task!r}; known tasks: {', '.join(names[:_NAMED_TASKS])}{more}"
-
-
-def _size(record: Record) -> int:
-    headers = sum(len(name.encode()) + len(value) for name, value in record.headers)
-    return len(record.key or b"") + len(record.value) + headers

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.router.serving import NOBODY, Serving, Verdict, judge
-from shared.bus.base import Message, Record
+from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
@@ -55,7 +55,10 @@ class Router:
         batch_ms = (self.clock.monotonic() - started) * 1000.0
         for i, request in requests.items():
             timings = {"batch_ms": round(batch_ms, 3), "queued_ms": self._queued(messages[i])}
-            records[i] = self._records(request, verdicts[i], timings, messages[i])
+            try:
+                records[i] = self._records(request, verdicts[i], timings, messages[i])
+            except InvalidMessage as error:
+                records[i] = [self.dead_letter(messages[i], error)]
         metrics.BATCH_SIZE.observe(len(messages))
         return [records[i] for i in range(len(messages))]
 
@@ -107,6 +110,12 @@ class Router:
         if verdict.observed:
             deferral = self._deferral(request, verdict, outcome, now, timings)
             records.append(Record(self.topics.deferred, key, encode(deferral), message.headers))
+        if any(record.size > MAX_RECORD_BYTES for record in records):
+            # Numbers in metadata can grow when written again; no broker would take the record.
+            raise InvalidMessage(
+                f"the request's records would exceed {MAX_RECORD_BYTES} bytes: send less metadata",
+                field="metadata",
+            )
         return records
 
     def _decision(

@@ -27,6 +27,10 @@ class Message:
     timestamp_ms: int = 0
 
 
+# The topics take 1,048,576; Kafka's own framing of a record needs the rest.
+MAX_RECORD_BYTES = 1_045_000
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record to produce."""
@@ -35,6 +39,12 @@ class Record:
     key: bytes | None
     value: bytes
     headers: Headers = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value) + headers
 
 
 class Pipe(Protocol):

@@ -311,3 +311,20 @@ def test_a_canary_goes_on_while_the_active_version_is_tripped(
     serving = Serving(loaded(artifact, encoder), State.TRIPPED, trial)
     (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
     assert decode(record.value, Decision).version == "v2"
+
+
+def test_a_request_that_grows_beyond_what_a_topic_takes_is_a_dead_letter(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    """1e15 becomes 1000000000000000.0: without this the router would die of it again and again."""
+    numbers = ",".join(["1e15"] * 100_000)
+    grows = (
+        b'{"id":"r","task":"support","input":"hello","metadata":{"numbers":['
+        + numbers.encode() + b"]}}"
+    )  # fmt: skip
+    first, second = router({"support": loaded(artifact, encoder)}, encoder)(
+        [message(grows), ask(text_of("billing"))]
+    )
+    assert first.topic == "dead-letters"
+    assert first.value.startswith(b"metadata: ")
+    assert second.topic == "decisions"
