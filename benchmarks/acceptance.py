@@ -45,7 +45,8 @@ def main() -> int:
         return 2
     runs: list[Callable[[Path], Result]] = [
         lambda d: scanned("1 banking77", d / "banking77.jsonl", 0.95, 0.92, 0.95),
-        lambda d: scanned("2 clinc150", d / "clinc150.jsonl", 0.90, 0.99, 0.90),
+        # Since inputs unlike the task's are deferred, 1.0 is no longer wanted here.
+        lambda d: scanned("2 clinc150", d / "clinc150.jsonl", 0.90, 0.95, 0.90),
         refused,
         lambda d: scanned("4 qwen3-30b", d / "banking77_qwen3_30b.jsonl", 0.85, 0.95, 0.85),
         lambda d: on_kafka("5 on Kafka", d, []),
@@ -120,7 +121,7 @@ def on_kafka(name: str, data: Path, more: list[str]) -> Result:
         ]  # fmt: skip
         summary = tracerctl(command)
     coverages = [summary["before"]["coverage"]] + [d["live"]["coverage"] for d in summary["days"]]
-    certified = [day["certified_coverage"] or 0.0 for day in summary["days"]]
+    certified = [day["certified_coverage"] for day in summary["days"] if day["certified_coverage"]]
     figures = {
         "requests": summary["requests"],
         "decided_once": summary["decided_once"],

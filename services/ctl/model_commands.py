@@ -10,7 +10,8 @@ import typer
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.registry_access import Json, TaskArgument, open_registry, plain
 from services.ctl.serving_commands import retire
-from shared.contracts.tasks import InvalidTasks, load_tasks
+from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.core.live import LiveCertificate
 from shared.registry.base import Registry, State
 
 app = typer.Typer(help="Versions of a task: list, show, retire.", no_args_is_help=True)
@@ -26,7 +27,7 @@ def status(json: Json = False) -> None:
             tasks = load_tasks(settings.tasks)
         except InvalidTasks as error:
             fail(str(error))
-        rows = [_status(registry, name, task.alpha) for name, task in tasks.items()]
+        rows = [_status(registry, task) for task in tasks.values()]
     if json:
         print_json(rows)
         return
@@ -83,11 +84,11 @@ def show(task: TaskArgument, version: str) -> None:
     typer.echo(manifest.decode())
 
 
-def _status(registry: Registry, task: str, alpha: float) -> dict[str, Any]:
-    active = registry.active(task)
+def _status(registry: Registry, task: Task) -> dict[str, Any]:
+    active = registry.active(task.name)
     row: dict[str, Any] = {
-        "task": task,
-        "alpha": alpha,
+        "task": task.name,
+        "alpha": task.alpha,
         "active": active.version,
         "epoch": active.epoch,
         "state": active.state.value if active.version else None,
@@ -95,13 +96,13 @@ def _status(registry: Registry, task: str, alpha: float) -> dict[str, Any]:
         "trial": None,
         "coverage": None,
         "agreement_lower": None,
-        "versions": len(registry.versions(task)),
+        "versions": len(registry.versions(task.name)),
     }
     if active.trial:
         trial = active.trial
         row["trial"] = {**asdict(trial), "audits": _audits(registry, task, trial.version)}
     if active.version:
-        certificate = registry.load(task, active.version).manifest.certificate
+        certificate = registry.load(task.name, active.version).manifest.certificate
         row |= {
             "coverage": round(certificate.coverage, 4),
             "agreement_lower": round(certificate.agreement_lower, 4),
@@ -109,11 +110,18 @@ def _status(registry: Registry, task: str, alpha: float) -> dict[str, Any]:
     return row
 
 
-def _audits(registry: Registry, task: str, version: str) -> dict[str, Any]:
-    """How many audits the version has, and the share of them that agree (None without any)."""
-    outcomes = registry.audits(task, version)
-    agreement = round(sum(outcomes) / len(outcomes), 4) if outcomes else None
-    return {"n": len(outcomes), "agreement": agreement}
+def _audits(registry: Registry, task: Task, version: str) -> dict[str, Any]:
+    """How many audits the version has, the share of them that agree, and what that share is at
+    least, at the task's δ and whenever one looks (None without any)."""
+    outcomes = registry.audits(task.name, version)
+    live = LiveCertificate(task.alpha, task.delta)
+    live.observe_all(outcomes)
+    return {
+        "n": live.n,
+        "agreement": round(live.agreement, 4) if outcomes else None,
+        "agreement_lower": round(live.lower, 4) if outcomes else None,
+        "e_value": round(min(live.e_value, 1e12), 4),
+    }
 
 
 def _version(registry: Registry, task: str, version: str, active: str | None) -> dict[str, Any]:
@@ -136,7 +144,8 @@ def _percent(share: float | None) -> str:
 def _audited(audits: dict[str, Any] | None) -> str:
     if not audits or not audits["n"]:
         return ""
-    return f"{audits['n']}, {_percent(audits['agreement'])} agree"
+    lower = _percent(audits["agreement_lower"])
+    return f"{audits['n']}, {_percent(audits['agreement'])} agree (≥ {lower})"
 
 
 def _tried(trial: dict[str, Any] | None) -> str:

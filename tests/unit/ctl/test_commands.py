@@ -267,12 +267,16 @@ def test_a_trial_is_shown_withdrawn_and_promoted(
     registry.record_audits(name, second, 0, [(1, True), (2, True), (3, False)])
     registry.record_audits(name, artifact.version, 0, [(4, True)])
     (status,) = json.loads(run("status", "--json").stdout)
-    assert status["audits"] == {"n": 3, "agreement": 0.6667}
+    audits = status["audits"]
+    assert (audits["n"], audits["agreement"]) == (3, 0.6667)
+    assert 0.0 < audits["agreement_lower"] < 0.6667
+    assert audits["e_value"] > 1.0  # one of three disagrees: some evidence against it
+    trial_audits = status["trial"].pop("audits")
+    assert (trial_audits["n"], trial_audits["agreement"]) == (1, 1.0)
     assert status["trial"] == {
         "version": artifact.version,
         "mode": "canary",
         "share": 0.25,
-        "audits": {"n": 1, "agreement": 1.0},
     }
     assert run("withdraw", name, "--version", second).exit_code == 1
     assert "no longer on trial" in " ".join(run("withdraw", name).stdout.split())
