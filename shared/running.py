@@ -55,7 +55,11 @@ def run_service(
     stop, clock = threading.Event(), SystemClock()
     stop_on_signals(stop)
     health = Health(clock, stall_seconds=stall_seconds(settings))
-    server = HealthServer(health, settings.health_host, settings.health_port)
+    try:
+        server = HealthServer(health, settings.health_host, settings.health_port)
+    except OSError as error:
+        log.error("health port %d on %s: %s", settings.health_port, settings.health_host, error)
+        return MISCONFIGURED
     log.info("health on port %d", server.port)
     try:
         run(settings, Surroundings(stop, clock, health))

@@ -127,7 +127,7 @@ def test_it_does_not_start_with_a_door_that_anybody_can_reach(kafka: str, tmp_pa
         while child.alive():
             assert time.monotonic() < end
             time.sleep(0.1)
-        assert child.exit_code == 1
+        assert child.exit_code == 2
         said = child.log.read_text()
         assert "set TRACER_DOOR_TOKEN, which callers must show" in said
         assert "Traceback" not in said
