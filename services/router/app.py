@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from functools import partial
 
 from services.router.config import RouterSettings
 from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
 from services.router.models import Models
-from shared.bus.base import Message, Pipe, Record
-from shared.bus.dead_letters import dead_letter
-from shared.bus.errors import InvalidMessage
+from shared.bus.base import Pipe
 from shared.bus.kafka import KafkaPublisher, open_pipe
 from shared.bus.runner import run_pipe
 from shared.clock import Clock
@@ -24,6 +21,7 @@ from shared.encoder.threads import usable_threads
 from shared.registry.base import RegistryError
 from shared.registry.disk import DiskCopy
 from shared.registry.redis import connect
+from shared.rejecting import rejecting
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
 
@@ -100,7 +98,7 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         topics=Topics(
             decisions=settings.topic(Topic.DECISIONS), deferred=settings.topic(Topic.DEFERRED)
         ),
-        dead_letter=partial(_dead_letter, settings.topic(Topic.DEAD_LETTERS), clock),
+        dead_letter=rejecting("router", settings.topic(Topic.DEAD_LETTERS), clock),
     )
     door = _open_door(settings, router, clock) if settings.door_port else None
     pipe = open_pipe(
@@ -122,10 +120,3 @@ def _open_door(settings: RouterSettings, router: Router, clock: Clock) -> DoorSe
         bootstrap=settings.bootstrap_servers, client_config={**settings.kafka, **patience}
     )
     return DoorService(settings, router, publisher, clock)
-
-
-def _dead_letter(topic: str, clock: Clock, message: Message, error: InvalidMessage) -> Record:
-    metrics.DEAD_LETTERS.labels("router", message.topic).inc()
-    return dead_letter(
-        message, service="router", error=error, field=error.field, at=clock.now(), topic=topic
-    )

@@ -14,9 +14,8 @@ from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
 from services.trainer.worker import RefitWorker
-from shared.bus.base import Message, Publisher, Record, Source, TopicPartition
-from shared.bus.dead_letters import dead_letter
-from shared.bus.errors import InvalidMessage, Retryable
+from shared.bus.base import Publisher, Record, Source, TopicPartition
+from shared.bus.errors import Retryable
 from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.clock import Clock
 from shared.contracts.codec import encode
@@ -28,6 +27,7 @@ from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.registry.base import RegistryError
 from shared.registry.redis import connect
+from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
@@ -149,7 +149,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
             store=store,
             windows=windows,
             clock=clock,
-            dead_letter=partial(_dead_letter, settings.topic(Topic.DEAD_LETTERS), clock),
+            dead_letter=rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock),
             watch=monitor.see,
         ),
         monitor=monitor,
@@ -175,13 +175,6 @@ def resume(
 
 def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:
     publisher.publish([Record(topic, announcement.task.encode(), encode(announcement))])
-
-
-def _dead_letter(topic: str, clock: Clock, message: Message, error: InvalidMessage) -> Record:
-    metrics.DEAD_LETTERS.labels("trainer", message.topic).inc()
-    return dead_letter(
-        message, service="trainer", error=error, field=error.field, at=clock.now(), topic=topic
-    )
 
 
 def _failure(key: WindowKey, error: Exception, clock: Clock) -> ModelAnnouncement:

@@ -122,7 +122,7 @@ class _Columns:
         days: dict[Any, int] = {}
         period = np.asarray(
             [
-                days.setdefault(at.date(), 1 + len(days)) if s and r not in _UNSELECTIVE else 0
+                days.setdefault(at.date(), 1 + len(days)) if s and r not in UNSELECTIVE else 0
                 for at, s, r in zip(self.at, self.audit_share, self.reason, strict=True)
             ],
             dtype=np.int64,
@@ -132,9 +132,6 @@ class _Columns:
         audited = evidence & (period > 0)
         heaviest = scaled[audited] / (weights[audited] * share[audited])
         return scaled, float(heaviest.max(initial=0.0))
-
-
-_UNSELECTIVE = frozenset(reason.value for reason in UNSELECTIVE)
 
 
 def is_evidence(source: Source, reason: Reason | None, audit_share: float) -> bool:
