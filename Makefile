@@ -38,6 +38,17 @@ lock: $(VENV)/.ready ## Renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 		--extra dev --no-emit-package tracer-kafka --quiet --upgrade -o requirements.lock
 
+WEB := shared/web
+.PHONY: vendor
+vendor: ## Renew shared/web/vendor from shared/web/package.json (needs npm)
+	@cd $(WEB) && npm install --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --silent
+	@mkdir -p $(WEB)/vendor/licenses
+	@cd $(WEB)/node_modules && cp echarts/dist/echarts.min.js htmx.org/dist/htmx.min.js \
+		@picocss/pico/css/pico.min.css ../vendor/
+	@cd $(WEB)/node_modules && cp echarts/LICENSE ../vendor/licenses/echarts \
+		&& cp echarts/NOTICE ../vendor/licenses/echarts-notice \
+		&& cp htmx.org/LICENSE ../vendor/licenses/htmx && cp @picocss/pico/LICENSE.md ../vendor/licenses/pico
+
 # --- the two commands ------------------------------------------------------------------------
 .PHONY: demo
 demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALPHA=0.95
