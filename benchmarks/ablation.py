@@ -14,9 +14,10 @@ import numpy as np
 
 from services.ctl.bench_commands import read_training_set
 from shared.core.fit import Settings
-from shared.core.gate import Certified, Evidence, frontier
+from shared.core.gate import Certified, frontier
 from shared.core.grouping import group_folds
 from shared.core.head import acceptor_rows, fit_linear, fit_mixture, mix
+from shared.core.policies import Evidence
 from shared.core.stages import FOLDS, StageFits, fit_stages
 from shared.core.types import Floats, Mask
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.core.gate import Evidence, Policies, Refused, policies, with_reason
+from shared.core.gate import Refused, with_reason
 from shared.core.grouping import contradiction_share
+from shared.core.policies import Evidence, Policies, policies
 from shared.core.training import TrainingSet
 
 # Near-duplicates that are a smaller part of the traces than this explain no refusal.

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.core.cascade import Outputs
-from shared.core.gate import NEVER, Certified, Rule, evidence_of, frontier
+from shared.core.gate import Certified, Rule, frontier
+from shared.core.policies import NEVER, evidence_of
 from shared.core.training import TrainingSet
 from shared.core.types import Mask
 

@@ -13,17 +13,10 @@ import numpy as np
 from shared.core.cascade import Cascade, Outputs, Serve, in_numpy
 from shared.core.causes import with_causes
 from shared.core.families import Family, base_families, choose, coverage
-from shared.core.gate import (
-    NEXT_SAMPLE,
-    Certified,
-    Refused,
-    Rule,
-    answers,
-    evidence_of,
-    frontier,
-)
+from shared.core.gate import NEXT_SAMPLE, Certified, Refused, Rule, frontier
 from shared.core.grouping import group_folds
 from shared.core.label_floor import drop_labels, failing_labels
+from shared.core.policies import answers, evidence_of
 from shared.core.stages import (
     FOLDS,
     SELECTION_FOLDS,

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from shared.core.cascade import Outputs
-from shared.core.gate import Evidence
+from shared.core.policies import Evidence
 from shared.core.types import Ints
 
 # Fewer independent answers with a label are no evidence against it.

@@ -9,7 +9,7 @@ import numpy as np
 from horizons import DIM, words
 
 from shared.core.fit import Fit
-from shared.core.gate import answers, evidence_of
+from shared.core.policies import answers, evidence_of
 from shared.core.training import TrainingSet
 
 FRESH = 20_000

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from scipy.stats import binom
 
-from shared.core.gate import Certified, Evidence, certify
+from shared.core.gate import Certified, certify
+from shared.core.policies import Evidence
 
 REPEATS = int(os.environ.get("TRACER_REPEATS", "200"))
 # Of simulations that take a good part of a second each.

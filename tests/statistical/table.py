@@ -26,7 +26,7 @@ from worlds import (
 from benchmarks.tables import replace_section
 from shared.core import gate
 from shared.core.evidence_weights import scale_by_period
-from shared.core.gate import Evidence
+from shared.core.policies import Evidence
 
 SIZES = (200, 600, 2_000, 6_000)
 # Evidence of n rows from a seed, and the true agreement at a threshold.

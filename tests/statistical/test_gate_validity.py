@@ -11,6 +11,7 @@ from worlds import CASCADES, World, true_agreement, world
 
 from shared.core import gate
 from shared.core.gate import GRID, NEXT_SAMPLE
+from shared.core.policies import answers
 
 SINGLE = {
     "every policy is wrong": (JUST_BELOW, JUST_BELOW),
@@ -52,7 +53,7 @@ def test_a_new_sample_shows_the_agreement_too(cascade: World) -> None:
         certificate = certified(cascade.evidence(n, seed), NEXT_SAMPLE)
         if certificate is not None:
             sample = cascade.evidence(round(NEXT_SAMPLE * n), REPEATS + seed)
-            stage = gate.answers(sample, certificate.threshold)
+            stage = answers(sample, certificate.threshold)
             rows = np.flatnonzero(stage >= 0)
             bad += len(rows) > 0 and sample.agrees[rows, stage[rows]].mean() < ALPHA
     assert bad <= allowed()

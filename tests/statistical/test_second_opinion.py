@@ -10,7 +10,7 @@ from mapie.risk_control import BinaryClassificationController
 from simulation import ALPHA, DELTA, REPEATS, allowed, certified
 from worlds import true_agreement, world
 
-from shared.core.gate import START_COVERAGE, Evidence
+from shared.core.policies import START_COVERAGE, Evidence
 
 REPEATS_OF_BOTH = max(50, REPEATS // 10)
 # From strict to loose, from the coverage at which our walks begin, in steps about as fine as

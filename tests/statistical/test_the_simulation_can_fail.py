@@ -11,7 +11,8 @@ import pytest
 from simulation import ALPHA, DELTA, JUST_BELOW, REPEATS, allowed, certified
 from worlds import WEIGHTED, World, heavy_errors, one_policy, world
 
-from shared.core.gate import Evidence, p_values, policies
+from shared.core.gate import p_values
+from shared.core.policies import Evidence, policies
 from shared.core.weighted_counts import Counts, Sums
 
 

@@ -22,7 +22,8 @@ from worlds import (
 )
 
 from shared.core.evidence_weights import scale_by_period
-from shared.core.gate import Evidence, p_values
+from shared.core.gate import p_values
+from shared.core.policies import Evidence
 from shared.core.types import Floats, Ints
 
 

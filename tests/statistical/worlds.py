@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from simulation import JUST_BELOW
 
-from shared.core.gate import Evidence
+from shared.core.policies import Evidence
 from shared.core.types import Floats, Kind
 from shared.core.weighted_counts import Sums
 

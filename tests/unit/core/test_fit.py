@@ -8,7 +8,8 @@ from horizons import clusters
 
 from shared.core.families import Family, choose
 from shared.core.fit import FRONTIER_ALPHAS, Fit, Settings, decide, fit, prepare
-from shared.core.gate import Certified, Refused, answers, evidence_of
+from shared.core.gate import Certified, Refused
+from shared.core.policies import answers, evidence_of
 from shared.core.training import TrainingSet
 from shared.core.types import InvalidData
 from shared.fitting.graphs import serve_as_onnx

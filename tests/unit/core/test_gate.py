@@ -6,19 +6,15 @@ from scipy.stats import binom, binomtest
 
 from shared.core.gate import (
     GRID,
-    NEVER,
-    START_COVERAGE,
     Certified,
-    Evidence,
     Refused,
     Rule,
     agreement_lower,
-    answers,
     certify,
     frontier,
     p_values,
-    policies,
 )
+from shared.core.policies import NEVER, START_COVERAGE, Evidence, answers, policies
 from shared.core.weighted_counts import Counts
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from shared.core.cascade import Outputs
-from shared.core.gate import Evidence
 from shared.core.label_floor import MINIMUM_ANSWERS, failing_labels
+from shared.core.policies import Evidence
 
 N = 100
 

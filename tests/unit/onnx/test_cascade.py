@@ -7,8 +7,8 @@ import pytest
 from horizons import clusters
 
 from shared.core.fit import Fit, Settings, fit
-from shared.core.gate import answers, evidence_of
 from shared.core.label_floor import drop_labels
+from shared.core.policies import answers, evidence_of
 from shared.core.training import TrainingSet
 from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
 from shared.onnx.cascade import Answers, CascadeSession
