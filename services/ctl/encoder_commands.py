@@ -56,7 +56,7 @@ def export(
                 info = quantise(Path(scratch) / "float32", out)
         else:
             info = _export(model, out)
-    seconds = round(time.perf_counter() - begun, 2)
+    seconds = round(time.perf_counter() - begun, 3)
     _print({"folder": str(out), **_described(info), "seconds": seconds}, as_json)
 
 
