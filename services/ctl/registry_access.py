@@ -13,11 +13,11 @@ import typer
 from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json
 from shared.bus.base import Record
-from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.topics import Topic
+from shared.operating import Announce
 from shared.registry.base import (
     HistoryEntry,
     Registry,
@@ -57,27 +57,18 @@ def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
         registry.close()
 
 
-def announce(settings: ServiceSettings, task: str, entry: HistoryEntry, by: str | None) -> None:
-    """The registry has changed already; a broker that is away is said, not hidden."""
-    announcement = ModelAnnouncement(
-        kind=AnnouncementKind(entry.kind),
-        task=task,
-        announced_at=entry.at,
-        reason=entry.reason,
-        version=entry.version,
-        previous_version=entry.previous,
-        epoch=entry.epoch,
-        actor=by or _login(),
-    )
-    record = Record(settings.topic(Topic.MODELS), task.encode(), encode(announcement))
-    try:
+def announcer(settings: ServiceSettings) -> Announce:
+    """Sends an announcement to `models`. What it returns raises Retryable or Fatal."""
+
+    def announce(announcement: ModelAnnouncement) -> None:
         publisher = KafkaPublisher(
             bootstrap=settings.bootstrap_servers, client_config=settings.kafka
         )
-        publisher.publish([record])
+        key = announcement.task.encode()
+        publisher.publish([Record(settings.topic(Topic.MODELS), key, encode(announcement))])
         publisher.close()
-    except (Retryable, Fatal) as error:
-        fail(f"done in the registry, but not announced on `models`: {error}")
+
+    return announce
 
 
 def tell(entry: HistoryEntry, task: str, json: bool, *, changed: bool) -> None:
@@ -106,7 +97,7 @@ def _outcome(entry: HistoryEntry) -> str:
     return f"{entry.previous or 'nothing'} → {entry.version or 'nothing'} is active."
 
 
-def _login() -> str | None:
+def login() -> str | None:
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container's user without a name

@@ -6,23 +6,24 @@ Each changes the registry in one step, which routers follow within a second, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from services.ctl.output import fail
 from services.ctl.registry_access import (
     By,
     Json,
     Reason,
     TaskArgument,
-    announce,
+    announcer,
+    login,
     open_registry,
     tell,
 )
+from shared import operating
 from shared.clock import SystemClock
-from shared.registry.base import HistoryEntry, Registry, State, UnknownVersion
+from shared.operating import Act, NotAnnounced, operate
 
 Trial = Annotated[
     str | None, typer.Option("--version", help="Only if this is the version on trial.")
@@ -37,28 +38,28 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Make an earlier version active again; routers swap within a second."""
-    change(task, by, json, lambda r, at: r.rollback(task, to=to, at=at, reason=reason))
+    change(task, by, json, operating.rollback(task, to, reason))
 
 
 def retire(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Leave the task without an active version: everything is deferred to the teacher."""
-    change(task, by, json, lambda r, at: r.retire(task, at=at, reason=reason))
+    change(task, by, json, operating.retire(task, None, reason))
 
 
 def pause(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Stop the active version's answers: everything is deferred until `resume`."""
-    change(task, by, json, lambda r, at: _move(r, task, State.PAUSED, None, at, reason))
+    change(task, by, json, operating.pause(task, None, reason))
 
 
 def resume(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Let a paused version answer again."""
-    change(task, by, json, lambda r, at: _move(r, task, State.SERVING, State.PAUSED, at, reason))
+    change(task, by, json, operating.resume(task, None, reason))
 
 
 def promote(
@@ -69,7 +70,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Make the version on trial the active one; `rollback` undoes it."""
-    change(task, by, json, lambda r, at: r.promote(task, version=version, at=at, reason=reason))
+    change(task, by, json, operating.promote(task, version, reason))
 
 
 def withdraw(
@@ -80,26 +81,14 @@ def withdraw(
     json: Json = False,
 ) -> None:
     """End the trial; the version stays stored and the active one stays active."""
-    change(task, by, json, lambda r, at: r.withdraw(task, version=version, at=at, reason=reason))
+    change(task, by, json, operating.withdraw(task, version, reason))
 
 
-def change(
-    task: str, by: str | None, json: bool, act: Callable[[Registry, datetime], HistoryEntry]
-) -> None:
+def change(task: str, by: str | None, json: bool, act: Act) -> None:
     """Do it, announce it and say it."""
-    at = SystemClock().now()
     with open_registry() as (registry, settings):
-        entry = act(registry, at)
-        changed = entry.at == at  # an older entry means that nothing had to change
-        if changed:
-            announce(settings, task, entry, by)
-    tell(entry, task, json, changed=changed)
-
-
-def _move(
-    registry: Registry, task: str, state: State, was: State | None, at: datetime, reason: str
-) -> HistoryEntry:
-    version = registry.active(task).version
-    if version is None:
-        raise UnknownVersion(f"{task} has no active version")
-    return registry.set_state(task, state, version=version, was=was, at=at, reason=reason)
+        try:
+            done = operate(registry, announcer(settings), SystemClock(), task, by or login(), act)
+        except NotAnnounced as error:
+            fail(str(error))
+    tell(done.entry, task, json, changed=done.changed)

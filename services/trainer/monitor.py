@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from shared.clock import Clock
-from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Opinion, Source, Trace
+from shared.contracts.audits import is_audit
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Source, Trace
 from shared.contracts.manifest import Teacher
 from shared.contracts.tasks import Task
 from shared.core.live import LiveCertificate
-from shared.fitting.stored import UNSELECTIVE
 from shared.registry.base import (
     MAX_AUDITS_PER_CALL,
     Active,
@@ -212,11 +212,6 @@ class Monitor:
             return None
         differing = [_difference(certified_for, teacher) for teacher in watched.teachers]
         return differing[-1] if all(differing) else None
-
-
-def is_audit(trace: Trace, opinion: Opinion) -> bool:
-    """Whether the trace is a random one of those the version handles, or would."""
-    return opinion.handled and (trace.drawn or trace.deferral_reason in UNSELECTIVE)
 
 
 def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:
