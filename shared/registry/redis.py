@@ -16,11 +16,14 @@ from redis.retry import Retry
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
+from shared.contracts.report import MAX_REPORT_BYTES, Report
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
+    MAX_REFUSAL_REPORTS,
     Active,
     Artifact,
     CorruptArtifact,
+    CorruptReport,
     HistoryEntry,
     Mode,
     StaleEpoch,
@@ -31,7 +34,7 @@ from shared.registry.base import (
     publishable,
     verified_manifest,
 )
-from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.checks import check_audits, check_start, check_trial, report_bytes, report_of
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
@@ -40,6 +43,7 @@ from shared.registry.scripts import (
     CHANNEL,
     END_TRIAL,
     PUBLISH,
+    PUT_REPORT,
     RECORD_AUDITS,
     RETIRE,
     ROLLBACK,
@@ -107,6 +111,7 @@ class RedisRegistry:
         self._end_trial = client.register_script(END_TRIAL)
         self._set_state = client.register_script(SET_STATE)
         self._record_audits = client.register_script(RECORD_AUDITS)
+        self._put_report = transfer.register_script(PUT_REPORT)
 
     def acquire(self, task: str) -> int:
         with reaching(self._client):
@@ -170,6 +175,33 @@ class RedisRegistry:
         with reaching(self._client):
             outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
         return tuple(outcome == "1" for outcome in as_text(outcomes))
+
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        arguments: list[Any] = [report.version or "", report.key, data, MAX_REFUSAL_REPORTS]
+        with reaching(self._client):
+            kept = self._put_report(keys=Keys.of(report.task).all(), args=arguments)
+        if not kept:
+            raise UnknownVersion(f"{report.task} has no version {report.version}")
+
+    def report(self, task: str, key: str) -> Report | None:
+        keys = Keys.of(task)
+        with reaching(self._client):
+            if int(self._client.hstrlen(keys.reports, key)) > MAX_REPORT_BYTES:
+                raise CorruptReport(f"report {key} of {task} is larger than any put")
+            data = self._client.hget(keys.reports, key)
+        return None if data is None else report_of(as_bytes(data), task, key)
+
+    def reports(self, task: str) -> list[str]:
+        keys = Keys.of(task)
+        with reaching(self._client):
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hkeys(keys.reports)
+            pipeline.lrange(keys.refusals, 0, -1)
+            pipeline.lrange(keys.order, 0, -1)
+            known, refusals, order = pipeline.execute()
+        there = {as_text(key) for key in known}
+        return [key for key in map(as_text, (*refusals, *order)) if key in there]
 
     def active(self, task: str) -> Active:
         with reaching(self._client):

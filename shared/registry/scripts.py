@@ -32,6 +32,8 @@ class Keys:
     # These begin the keys of each version's audits; see below.
     outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
     marks: str  # hash: partition -> highest offset recorded
+    reports: str  # hash: version or key of a refusal -> JSON of its report
+    refusals: str  # list: keys of reports of refusals, oldest put first
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -50,7 +52,7 @@ class Keys:
 # ARGV of every script that makes a change: channel, task, call id, time, reason; then its own.
 _COMMON = f"""
 local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
-local TRIPPED, OUTCOMES, MARKS = unpack(KEYS, 9, 11)
+local TRIPPED, OUTCOMES, MARKS, REPORTS = unpack(KEYS, 9, 12)
 local CHANNEL, TASK, CALL, AT, REASON = unpack(ARGV, 1, 5)
 
 local function pointer(name)
@@ -142,6 +144,7 @@ local function delete(old)
   end
   redis.call('HDEL', FILES, old)
   redis.call('HDEL', MANIFESTS, old)
+  redis.call('HDEL', REPORTS, old)
   redis.call('LREM', ORDER, 0, old)
   redis.call('LREM', TRAIL, 0, old)
   redis.call('SREM', TRIPPED, old)
@@ -276,4 +279,21 @@ if first <= #ARGV then
   redis.call('HSET', MARKS, partition, ARGV[#ARGV])
 end
 return redis.call('STRLEN', OUTCOMES)
+"""
+
+# Not a change. ARGV: version, or "" for a refusal, the report's key, its bytes, refusals to keep.
+PUT_REPORT = """
+local MANIFESTS, REPORTS, REFUSALS = KEYS[4], KEYS[12], KEYS[13]
+local version, key, report, keep = unpack(ARGV, 1, 4)
+if version ~= '' then
+  if redis.call('HEXISTS', MANIFESTS, version) == 0 then return 0 end
+else
+  redis.call('LREM', REFUSALS, 0, key)
+  redis.call('RPUSH', REFUSALS, key)
+  while redis.call('LLEN', REFUSALS) > tonumber(keep) do
+    redis.call('HDEL', REPORTS, redis.call('LPOP', REFUSALS))
+  end
+end
+redis.call('HSET', REPORTS, key, report)
+return 1
 """

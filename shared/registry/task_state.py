@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.contracts.events import AnnouncementKind
-from shared.registry.base import Active, Artifact, HistoryEntry, State, Trial
+from shared.registry.base import (
+    MAX_REFUSAL_REPORTS,
+    Active,
+    Artifact,
+    HistoryEntry,
+    State,
+    Trial,
+)
 
 
 @dataclass(slots=True)
@@ -26,6 +33,8 @@ class TaskState:
     history: list[HistoryEntry] = field(default_factory=list)  # newest first
     outcomes: dict[str, list[bool]] = field(default_factory=dict)
     marks: dict[tuple[str, int], int] = field(default_factory=dict)
+    reports: dict[str, bytes] = field(default_factory=dict)  # of versions
+    refusals: dict[str, bytes] = field(default_factory=dict)  # reports, oldest put first
 
     @property
     def active(self) -> Active:
@@ -90,6 +99,13 @@ class TaskState:
             self.marks[version, partition] = max(mark, audits[-1][0])
         return len(outcomes)
 
+    def keep_refusal(self, key: str, report: bytes) -> None:
+        """As the newest; the oldest beyond the limit are forgotten."""
+        self.refusals.pop(key, None)
+        self.refusals[key] = report
+        for oldest in list(self.refusals)[:-MAX_REFUSAL_REPORTS]:
+            del self.refusals[oldest]
+
     def prune(self, keep: int) -> None:
         """Delete the oldest versions beyond `keep`, but none in use or in reserve."""
         kept = {self.version, self.spare, self.trial.version if self.trial else None}
@@ -100,6 +116,7 @@ class TaskState:
                 self.trail.remove(version)
             self.tripped.discard(version)
             self.outcomes.pop(version, None)
+            self.reports.pop(version, None)
             self.marks = {key: mark for key, mark in self.marks.items() if key[0] != version}
 
 
