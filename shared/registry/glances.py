@@ -41,6 +41,14 @@ class Glance:
     damage: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Audits:
+    """Of one version: `agree` of `n` agree with the teacher."""
+
+    agree: int
+    n: int
+
+
 # Of one version: its manifest, or why it cannot be read.
 Manifests = Mapping[str, Manifest | RegistryError]
 
@@ -56,8 +64,8 @@ class Glances(Protocol):
         """Those of `versions` that are stored, by version."""
         ...
 
-    def audits(self, starts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], list[bool]]:
-        """Outcomes by (task, version), each from its start on, in the order of recording."""
+    def audits(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Audits]:
+        """By (task, version)."""
         ...
 
     def close(self) -> None: ...
@@ -83,11 +91,9 @@ class RegistryGlances:
                 found[version] = error
         return found
 
-    def audits(self, starts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], list[bool]]:
-        return {
-            (task, version): list(self._registry.audits(task, version, start))
-            for (task, version), start in starts.items()
-        }
+    def audits(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Audits]:
+        outcomes = {key: self._registry.audits(*key) for key in wanted}
+        return {key: Audits(sum(found), len(found)) for key, found in outcomes.items()}
 
     def close(self) -> None:
         """The registry is the caller's."""
@@ -140,14 +146,16 @@ class RedisGlances:
         found = self._fetch([(task, version) for version in versions])
         return {version: manifest for (_, version), manifest in found.items()}
 
-    def audits(self, starts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], list[bool]]:
-        answers = self._pipelined(
-            ("getrange", Keys.of(task).outcomes_of(version), start, -1)
-            for (task, version), start in starts.items()
-        )
+    def audits(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Audits]:
+        commands: list[Any] = []
+        for task, version in wanted:
+            outcomes = Keys.of(task).outcomes_of(version)
+            commands += [("strlen", outcomes), ("bitcount", outcomes)]
+        answers = self._pipelined(commands)
+        # The server counts: of the bits of '0' two are set, of those of '1' three.
         return {
-            key: [outcome == "1" for outcome in as_text(outcomes)]
-            for key, outcomes in zip(starts, answers, strict=True)
+            key: Audits(int(bits) - 2 * int(n), int(n))
+            for key, n, bits in zip(wanted, answers[0::2], answers[1::2], strict=True)
         }
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from shared.contracts.manifest import Manifest
 from shared.registry.base import CorruptArtifact, Registry, RegistryUnavailable, State
-from shared.registry.glances import Glances, RegistryGlances, connect_glances
+from shared.registry.glances import Audits, Glances, RegistryGlances, connect_glances
 from shared.registry.memory import MemoryRegistry
 from shared.registry.redis import connect
 from shared.registry.scripts import Keys
@@ -52,15 +52,13 @@ class GlanceLaws:
         assert set(found) == {first, second}
         assert found[first] == registry.load(task, first).manifest
 
-    def test_audits_from_where_one_left_off(
-        self, pair: tuple[Registry, Glances], task: str
-    ) -> None:
+    def test_audits_are_counted(self, pair: tuple[Registry, Glances], task: str) -> None:
         registry, glances = pair
         version = publish(registry, task, "a")
         registry.record_audits(task, version, 0, [(1, True), (2, False), (3, True)])
-        found = glances.audits({(task, version): 1, (task, "unheard-of"): 0})
-        assert found == {(task, version): [False, True], (task, "unheard-of"): []}
-        assert glances.audits({}) == {}
+        found = glances.audits([(task, version), (task, "unheard-of")])
+        assert found == {(task, version): Audits(2, 3), (task, "unheard-of"): Audits(0, 0)}
+        assert glances.audits([]) == {}
 
 
 @pytest.fixture
