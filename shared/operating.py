@@ -16,7 +16,19 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.registry.base import HistoryEntry, Registry, State, UnknownVersion
 
 Announce = Callable[[ModelAnnouncement], None]
-Act = Callable[[Registry, datetime], HistoryEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`changed`: False when the task was that way already, since `entry`."""
+
+    entry: HistoryEntry | None
+    changed: bool
+
+
+# Makes the change at that time. Raises what the registry raises: UnknownVersion, TrippedVersion,
+# StateChanged.
+Act = Callable[[Registry, datetime], Done]
 
 
 class NotAnnounced(Exception):
@@ -27,51 +39,52 @@ class NotAnnounced(Exception):
         self.done = done
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """`changed`: False when the task was that way already, since `entry`."""
-
-    entry: HistoryEntry
-    changed: bool
-
-
 class Change(Protocol):
-    """One kind of change; `version` is the one meant, where the change needs or allows one.
+    """One kind of change; `version` is the one meant, where the change needs or allows one."""
 
-    Raises what the registry raises: UnknownVersion, TrippedVersion, StateChanged.
-    """
-
-    def __call__(self, task: str, version: str | None, reason: str) -> Act: ...
+    def __call__(self, task: str, version: str | None, reason: str, actor: str | None) -> Act: ...
 
 
-def rollback(task: str, version: str | None, reason: str) -> Act:
+def rollback(task: str, version: str | None, reason: str, actor: str | None) -> Act:
     """Activate `version`, or the one that was active before."""
-    return lambda registry, at: registry.rollback(task, to=version, at=at, reason=reason)
+    return _at(lambda r, at: r.rollback(task, to=version, at=at, reason=reason, actor=actor))
 
 
-def retire(task: str, version: str | None, reason: str) -> Act:
+def retire(task: str, version: str | None, reason: str, actor: str | None) -> Act:
     """Leave the task without an active version."""
-    return lambda registry, at: registry.retire(task, at=at, reason=reason)
+    return _at(lambda r, at: r.retire(task, at=at, reason=reason, actor=actor))
 
 
-def promote(task: str, version: str | None, reason: str) -> Act:
+def promote(task: str, version: str | None, reason: str, actor: str | None) -> Act:
     """Activate the version on trial, if it is `version` where that is given."""
-    return lambda registry, at: registry.promote(task, version=version, at=at, reason=reason)
+    return _at(lambda r, at: r.promote(task, version=version, at=at, reason=reason, actor=actor))
 
 
-def withdraw(task: str, version: str | None, reason: str) -> Act:
+def withdraw(task: str, version: str | None, reason: str, actor: str | None) -> Act:
     """End the trial, if it is of `version` where that is given."""
-    return lambda registry, at: registry.withdraw(task, version=version, at=at, reason=reason)
+    return _at(lambda r, at: r.withdraw(task, version=version, at=at, reason=reason, actor=actor))
 
 
-def pause(task: str, version: str | None, reason: str) -> Act:
+def pause(task: str, version: str | None, reason: str, actor: str | None) -> Act:
     """Stop the active version's answers, if it is `version` where that is given."""
-    return _move(task, version, State.PAUSED, None, reason)
+    return _move(task, version, State.PAUSED, None, reason, actor)
 
 
-def resume(task: str, version: str | None, reason: str) -> Act:
+def resume(task: str, version: str | None, reason: str, actor: str | None) -> Act:
     """Let the active version answer again, if it is paused."""
-    return _move(task, version, State.SERVING, State.PAUSED, reason)
+    return _move(task, version, State.SERVING, State.PAUSED, reason, actor)
+
+
+def ask_alpha(
+    task: str, alpha: float | None, epoch: int | None, reason: str, actor: str | None
+) -> Act:
+    """Ask for another α (None: the tasks file's), if the task is still at `epoch`."""
+
+    def act(registry: Registry, at: datetime) -> Done:
+        entry = registry.set_alpha(task, alpha, epoch=epoch, at=at, reason=reason, actor=actor)
+        return Done(entry, changed=entry is not None)
+
+    return act
 
 
 CHANGES: dict[str, Change] = {
@@ -84,22 +97,18 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def operate(
-    registry: Registry, announce: Announce, clock: Clock, task: str, actor: str | None, act: Act
-) -> Done:
-    """Do it and announce it with who asked. Raises NotAnnounced, and what `act` raises."""
-    at = clock.now()
-    entry = act(registry, at)
-    done = Done(entry, changed=entry.at == at)  # an older entry: nothing had to change
-    if done.changed:
+def operate(registry: Registry, announce: Announce, clock: Clock, task: str, act: Act) -> Done:
+    """Do it and announce it. Raises NotAnnounced, and what `act` raises."""
+    done = act(registry, clock.now())
+    if done.changed and done.entry:
         try:
-            announce(announcement_of(task, entry, actor))
+            announce(announcement_of(task, done.entry))
         except (Retryable, Fatal) as error:
             raise NotAnnounced(done, error) from error
     return done
 
 
-def announcement_of(task: str, entry: HistoryEntry, actor: str | None) -> ModelAnnouncement:
+def announcement_of(task: str, entry: HistoryEntry) -> ModelAnnouncement:
     return ModelAnnouncement(
         kind=AnnouncementKind(entry.kind),
         task=task,
@@ -108,15 +117,28 @@ def announcement_of(task: str, entry: HistoryEntry, actor: str | None) -> ModelA
         version=entry.version,
         previous_version=entry.previous,
         epoch=entry.epoch,
-        actor=actor,
+        actor=entry.actor,
+        alpha=entry.alpha,
     )
 
 
-def _move(task: str, version: str | None, state: State, was: State | None, reason: str) -> Act:
-    def act(registry: Registry, at: datetime) -> HistoryEntry:
+def _at(change: Callable[[Registry, datetime], HistoryEntry]) -> Act:
+    def act(registry: Registry, at: datetime) -> Done:
+        entry = change(registry, at)
+        return Done(entry, changed=entry.at == at)  # an older one: nothing had to change
+
+    return act
+
+
+def _move(
+    task: str, version: str | None, state: State, was: State | None, reason: str, actor: str | None
+) -> Act:
+    def change(registry: Registry, at: datetime) -> HistoryEntry:
         meant = version or registry.active(task).version
         if meant is None:
             raise UnknownVersion(f"{task} has no active version")
-        return registry.set_state(task, state, version=meant, was=was, at=at, reason=reason)
+        return registry.set_state(
+            task, state, version=meant, was=was, at=at, reason=reason, actor=actor
+        )
 
-    return act
+    return _at(change)

@@ -91,13 +91,13 @@ def carry_out(order: Order, registry: Registry, announce: Announce, clock: Clock
         raise Refused(f"the reason has more than {MAX_REASON_CHARS} characters")
     _check_nothing_moved(order, registry)
     version = order.to if order.action == "rollback" else order.expects
-    act = change(order.task, version, reason)
-    done = operate(registry, announce, clock, order.task, order.actor, act)
+    act = change(order.task, version, reason, order.actor)
+    done = operate(registry, announce, clock, order.task, act)
     log.info(
         "%s by hand", order.action,
         extra={
             "task": order.task, "actor": order.actor, "reason": reason, "changed": done.changed,
-            "version": done.entry.version, "previous": done.entry.previous,
+            "version": done.entry.version if done.entry else None,
         },
     )  # fmt: skip
     return done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from services.ctl.alpha_command import alpha
 from services.ctl.bench_commands import app as bench_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
@@ -30,6 +31,7 @@ app.command()(pause)
 app.command()(resume)
 app.command()(promote)
 app.command()(withdraw)
+app.command()(alpha)
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")

@@ -13,11 +13,12 @@ import typer
 from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json
 from shared.bus.base import Record
+from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.topics import Topic
-from shared.operating import Announce
+from shared.operating import Announce, announcement_of
 from shared.registry.base import (
     HistoryEntry,
     Registry,
@@ -60,7 +61,7 @@ def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
 def announcer(settings: ServiceSettings) -> Announce:
     """Sends an announcement to `models`. What it returns raises Retryable or Fatal."""
 
-    def announce(announcement: ModelAnnouncement) -> None:
+    def send(announcement: ModelAnnouncement) -> None:
         publisher = KafkaPublisher(
             bootstrap=settings.bootstrap_servers, client_config=settings.kafka
         )
@@ -68,7 +69,15 @@ def announcer(settings: ServiceSettings) -> Announce:
         publisher.publish([Record(settings.topic(Topic.MODELS), key, encode(announcement))])
         publisher.close()
 
-    return announce
+    return send
+
+
+def announce(settings: ServiceSettings, task: str, entry: HistoryEntry) -> None:
+    """The registry has changed already; a broker that is away is said, not hidden."""
+    try:
+        announcer(settings)(announcement_of(task, entry))
+    except (Retryable, Fatal) as error:
+        fail(f"done in the registry, but not announced on `models`: {error}")
 
 
 def tell(entry: HistoryEntry, task: str, json: bool, *, changed: bool) -> None:
@@ -94,10 +103,16 @@ def _outcome(entry: HistoryEntry) -> str:
             return f"{entry.version} answers again."
         case AnnouncementKind.WITHDRAWN:
             return f"{entry.version} is no longer on trial."
+        case AnnouncementKind.ALPHA:
+            asked = "what the tasks file says" if entry.alpha is None else entry.alpha
+            return f"α is {asked} from now on; the trainer refits at once."
     return f"{entry.previous or 'nothing'} → {entry.version or 'nothing'} is active."
 
 
-def login() -> str | None:
+def who(by: str | None) -> str | None:
+    """`by`, or the login name."""
+    if by:
+        return by
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container's user without a name

@@ -10,20 +10,19 @@ from typing import Annotated
 
 import typer
 
-from services.ctl.output import fail
 from services.ctl.registry_access import (
     By,
     Json,
     Reason,
     TaskArgument,
-    announcer,
-    login,
+    announce,
     open_registry,
     tell,
+    who,
 )
 from shared import operating
 from shared.clock import SystemClock
-from shared.operating import Act, NotAnnounced, operate
+from shared.operating import Act
 
 Trial = Annotated[
     str | None, typer.Option("--version", help="Only if this is the version on trial.")
@@ -38,28 +37,28 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Make an earlier version active again; routers swap within a second."""
-    change(task, by, json, operating.rollback(task, to, reason))
+    change(task, json, operating.rollback(task, to, reason, who(by)))
 
 
 def retire(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Leave the task without an active version: everything is deferred to the teacher."""
-    change(task, by, json, operating.retire(task, None, reason))
+    change(task, json, operating.retire(task, None, reason, who(by)))
 
 
 def pause(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Stop the active version's answers: everything is deferred until `resume`."""
-    change(task, by, json, operating.pause(task, None, reason))
+    change(task, json, operating.pause(task, None, reason, who(by)))
 
 
 def resume(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Let a paused version answer again."""
-    change(task, by, json, operating.resume(task, None, reason))
+    change(task, json, operating.resume(task, None, reason, who(by)))
 
 
 def promote(
@@ -70,7 +69,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Make the version on trial the active one; `rollback` undoes it."""
-    change(task, by, json, operating.promote(task, version, reason))
+    change(task, json, operating.promote(task, version, reason, who(by)))
 
 
 def withdraw(
@@ -81,14 +80,14 @@ def withdraw(
     json: Json = False,
 ) -> None:
     """End the trial; the version stays stored and the active one stays active."""
-    change(task, by, json, operating.withdraw(task, version, reason))
+    change(task, json, operating.withdraw(task, version, reason, who(by)))
 
 
-def change(task: str, by: str | None, json: bool, act: Act) -> None:
+def change(task: str, json: bool, act: Act) -> None:
     """Do it, announce it and say it."""
     with open_registry() as (registry, settings):
-        try:
-            done = operate(registry, announcer(settings), SystemClock(), task, by or login(), act)
-        except NotAnnounced as error:
-            fail(str(error))
-    tell(done.entry, task, json, changed=done.changed)
+        done = act(registry, SystemClock().now())
+        if done.changed and done.entry:
+            announce(settings, task, done.entry)
+    if done.entry:
+        tell(done.entry, task, json, changed=done.changed)

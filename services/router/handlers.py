@@ -88,6 +88,7 @@ class Router:
             verdicts |= judge(
                 of_task,
                 serving.get(name, NOBODY),
+                alpha=task.alpha,
                 audit_share=task.audit_share,
                 taxonomy=frozenset(task.labels),
                 encoder=self.encoder,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from shared.contracts.events import Opinion, Reason, Trace
 
 # A request deferred for one of these would have been deferred whatever its text.
-UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPED, Reason.PROBATION})
+UNSELECTIVE = frozenset(
+    {
+        Reason.NO_ACTIVE_VERSION,
+        Reason.PAUSED,
+        Reason.TRIPPED,
+        Reason.PROBATION,
+        Reason.ALPHA_RAISED,
+    }
+)
 
 
 def is_audit(trace: Trace, opinion: Opinion) -> bool:

@@ -9,8 +9,8 @@ import pytest
 from shared.bus.errors import Retryable
 from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
-from shared.operating import CHANGES, NotAnnounced, operate
-from shared.registry.base import State, UnknownVersion
+from shared.operating import CHANGES, NotAnnounced, ask_alpha, operate
+from shared.registry.base import State, StateChanged, UnknownVersion
 from shared.registry.memory import MemoryRegistry
 from tests.artifacts import make_artifact
 
@@ -39,8 +39,8 @@ class Desk:
 
     def do(self, change: str, version: str | None = None) -> bool:
         self.clock.sleep(1)
-        act = CHANGES[change]("intents", version, "because")
-        return operate(self.registry, self.announce, self.clock, "intents", "maria", act).changed
+        act = CHANGES[change]("intents", version, "because", "maria")
+        return operate(self.registry, self.announce, self.clock, "intents", act).changed
 
 
 def test_each_change_is_announced_with_who_and_why() -> None:
@@ -80,6 +80,23 @@ def test_a_change_of_a_version_that_is_no_longer_active_is_refused() -> None:
         desk.do("pause", desk.versions[0])
     assert desk.registry.active("intents").state is State.SERVING
     assert desk.announced == []
+
+
+def test_alpha_is_asked_for_once_and_by_who_has_seen_the_task() -> None:
+    desk = Desk()
+    seen = desk.registry.active("intents").epoch
+
+    def ask(alpha: float | None, epoch: int) -> bool:
+        act = ask_alpha("intents", alpha, epoch, "stricter", "maria")
+        return operate(desk.registry, desk.announce, desk.clock, "intents", act).changed
+
+    assert ask(0.97, seen)
+    assert not ask(0.97, seen + 1)
+    with pytest.raises(StateChanged):
+        ask(0.9, seen)
+    (announced,) = desk.announced
+    assert (announced.kind, announced.alpha) == (AnnouncementKind.ALPHA, 0.97)
+    assert announced.actor == "maria"
 
 
 def test_a_broker_that_is_away_is_said_not_hidden() -> None:
