@@ -12,17 +12,19 @@ from services.console.announcements import Announcements
 from services.console.figures import Day, Share, Totals, day_of, totals_of
 from services.console.tallies import TallyStore
 from services.console.words import (
+    ALPHA_RAISED,
     NO_VERSION,
     STATES,
+    Word,
     certificate_in_full,
     certificate_sentence,
     word_of_reason,
 )
-from shared.contracts.events import Reason
+from shared.contracts.events import CertificateSummary, Reason
 from shared.contracts.manifest import Manifest
 from shared.contracts.tasks import Task
 from shared.core.live import agreement_lower
-from shared.registry.base import Active, Registry, RegistryError, UnknownVersion
+from shared.registry.base import Active, Registry, RegistryError, State, UnknownVersion
 from shared.registry.glances import Audits, Glance, Glances
 
 RECENT_DAYS = 30
@@ -147,17 +149,19 @@ def _row(
     sources: Sources, task: Task, glance: Glance, audits: LiveOf, days: Sequence[Day]
 ) -> views.TaskRow:
     active = glance.active
-    word = STATES[active.state] if active.version else NO_VERSION
     certificate = glance.manifest.certificate if glance.manifest else None
+    alpha = active.asked(task.alpha)
+    state, word = _state(active, certificate, alpha)
     trial = active.trial
     newest = timeline.merged(
         sources.announcements.of(task.name, 1), [glance.newest] if glance.newest else []
     )
     return views.TaskRow(
         task=task.name,
-        alpha=task.alpha,
+        alpha=alpha,
+        configured_alpha=task.alpha,
         delta=task.delta,
-        state=active.state.value if active.version else "none",
+        state=state,
         state_title=word.title,
         state_says=word.says,
         tone=word.tone,
@@ -180,6 +184,16 @@ def _row(
         newest=newest[0] if newest else None,
         trouble=glance.damage,
     )  # fmt: skip
+
+
+def _state(
+    active: Active, certificate: CertificateSummary | None, alpha: float
+) -> tuple[str, Word]:
+    if active.version is None:
+        return "none", NO_VERSION
+    if active.state is State.SERVING and certificate and certificate.alpha < alpha:
+        return "refitting", ALPHA_RAISED
+    return active.state.value, STATES[active.state]
 
 
 def _version(

@@ -17,7 +17,6 @@ def merged(
     announced, known by its epoch, is taken from the registry's history."""
     announced = {a.epoch for a in announcements if a.epoch is not None}
     entries = [_announced(announcement) for announcement in announcements]
-    # History older than what is known of `models` is no news that went missing.
     entries += [_recorded(entry) for entry in history if entry.epoch not in announced]
     return tuple(sorted(entries, key=lambda entry: (entry.at, entry.epoch or 0), reverse=True))
 
@@ -30,6 +29,7 @@ def _announced(a: ModelAnnouncement) -> EntryView:
         title=word.title,
         tone=word.tone,
         reason=a.reason,
+        alpha=a.alpha,
         version=a.version,
         previous=a.previous_version,
         actor=a.actor,
@@ -51,9 +51,10 @@ def _recorded(entry: HistoryEntry) -> EntryView:
         title=word.title,
         tone=word.tone,
         reason=entry.reason,
+        alpha=entry.alpha,
         version=entry.version,
         previous=entry.previous,
-        actor=None,
+        actor=entry.actor,
         epoch=entry.epoch,
         window=None,
         n_traces=None,

@@ -86,7 +86,8 @@ class TrialView:
 
 @dataclass(frozen=True, slots=True)
 class EntryView:
-    """One thing that happened. `announced`: False where only the registry knows of it."""
+    """One thing that happened. `announced`: False where only the registry knows of it. `alpha`: of
+    the kind `alpha`, what is asked for from then on; None: what the tasks file says."""
 
     at: datetime
     kind: str
@@ -101,17 +102,20 @@ class EntryView:
     n_traces: int | None
     coverage: float | None
     agreement_lower: float | None
+    alpha: float | None
     figures: dict[str, float]
     announced: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task at a glance. `state`: serving, probation, paused, tripped, or none without an active
-    version. `trouble`: what of it cannot be read, and why."""
+    """One task at a glance. `state`: serving, probation, paused, tripped, refitting where more is
+    asked for than the active version is certified for, or none without one. `alpha`: asked for
+    now, `configured_alpha` by the tasks file. `trouble`: what of it cannot be read, and why."""
 
     task: str
     alpha: float
+    configured_alpha: float
     delta: float
     state: str
     state_title: str

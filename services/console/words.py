@@ -35,6 +35,12 @@ STATES: dict[State, Word] = {
         "bad",
     ),
 }  # fmt: skip
+ALPHA_RAISED = Word(
+    "Refitting",
+    "More agreement is asked for than the active version is certified for. The teacher answers "
+    "until a refit is certified.",
+    "warning",
+)
 NO_VERSION = Word(
     "Learning",
     "No version is active. The teacher answers everything, and each answer is a trace to learn "
@@ -55,6 +61,9 @@ REASONS: dict[Reason, Word] = {
     Reason.TRIPPED: Word("Tripped", "The version's agreement had fallen below what was asked."),
     Reason.INVALID_INPUT: Word("Invalid input", "The request could not be classified at all."),
     Reason.PROBATION: Word("Probation", "The version was being checked."),
+    Reason.ALPHA_RAISED: Word(
+        "α was raised", "The version is certified for less agreement than is asked for now."
+    ),
     Reason.LABEL_REMOVED: Word("Label removed", "The label is no longer in the taxonomy."),
 }
 
@@ -73,6 +82,7 @@ KINDS: dict[AnnouncementKind, Word] = {
     AnnouncementKind.CANARY: Word("Canary", "Answers a share of the requests."),
     AnnouncementKind.PROMOTED: Word("Promoted", "The version on trial is active.", "good"),
     AnnouncementKind.WITHDRAWN: Word("Withdrawn", "The trial ended without promotion."),
+    AnnouncementKind.ALPHA: Word("Another α", "Another agreement is asked for from then on."),
 }
 
 
