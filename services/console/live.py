@@ -65,13 +65,17 @@ class LiveFeed:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wanted: threading.Event = field(default_factory=threading.Event)
 
+    def check_room(self) -> None:
+        """Raises TooManyWatchers, before an answer has begun."""
+        with self._lock:
+            self._check_room()
+
     @contextmanager
     def watch(self, task: str) -> Iterator[Watcher]:
         """Raises TooManyWatchers."""
         watcher = Watcher()
         with self._lock:
-            if sum(map(len, self._watchers.values())) >= self.max_watchers:
-                raise TooManyWatchers(f"{self.max_watchers} pages are watching already")
+            self._check_room()
             self._watchers[task].append(watcher)
             self._wanted.set()
         try:
@@ -108,6 +112,10 @@ class LiveFeed:
                 idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
         finally:
             tail.close()
+
+    def _check_room(self) -> None:
+        if sum(map(len, self._watchers.values())) >= self.max_watchers:
+            raise TooManyWatchers(f"{self.max_watchers} pages are watching already")
 
     def _offer(self, decision: Decision) -> None:
         with self._lock:
