@@ -104,6 +104,8 @@ def _say(request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
         if not _is_api(request):
             there = request.url.path if request.method == "GET" else "/"
+            if "hx-request" in request.headers:  # a part of a page: the whole page must go
+                return Response(status_code=401, headers={"hx-redirect": sign_in_address(there)})
             return RedirectResponse(sign_in_address(there), 303)
     if status >= 500:
         log.warning("%s: %s", title, error)
