@@ -12,8 +12,6 @@ from functools import partial
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-import redis
-
 from services.console.access import Access
 from services.console.announcements import Announcements, Reading
 from services.console.config import ConsoleSettings
@@ -35,6 +33,7 @@ from shared.contracts.events import ModelAnnouncement
 from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.http.rate import RateLimiter
+from shared.redis_clients import client as redis_client
 from shared.registry.glances import connect_glances
 from shared.registry.redis import connect
 from shared.telemetry.health import Health
@@ -94,7 +93,7 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
     tasks = load_tasks(settings.tasks)
     url = settings.redis_url.get_secret_value()
     registry, glances = connect(url), connect_glances(url)
-    tallies = RedisTallies(redis.Redis.from_url(url, socket_timeout=5.0))
+    tallies = RedisTallies(redis_client(url, protocol=2, socket_timeout=5.0))
     context = Context(
         sources=Sources(
             tasks=tasks,

@@ -49,7 +49,7 @@ def environment() -> Environment:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+    return NOTHING if share is None else f"{100 * share:.{digits}f}%"
 
 
 def count(n: int | float | None) -> str:
@@ -85,10 +85,10 @@ def size(n: int) -> str:
 
 
 def bounds(interval: Any) -> str:
-    """`93.1 – 97.4 %`, for a tooltip or a second line."""
+    """`93.1 – 97.4%`, for a tooltip or a second line."""
     if interval.lower is None:
         return NOTHING
-    return f"{100 * interval.lower:.1f} – {100 * interval.upper:.1f} %"
+    return f"{100 * interval.lower:.1f} – {100 * interval.upper:.1f}%"
 
 
 @lru_cache

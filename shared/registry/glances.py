@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import redis
 
 from shared.contracts.manifest import Manifest
+from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
     Active,
@@ -184,9 +185,12 @@ class RedisGlances:
 
 
 def connect_glances(url: str, *, socket_timeout: float = 5.0) -> RedisGlances:
-    """At `url`, as for `shared.registry.redis.connect`; connects when first used."""
-    try:
-        client = redis.Redis.from_url(
+    """At `url`, as for `shared.registry.redis.connect`; connects when first used.
+
+    Raises ValueError, which never shows the URL's password, when `url` is not one.
+    """
+    return RedisGlances(
+        redis_client(
             url,
             protocol=2,
             socket_timeout=socket_timeout,
@@ -194,9 +198,7 @@ def connect_glances(url: str, *, socket_timeout: float = 5.0) -> RedisGlances:
             socket_keepalive=True,
             health_check_interval=15,
         )
-    except ValueError:  # which may quote a piece of the password
-        raise ValueError("not a Redis URL; expected redis://user:password@host:port/db") from None
-    return RedisGlances(client)
+    )
 
 
 def _read(task: str, version: str, data: bytes) -> Manifest | RegistryError:

@@ -17,7 +17,7 @@
     };
   }
 
-  const percent = (share, digits = 1) => share === null ? "–" : `${(100 * share).toFixed(digits)} %`;
+  const percent = (share, digits = 1) => share === null ? "–" : `${(100 * share).toFixed(digits)}%`;
   const count = (n) => Math.round(n).toLocaleString("en-GB").replaceAll(",", "\u2009");
 
   function common(c) {
@@ -107,7 +107,7 @@
           const day = values[i];
           const { value, lower, upper, n } = day.agreement;
           return n
-            ? `${day.day}\nagreement ${percent(value)} on ${count(n)} audits\n95 %: ${percent(lower)} to ${percent(upper)}`
+            ? `${day.day}\nagreement ${percent(value)} on ${count(n)} audits\n95%: ${percent(lower)} to ${percent(upper)}`
             : `${day.day}\nno audits`;
         },
       },
@@ -136,6 +136,7 @@
     const narrow = innerWidth < 600;
     const certified = points.filter((point) => point.coverage > 0);
     const lowest = Math.min(...points.map((p) => p.alpha), ...certified.map((p) => p.agreement_lower));
+    const step = lowest < 0.6 ? 0.1 : lowest < 0.92 ? 0.05 : 0.02;
     const x = (index, more) => shares(c, {
       gridIndex: index, min: "dataMin", max: "dataMax", splitLine: { show: false }, ...more,
       axisLabel: { color: c.muted, formatter: (v) => percent(v, 1), hideOverlap: true },
@@ -146,14 +147,14 @@
     });
     const here = {
       silent: true, symbol: "none", lineStyle: { color: c.muted, type: "dotted" },
-      label: { formatter: "asked for now", color: c.muted, position: "insideEndTop" },
+      label: { formatter: "α now", color: c.muted, position: "end" },
       data: [{ xAxis: alpha }],
     };
     const grids = narrow
-      ? [{ left: 8, right: 12, top: 70, height: "33%", containLabel: true },
-         { left: 8, right: 12, bottom: 24, height: "33%", containLabel: true }]
-      : [{ left: 8, width: "46%", top: 44, bottom: 26, containLabel: true },
-         { right: 12, width: "46%", top: 44, bottom: 26, containLabel: true }];
+      ? [{ left: 8, right: 28, top: 84, height: "31%", containLabel: true },
+         { left: 8, right: 28, bottom: 24, height: "31%", containLabel: true }]
+      : [{ left: 8, width: "46%", top: 64, bottom: 26, containLabel: true },
+         { right: 28, width: "44%", top: 64, bottom: 26, containLabel: true }];
     return {
       ...common(c),
       grid: grids,
@@ -168,12 +169,12 @@
         },
       },
       xAxis: [0, 1].map((index) => x(index, {
-        name: "agreement asked for (α)", nameLocation: "middle", nameGap: 26,
+        name: "agreement asked for (α)", nameLocation: "middle", nameGap: 26, splitNumber: 4,
         nameTextStyle: { color: c.muted, align: "center" },
       })),
       yAxis: [
         shares(c, { gridIndex: 0, min: 0, max: 1, name: "coverage" }),
-        shares(c, { gridIndex: 1, min: Math.floor(lowest * 20) / 20, max: 1, name: "agreement" }),
+        shares(c, { gridIndex: 1, min: Math.floor(lowest / step) * step, max: 1, interval: step, name: "agreement" }),
       ],
       series: [
         line("Coverage", 0, points.map((p) => [p.alpha, p.coverage]), "handled", {
