@@ -8,6 +8,7 @@ from services.ctl.alpha_command import alpha
 from services.ctl.bench_commands import app as bench_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
+from services.ctl.fleet_command import fleet
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
 from services.ctl.replay import replay
@@ -26,6 +27,7 @@ app.command()(scan)
 app.command()(whatif)
 app.command()(replay)
 app.command()(status)
+app.command()(fleet)
 app.command()(rollback)
 app.command()(pause)
 app.command()(resume)

@@ -26,7 +26,8 @@ class Topics:
 
 @dataclass(frozen=True)
 class Router:
-    """Answers micro-batches. `serving` gives what answers for each task, read once per batch."""
+    """Answers micro-batches. `serving` gives what answers for each task, read once per batch;
+    `worked` is told how many requests a batch had."""
 
     tasks: Mapping[str, Task]
     serving: Callable[[], Mapping[str, Serving]]
@@ -34,6 +35,7 @@ class Router:
     clock: Clock
     topics: Topics
     dead_letter: Callable[[Message, InvalidMessage], Record]
+    worked: Callable[[int], None] = lambda requests: None
 
     def __call__(self, messages: Sequence[Message]) -> list[Record]:
         """The records of the messages, in their order."""
@@ -60,6 +62,7 @@ class Router:
             except InvalidMessage as error:
                 records[i] = [self.dead_letter(messages[i], error)]
         metrics.BATCH_SIZE.observe(len(messages))
+        self.worked(len(messages))
         return [records[i] for i in range(len(messages))]
 
     def check(self, request: Request) -> None:
