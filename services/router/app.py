@@ -112,6 +112,7 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         serving=models.snapshot,
         clock=clock,
     )
+    reject = rejecting("router", settings.topic(Topic.DEAD_LETTERS), clock)
     router = Router(
         tasks=tasks,
         serving=models.snapshot,
@@ -120,7 +121,8 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         topics=Topics(
             decisions=settings.topic(Topic.DECISIONS), deferred=settings.topic(Topic.DEFERRED)
         ),
-        dead_letter=rejecting("router", settings.topic(Topic.DEAD_LETTERS), clock),
+        dead_letter=reject,
+        accepted=reject.accepted,
         worked=heartbeat.worked,
     )
     door = _open_door(settings, router, clock) if settings.door_port else None
