@@ -139,6 +139,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     resume(tasks, store, windows, worker)
     topic = settings.topic(Topic.TRACES)
+    reject = rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock)
     return Trainer(
         source=KafkaSource(
             bootstrap=settings.bootstrap_servers,
@@ -152,7 +153,8 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
             store=store,
             windows=windows,
             clock=clock,
-            dead_letter=rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock),
+            dead_letter=reject,
+            accepted=reject.accepted,
             watch=monitor.see,
         ),
         monitor=monitor,

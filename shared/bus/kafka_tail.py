@@ -16,7 +16,7 @@ from shared.bus.base import Message, TopicPartition
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka_config import ClientConfig, consumer_config
 from shared.bus.kafka_errors import ErrorInbox, client_logger, error_of, fate_of, is_fatal, serving
-from shared.bus.kafka_reader import message_of
+from shared.bus.kafka_reader import to_message
 from shared.clock import Clock, SystemClock
 
 _METADATA_SECONDS = 5.0
@@ -62,7 +62,7 @@ class Tail:
         self._errors.raise_fatal()
         for raw in batch:
             if raw.error() is None:
-                found.append(message_of(raw))
+                found.append(to_message(raw))
             else:
                 self._heed(raw)
         return found

@@ -21,6 +21,7 @@ from shared.bus.kafka import KafkaSource
 from shared.contracts.codec import decode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, RawTrace
 from shared.registry.base import State
+from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.redis import connect
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -261,6 +262,28 @@ def test_alpha_shows_the_frontier_and_then_asks(
     assert [(a.alpha, a.actor, a.version) for a in announced] == [
         (0.97, "maria", second), (None, "piotr", second),
     ]  # fmt: skip
+
+
+def test_the_fleet_names_who_is_behind(task: tuple[str, list[str]], redis_url: str) -> None:
+    name, (first, second) = task
+    fleet = connect_fleet(redis_url)
+    now = datetime.now(UTC)
+    for instance, version in ((f"{name}-a", first), (f"{name}-b", second)):
+        fleet.beat(
+            RouterBeat(
+                instance=instance, host="h", mode="exactly_once", started=now, at=now, lag=3,
+                per_second=1.5, tasks=1, versions={name: version},
+            )
+        )  # fmt: skip
+    rows = {row["instance"]: row for row in json.loads(run("fleet", "--json").stdout)}
+    assert rows[f"{name}-a"]["behind"] == [name]
+    assert rows[f"{name}-b"]["behind"] == []
+    assert rows[f"{name}-b"]["lag"] == 3
+    assert run("fleet").exit_code == 0
+    for instance in rows:
+        fleet.leave(instance)
+    fleet.close()
+    assert "No router has said anything" in run("fleet").stdout
 
 
 def test_an_alpha_that_cannot_be_is_explained(task: tuple[str, list[str]]) -> None:
