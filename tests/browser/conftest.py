@@ -90,7 +90,8 @@ def new_context(browser: Browser) -> Iterator[Open]:
 def sign_in(page: Page, url: str, token: str = OPERATOR) -> None:
     page.goto(url)
     page.get_by_label("Token").fill(token)
-    page.get_by_role("button", name="Sign in").click()
+    with page.expect_navigation():  # scripts are there once it has loaded
+        page.get_by_role("button", name="Sign in").click()
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ def confirm(page: Page, button: str, why: str) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     dialog.get_by_label("Why").fill(why)
-    dialog.get_by_role("button", name=button).click()
+    with page.expect_navigation():
+        dialog.get_by_role("button", name=button).click()
 
 
 # --- signing in
@@ -179,7 +180,7 @@ def test_everything_can_be_done_by_keyboard(page: Page, place: Place) -> None:
     page.locator("#do-retire").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
-    expect(page.get_by_label("Why")).to_be_focused()
+    expect(page.get_by_role("textbox", name="Why")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("#do-retire")).to_be_focused()

@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = os.environ.get("TRACER_SCREENSHOTS")
 WIDTHS = {"wide": 1440, "narrow": 360}
 
+# Where axe looks, which takes seconds a page: both schemes, both widths.
+AUDITED = {("light", "wide"), ("dark", "narrow")}
+
 Scheme = Literal["light", "dark"]
 
 
@@ -74,7 +77,8 @@ def test_pages_are_readable_by_everybody(
             chart.scroll_into_view_if_needed()
             chart.locator("canvas").wait_for()
         page.evaluate("scrollTo(0, 0)")
-        problems += [f"{name}: {finding}" for finding in grave(page)]
+        if (scheme, width) in AUDITED:
+            problems += [f"{name}: {finding}" for finding in grave(page)]
         across = page.evaluate("document.documentElement.scrollWidth")
         if across > WIDTHS[width]:
             problems.append(f"{name}: {across} pixels across")
