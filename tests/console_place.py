@@ -108,7 +108,7 @@ class Place:
         )
         child.start()
         try:
-            child.wait_ready(30.0)
+            child.wait_ready(90.0)
         except BaseException:
             child.kill()
             raise

@@ -19,7 +19,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
-WAIT_MS = 15_000
+WAIT_MS = 30_000
 LOCAL_SCHEMES = ("data", "blob", "about")
 
 # Opens a context; keywords are Playwright's.
