@@ -16,12 +16,13 @@ from services.console.words import (
     NO_VERSION,
     STATES,
     Word,
+    alpha_says,
     certificate_in_full,
     certificate_sentence,
     word_of_reason,
 )
 from shared.contracts.events import CertificateSummary, Reason
-from shared.contracts.manifest import Manifest
+from shared.contracts.manifest import Manifest, frontier_at
 from shared.contracts.tasks import Task
 from shared.core.live import agreement_lower
 from shared.registry.base import Active, Registry, RegistryError, State, UnknownVersion
@@ -100,6 +101,23 @@ def task_view(sources: Sources, name: str) -> views.TaskView:
         certificate=_certificate(glance.manifest) if glance.manifest else None,
         actions=actions_of(glance),
         troubles=_troubles(sources),
+    )
+
+
+def alpha_view(sources: Sources, name: str, wanted: float | None) -> views.AlphaView:
+    """What asking for `wanted` (None: the tasks file's α) would do now. Raises UnknownTask."""
+    task = sources.task(name)
+    (glance,) = sources.glances.glance([name])
+    alpha = task.alpha if wanted is None else wanted
+    point = frontier_at(glance.manifest, alpha) if glance.manifest else None
+    certified = glance.manifest.certificate.alpha if glance.manifest else None
+    return views.AlphaView(
+        alpha=alpha,
+        now=glance.active.asked(task.alpha),
+        certified_for=certified,
+        coverage=point.coverage if point else None,
+        agreement_lower=point.agreement_lower if point and point.coverage else None,
+        says=alpha_says(alpha, certified, point),
     )
 
 

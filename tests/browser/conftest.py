@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from services.ctl.embedded.ports import free_port
 from tests.console_place import OPERATOR, Place, tokens
@@ -20,6 +20,7 @@ ARGUMENTS = [
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 LOCAL_SCHEMES = ("data", "blob", "about")
 
 # Opens a context; keywords are Playwright's.
