@@ -13,20 +13,23 @@ from services.console.access import Access
 from services.console.announcements import Announcements
 from services.console.context import Context
 from services.console.handlers import Sources
+from services.console.letters import DeadLetters
 from services.console.live import LiveFeed
 from services.console.oidc import Provider
 from services.console.rendering import environment
 from services.console.sessions import Cookies
 from services.console.tallies import Tally
 from services.console.web import make_app
-from shared.bus.base import Message, TopicPartition
+from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import Retryable
+from shared.bus.redriving import StoredLetter
 from shared.clock import FakeClock
 from shared.contracts.codec import encode
 from shared.contracts.events import Event, ModelAnnouncement
 from shared.contracts.tasks import Task
 from shared.http.rate import RateLimiter
-from shared.http.tokens import Tokens, read_tokens
+from shared.http.tokens import LOCAL, Tokens, read_tokens
+from shared.registry.fleet import RouterBeat
 from shared.registry.glances import RegistryGlances
 from shared.registry.memory import MemoryRegistry
 from tests.artifacts import make_artifact
@@ -99,6 +102,49 @@ class MemoryTallies:
     def close(self) -> None: ...
 
 
+class MemoryPost:
+    """Puts letters back into a list, and their markers among the letters."""
+
+    topics = ("requests",)
+
+    def __init__(self, dead: DeadLetters) -> None:
+        self._dead = dead
+        self.sent: list[Record] = []
+
+    def publisher(self) -> MemoryPost:
+        return self
+
+    def letters(self) -> list[StoredLetter]:
+        return self._dead.of(LOCAL)
+
+    def publish(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.topic != "dead-letters":
+                self.sent.append(record)
+                continue
+            offset = len(self._dead._messages)
+            self._dead.take(
+                Message(record.topic, 0, offset, record.key, record.value, record.headers)
+            )
+
+    def close(self) -> None: ...
+
+
+class MemoryFleet:
+    def __init__(self) -> None:
+        self.beats: list[RouterBeat] = []
+
+    def beat(self, router: RouterBeat) -> None:
+        self.beats.append(router)
+
+    def leave(self, instance: str) -> None: ...
+
+    def routers(self) -> list[RouterBeat]:
+        return self.beats
+
+    def close(self) -> None: ...
+
+
 class Desk:
     """Two tasks; `support` has two versions, the second one active."""
 
@@ -114,6 +160,9 @@ class Desk:
         self.registry = MemoryRegistry()
         self.tallies = MemoryTallies()
         self.models, self.decisions = Topic(), Topic()
+        self.dead_letters = DeadLetters(trouble=None)
+        self.post = MemoryPost(self.dead_letters)
+        self.fleet = MemoryFleet()
         self.announced: list[ModelAnnouncement] = []
         self.broker_away = False
         self.versions = []
@@ -129,7 +178,7 @@ class Desk:
                 registry=self.registry,
                 glances=RegistryGlances(self.registry),
                 tallies=self.tallies,
-                announcements=Announcements(self.models.open, trouble=None),
+                announcements=Announcements(trouble=None),
             ),
             access=Access(
                 tokens=tokens,
@@ -142,6 +191,9 @@ class Desk:
             ),
             announce=self.announce,
             feed=LiveFeed(self.decisions.open, max_watchers=2),
+            dead_letters=self.dead_letters,
+            post=self.post,
+            fleet=self.fleet,
             clock=self.clock,
             templates=environment(),
             stop=threading.Event(),
