@@ -16,7 +16,7 @@ from shared.settings import ServiceSettings
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-SERVICES = {"ingest", "trainer", "teacher", "router"}
+SERVICES = {"ingest", "trainer", "teacher", "router", "console"}
 
 
 def settings_of(service: str) -> type[ServiceSettings]:
@@ -32,7 +32,7 @@ def test_build_targets_exist(name: str) -> None:
         assert re.search(rf"^FROM \S+ AS {build['target']}$", DOCKERFILE, re.M)
 
 
-@pytest.mark.parametrize("name", ["ingest", "trainer", "teacher", "router", "router-2"])
+@pytest.mark.parametrize("name", ["ingest", "trainer", "teacher", "router", "router-2", "console"])
 def test_environment_names_are_settings(name: str) -> None:
     service = COMPOSE["services"][name]
     known = {
@@ -100,3 +100,13 @@ def test_the_door_is_not_open_to_the_network_unasked() -> None:
     assert router["ports"] == ["127.0.0.1:8010:8010"]
     assert router["environment"]["TRACER_DOOR_HOST"] == "${DOOR_HOST:-127.0.0.1}"
     assert COMPOSE["services"]["router-2"]["ports"] == []
+
+
+def test_the_console_asks_who_it_is() -> None:
+    """Without a token in .env it stops, saying what to set, rather than being open."""
+    console = COMPOSE["services"]["console"]
+    assert console["environment"]["TRACER_CONSOLE_TOKEN"] == "${CONSOLE_TOKEN:-}"
+    assert console["ports"] == ["127.0.0.1:8020:8020"]
+    image = re.search(r"^FROM base AS console\n(.*?)(?=^FROM)", DOCKERFILE, re.M | re.S)
+    assert image
+    assert "TRACER_CONSOLE_HOST=0.0.0.0" in image[1]
