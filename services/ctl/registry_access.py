@@ -57,7 +57,7 @@ def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
         registry.close()
 
 
-def announce(settings: ServiceSettings, task: str, entry: HistoryEntry, by: str | None) -> None:
+def announce(settings: ServiceSettings, task: str, entry: HistoryEntry) -> None:
     """The registry has changed already; a broker that is away is said, not hidden."""
     announcement = ModelAnnouncement(
         kind=AnnouncementKind(entry.kind),
@@ -67,7 +67,8 @@ def announce(settings: ServiceSettings, task: str, entry: HistoryEntry, by: str 
         version=entry.version,
         previous_version=entry.previous,
         epoch=entry.epoch,
-        actor=by or _login(),
+        actor=entry.actor,
+        alpha=entry.alpha,
     )
     record = Record(settings.topic(Topic.MODELS), task.encode(), encode(announcement))
     try:
@@ -103,10 +104,16 @@ def _outcome(entry: HistoryEntry) -> str:
             return f"{entry.version} answers again."
         case AnnouncementKind.WITHDRAWN:
             return f"{entry.version} is no longer on trial."
+        case AnnouncementKind.ALPHA:
+            asked = "what the tasks file says" if entry.alpha is None else entry.alpha
+            return f"α is {asked} from now on; the trainer refits at once."
     return f"{entry.previous or 'nothing'} → {entry.version or 'nothing'} is active."
 
 
-def _login() -> str | None:
+def who(by: str | None) -> str | None:
+    """`by`, or the login name."""
+    if by:
+        return by
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container's user without a name

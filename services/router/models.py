@@ -138,6 +138,7 @@ class Models:
                 version=self._version(task, active.version, artifact),
                 state=active.state,
                 trial=self._trial(task, active.trial, tried),
+                alpha=active.alpha,
             )
         except UnusableArtifact as error:
             self._complain(task, active, str(error))
@@ -150,7 +151,7 @@ class Models:
         log.info(
             "serving",
             extra={"task": task, "version": active.version, "epoch": active.epoch,
-                   "state": active.state.value,
+                   "state": active.state.value, "alpha": active.alpha,
                    "trial": active.trial.version if active.trial else None},
         )  # fmt: skip
         return True

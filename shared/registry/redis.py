@@ -32,7 +32,7 @@ from shared.registry.base import (
     publishable,
     verified_manifest,
 )
-from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.checks import check_alpha, check_audits, check_start, check_trial
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
@@ -44,6 +44,7 @@ from shared.registry.scripts import (
     RECORD_AUDITS,
     RETIRE,
     ROLLBACK,
+    SET_ALPHA,
     SET_STATE,
     Keys,
 )
@@ -104,6 +105,7 @@ class RedisRegistry:
         self._retire = client.register_script(RETIRE)
         self._end_trial = client.register_script(END_TRIAL)
         self._set_state = client.register_script(SET_STATE)
+        self._set_alpha = client.register_script(SET_ALPHA)
         self._record_audits = client.register_script(RECORD_AUDITS)
 
     def acquire(self, task: str) -> int:
@@ -120,14 +122,26 @@ class RedisRegistry:
         return self._store(artifact, fence, at, reason, mode=mode, share=repr(float(share)))
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason)
+        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason, actor)
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason)
+        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason, actor)
 
     def set_state(
         self,
@@ -138,9 +152,10 @@ class RedisRegistry:
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         arguments = [version, state.value, was.value if was else ""]
-        answer = self._change(self._set_state, task, at, reason, arguments)
+        answer = self._change(self._set_state, task, at, reason, arguments, actor)
         match answer[0]:
             case b"unknown":
                 raise UnknownVersion(f"{version} is no longer active for {task}")
@@ -149,6 +164,26 @@ class RedisRegistry:
             case b"changed":
                 raise StateChanged(f"{version} is {as_text(answer[1])}, not {was}")
         return entry_of(answer[1])
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        alpha = check_alpha(alpha)
+        arguments = ["" if alpha is None else repr(alpha), "" if epoch is None else str(epoch)]
+        answer = self._change(self._set_alpha, task, at, reason, arguments, actor)
+        if answer[0] == b"changed":
+            raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
+        return entry_of(answer[1]) if answer[0] == b"ok" else None
+
+    def alpha(self, task: str) -> float | None:
+        return self.active(task).alpha
 
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
@@ -202,8 +237,16 @@ class RedisRegistry:
             entries = self._client.lrange(Keys.of(task).history, 0, limit - 1)
         return [entry_of(entry) for entry in entries]
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
-        answer = self._change(self._rollback, task, at, reason, [to or ""])
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
+        answer = self._change(self._rollback, task, at, reason, [to or ""], actor)
         if answer[0] == b"tripped":
             raise TrippedVersion(f"{to} is tripped and cannot come back")
         if answer[0] == b"unknown":
@@ -211,8 +254,10 @@ class RedisRegistry:
             raise UnknownVersion(f"{task} has no {wanted}")
         return entry_of(answer[1])
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
-        answer = self._change(self._retire, task, at, reason, [])
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
+        answer = self._change(self._retire, task, at, reason, [], actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no active version")
         return entry_of(answer[1])
@@ -245,17 +290,30 @@ class RedisRegistry:
         return active_of(answer[1:])
 
     def _finish_trial(
-        self, task: str, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
+        self,
+        task: str,
+        kind: AnnouncementKind,
+        version: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None,
     ) -> HistoryEntry:
-        answer = self._change(self._end_trial, task, at, reason, [kind.value, version or ""])
+        arguments = [kind.value, version or ""]
+        answer = self._change(self._end_trial, task, at, reason, arguments, actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
         return entry_of(answer[1])
 
     def _change(
-        self, script: Any, task: str, at: datetime, reason: str, arguments: list[Any]
+        self,
+        script: Any,
+        task: str,
+        at: datetime,
+        reason: str,
+        arguments: list[Any],
+        actor: str | None = None,
     ) -> list[bytes]:
-        common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason]
+        common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason, actor or ""]
         with reaching(self._client):
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
