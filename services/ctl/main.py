@@ -7,6 +7,7 @@ import typer
 from services.ctl.bench_commands import app as bench_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
+from services.ctl.key_commands import app as keys_app
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
 from services.ctl.replay import replay
@@ -33,6 +34,7 @@ app.command()(withdraw)
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")
+app.add_typer(keys_app, name="keys")
 app.add_typer(topics_app, name="topics")
 
 

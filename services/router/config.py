@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from services.router.calls import MAX_REQUESTS
 from shared.http.tokens import Tokens, check_not_open, one_token, read_tokens
+from shared.registry.trust import Trust, trust_of
 from shared.settings import ServiceSettings
 
 
@@ -41,6 +42,17 @@ class RouterSettings(ServiceSettings):
     door_max_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
     door_max_queued: int = Field(default=2_048, ge=MAX_REQUESTS)
     door_timeout: float = Field(default=5.0, ge=0.5, le=60)
+
+    @model_validator(mode="after")
+    def _nobody_is_believed_unasked(self) -> Self:
+        self.trust()
+        return self
+
+    def trust(self) -> Trust:
+        """What is believed of the registry and of the disk copy. Raises ValueError."""
+        return trust_of(
+            self.trusted_keys, unsigned_allowed=self.unsigned == "allow", signing_key=None
+        )
 
     @model_validator(mode="after")
     def _nobody_calls_unasked(self) -> Self:
