@@ -10,6 +10,7 @@ from services.ctl.dead_letter_commands import app as dead_letters_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
 from services.ctl.fleet_command import fleet
+from services.ctl.key_commands import app as keys_app
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
 from services.ctl.replay import replay
@@ -39,6 +40,7 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")
+app.add_typer(keys_app, name="keys")
 app.add_typer(topics_app, name="topics")
 
 

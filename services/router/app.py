@@ -96,10 +96,12 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
     tasks = load_tasks(settings.tasks)
     threads = settings.threads or usable_threads()
     encoder = OnnxEncoder(settings.encoder, threads=threads)
+    trust = settings.trust()
+    trust.warn_if_blind()
     models = Models(
         tasks=sorted(tasks),
-        registry=connect(settings.redis_url.get_secret_value()),
-        copies=DiskCopy(settings.models),
+        registry=connect(settings.redis_url.get_secret_value(), trust=trust),
+        copies=DiskCopy(settings.models, trust),
         encoder=encoder,
         threads=threads,
     )

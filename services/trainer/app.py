@@ -114,7 +114,9 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
-    registry = connect(settings.redis_url.get_secret_value())
+    trust = settings.trust()
+    trust.warn_if_blind()
+    registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
     refit = Refit(
         tasks=tasks,

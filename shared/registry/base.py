@@ -60,10 +60,12 @@ def checked_task(task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A manifest and the blobs it names, both as bytes."""
+    """A manifest and the blobs it names, both as bytes. `signature`: see signatures.py; empty
+    where nobody signed."""
 
     manifest_bytes: bytes
     blobs: Mapping[str, bytes]  # by SHA-256
+    signature: bytes = b""
 
     @property
     def manifest(self) -> Manifest:
@@ -115,7 +117,7 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     version = version_of(artifact.manifest_bytes, manifest.window)
     artifact.verify(version)
     named = {stage.blob: bytes(artifact.blobs[stage.blob]) for stage in manifest.stages}
-    return version, Artifact(artifact.manifest_bytes, named)
+    return version, Artifact(artifact.manifest_bytes, named, artifact.signature)
 
 
 class State(StrEnum):
@@ -317,7 +319,16 @@ class Registry(Protocol):
         ...
 
     def load(self, task: str, version: str) -> Artifact:
-        """Raises UnknownVersion or CorruptArtifact (SHA-256 of manifest and blobs are checked)."""
+        """Raises UnknownVersion or CorruptArtifact (the signature, where keys are trusted, and the
+        SHA-256 of manifest and blobs are checked)."""
+        ...
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        """Sign a stored version with this registry's key, in place of the signature it has.
+
+        That one must be good; `unsigned`: the operator's word that the version is, although nobody
+        signed it. Raises what `load` raises, and ValueError without a key to sign with.
+        """
         ...
 
     def versions(self, task: str) -> list[str]:

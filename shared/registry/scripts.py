@@ -29,9 +29,10 @@ class Keys:
     history: str  # list: JSON entries, newest first
     trail: str  # list: versions active before the current one, newest first
     tripped: str  # set: stored versions that answer no more
-    # These begin the keys of each version's audits; see below.
+    # These two begin the keys of each version's audits; see below.
     outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
     marks: str  # hash: partition -> highest offset recorded
+    signatures: str  # hash: version -> its manifest's signature
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -51,7 +52,7 @@ class Keys:
 # service); then its own.
 _COMMON = f"""
 local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
-local TRIPPED, OUTCOMES, MARKS = unpack(KEYS, 9, 11)
+local TRIPPED, OUTCOMES, MARKS, SIGNATURES = unpack(KEYS, 9, 12)
 local CHANNEL, TASK, CALL, AT, REASON, ACTOR = unpack(ARGV, 1, 6)
 
 local function pointer(name)
@@ -119,19 +120,24 @@ end
 """
 
 # ARGV: fence, version, versions to keep, mode ("" to activate) and share of a trial, manifest,
-# then SHA-256 and bytes of each blob.
+# its signature ("" for none), then SHA-256 and bytes of each blob.
 PUBLISH = (
     _COMMON
     + """
-local fence, version, keep, mode, share, manifest = unpack(ARGV, 7, 12)
+local fence, version, keep, mode, share, manifest, signature = unpack(ARGV, 7, 13)
 
 local function store()
   if not is_stored(version) then
     redis.call('RPUSH', ORDER, version)
   end
   redis.call('HSET', MANIFESTS, version, manifest)
+  if signature == '' then
+    redis.call('HDEL', SIGNATURES, version)
+  else
+    redis.call('HSET', SIGNATURES, version, signature)
+  end
   local names = {}
-  for i = 13, #ARGV, 2 do
+  for i = 14, #ARGV, 2 do
     names[#names + 1] = ARGV[i]
     redis.call('HSET', BLOBS, version .. '/' .. ARGV[i], ARGV[i + 1])
   end
@@ -144,6 +150,7 @@ local function delete(old)
   end
   redis.call('HDEL', FILES, old)
   redis.call('HDEL', MANIFESTS, old)
+  redis.call('HDEL', SIGNATURES, old)
   redis.call('LREM', ORDER, 0, old)
   redis.call('LREM', TRAIL, 0, old)
   redis.call('SREM', TRIPPED, old)
