@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.contracts.events import Label, Share, TaskName
+from shared.contracts.mapping import SourceMapping
 
 Alpha = Annotated[float, Meta(gt=0, lt=1)]
 
@@ -48,6 +49,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     requests. A version on trial may be promoted by evidence once the teacher has answered
     `promote_after` requests it had handled.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
+    `sources` are the logs of other systems that ingest reads for this task.
     """
 
     name: TaskName
@@ -68,6 +70,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."
     price: Price = Price()
+    sources: tuple[SourceMapping, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -92,6 +95,17 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError("two tasks have the same name")
+        formats: dict[str, str] = {}
+        for task in self.tasks:
+            for source in task.sources:
+                if source.topic is None:
+                    continue
+                known = formats.setdefault(source.topic, source.format.value)
+                if known != source.format.value:
+                    raise ValueError(
+                        f"topic {source.topic!r} is read as {known} and as {source.format.value}; "
+                        "a topic has one format"
+                    )
 
     def by_name(self) -> dict[str, Task]:
         return {task.name: task for task in self.tasks}
