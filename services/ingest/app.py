@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,7 @@ from shared.seen.base import Seen
 from shared.seen.fallback import FallbackSeen
 from shared.seen.memory import MemorySeen
 from shared.seen.redis import RedisSeen
+from shared.sources.catalogue import readers_by_topic
 from shared.telemetry.health import Health
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,12 @@ _MAX_REQUEST_BYTES = 2_097_152
 
 
 class Ingest:
-    """A Faust app with one agent on `traces.raw`; made and run in one event loop."""
+    """A Faust app with one agent on `traces.raw` and the source topics; made and run in one event
+    loop."""
 
-    def __init__(self, app: App, pump: Pump, watch: Watch, *, seen: Seen, topic: str) -> None:
+    def __init__(
+        self, app: App, pump: Pump, watch: Watch, *, seen: Seen, topics: Collection[str]
+    ) -> None:
         self._app = app
         self._pump = pump
         self._watch = watch
@@ -48,7 +52,7 @@ class Ingest:
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         # acks=False: offsets are committed by the pump alone, see stream.py.
         source = app.topic(
-            topic, key_type=bytes, value_type=bytes, key_serializer="raw",
+            *topics, key_type=bytes, value_type=bytes, key_serializer="raw",
             value_serializer="raw", acks=False, allow_empty=True,
         )  # fmt: skip
         app.agent(source, name=SERVICE, concurrency=1)(self._agent)
@@ -125,8 +129,10 @@ def build(
 ) -> Ingest:
     """Wire ingest; to be called in the event loop it will run in. Faust keeps files in `data`.
 
-    Raises Fatal for security settings that Faust cannot keep.
+    Raises Fatal for security settings that Faust cannot keep, InvalidTasks for a mapping whose
+    paths cannot be compiled.
     """
+    sources = readers_by_topic(tasks.values())
     app = _faust_app(settings, data)
     seen = _seen(settings, clock)
     publish = FaustPublisher(app)
@@ -136,6 +142,7 @@ def build(
         raw_topic=settings.topic(Topic.TRACES_RAW),
         traces_topic=settings.topic(Topic.TRACES),
         dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
+        sources=sources,
     )
 
     async def handle(messages: Sequence[Message]) -> None:
@@ -148,7 +155,7 @@ def build(
         health=health,
     )
     watch = Watch(pump, health)
-    return Ingest(app, pump, watch, seen=seen, topic=rules.raw_topic)
+    return Ingest(app, pump, watch, seen=seen, topics=[rules.raw_topic, *sources])
 
 
 def _seen(settings: IngestSettings, clock: Clock) -> Seen:

@@ -41,6 +41,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tracer-ingest-") as data:
         try:
             asyncio.run(_run(settings, tasks, clock, Path(data)))
+        except InvalidTasks as error:
+            log.error("%s", error)
+            return 2
         except Fatal as error:
             log.critical("%s", error, exc_info=error)
             return 1
