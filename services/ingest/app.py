@@ -15,7 +15,8 @@ from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from services.ingest.config import IngestSettings
-from services.ingest.handlers import SERVICE, Rules, ingest
+from services.ingest.handlers import SERVICE, Publish, Rules, ingest
+from services.ingest.otlp_door import OtlpDoor
 from services.ingest.security import credentials
 from services.ingest.stream import FaustPublisher, Pump
 from services.ingest.watch import Watch
@@ -43,12 +44,22 @@ class Ingest:
     loop."""
 
     def __init__(
-        self, app: App, pump: Pump, watch: Watch, *, seen: Seen, topics: Collection[str]
+        self,
+        app: App,
+        pump: Pump,
+        watch: Watch,
+        *,
+        seen: Seen,
+        topics: Collection[str],
+        publish: Publish,
+        door: OtlpDoor | None,
     ) -> None:
         self._app = app
         self._pump = pump
         self._watch = watch
         self._seen = seen
+        self._door = door
+        self._publish = publish
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         # acks=False: offsets are committed by the pump alone, see stream.py.
         source = app.topic(
@@ -68,6 +79,8 @@ class Ingest:
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self._start()
+            if self._door is not None:
+                self._door.open(self._publish)
             tasks = [
                 asyncio.create_task(self._watch.run(self._app.consumer)),
                 asyncio.create_task(self._app.wait_until_stopped()),
@@ -76,6 +89,8 @@ class Ingest:
             await asyncio.wait((*tasks, self._failure), return_when=asyncio.FIRST_COMPLETED)
             self._raise_failure(tasks[0])
         finally:
+            if self._door is not None:
+                await self._door.shut()
             await self._pump.stop()
             for task in tasks:
                 task.cancel()
@@ -126,8 +141,11 @@ def build(
     clock: Clock,
     health: Health,
     data: Path,
+    door: OtlpDoor | None = None,
 ) -> Ingest:
     """Wire ingest; to be called in the event loop it will run in. Faust keeps files in `data`.
+
+    `door` is open while ingest can publish what it is sent.
 
     Raises Fatal for security settings that Faust cannot keep, InvalidTasks for a mapping whose
     paths cannot be compiled.
@@ -155,7 +173,9 @@ def build(
         health=health,
     )
     watch = Watch(pump, health)
-    return Ingest(app, pump, watch, seen=seen, topics=[rules.raw_topic, *sources])
+    return Ingest(
+        app, pump, watch, seen=seen, topics=[rules.raw_topic, *sources], door=door, publish=publish
+    )
 
 
 def _seen(settings: IngestSettings, clock: Clock) -> Seen:

@@ -50,11 +50,15 @@ class Lost:
 
 @dataclass(slots=True)
 class Sorted:
-    """What became of the calls of a record: traces, refusals, and why the rest was passed over."""
+    """What became of the calls of a record: traces, refusals, and why the rest was passed over.
+
+    `unreadable` says why the record is none of its format; it then is the one refusal.
+    """
 
     taken: list[Taken] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    unreadable: Unusable | None = None
 
 
 def sort(value: bytes, origin: str, format: Format, readers: Sequence[Reader]) -> Sorted:
@@ -68,6 +72,7 @@ def sort(value: bytes, origin: str, format: Format, readers: Sequence[Reader]) -
         items = ADAPTERS[format](value, origin)
     except Unusable as error:
         result.lost.append(Lost(error, value))
+        result.unreadable = error
         return result
     for item in items:
         if isinstance(item, Refused):
@@ -122,6 +127,13 @@ def default_reader(task: Task, format: Format) -> Reader:
     return Reader(task, SourceMapping(format=format))
 
 
-def otlp_readers(tasks: Iterable[Task]) -> list[Reader]:
-    """What the door offers its spans to: every OTLP mapping, whatever its encoding."""
-    return readers_of(tasks, *OTLP)
+def door_readers(tasks: Iterable[Task]) -> dict[Format, list[Reader]]:
+    """Whom ingest's own door offers what it is sent, by its format: spans go to every OTLP mapping,
+    whatever the encoding. Raises InvalidTasks."""
+    known = list(tasks)
+    spans = readers_of(known, *OTLP)
+    return {
+        Format.OTLP_PROTO: spans,
+        Format.OTLP_JSON: spans,
+        Format.PEER: readers_of(known, Format.PEER),
+    }

@@ -98,7 +98,10 @@ def _value(value: AnyValue, depth: int) -> Any:
 
 def otlp_json(value: bytes, origin: str) -> list[Item]:
     request = parse(value)
-    if not isinstance(request, dict) or not isinstance(request.get("resourceSpans"), list):
+    # An empty request is one, too: SDKs send it to see who is there.
+    if request != {} and not (
+        isinstance(request, dict) and isinstance(request.get("resourceSpans"), list)
+    ):
         raise Unusable("not an ExportTraceServiceRequest: no list", field="resourceSpans")
     spans = list(_json_spans(request))
     _check_count(len(spans))

@@ -23,6 +23,7 @@ SOURCE_CALLS = Counter(
     "Calls in other systems' logs by what became of them: taken, refused, skipped",
     ["format", "result"],
 )
+OTLP_CALLS = Counter("tracer_otlp_calls_total", "Calls of the OTLP door by status", ["status"])
 SEEN_STORE_AWAY = Gauge(
     "tracer_ingest_seen_store_away", "1 while Redis is away and repeats are known from memory alone"
 )

@@ -223,16 +223,24 @@ tasks:
     world.produce([("", spans), ("", unusable), ("", spans)], topic="otlp_spans")
     world.produce([("", payload), ("", b"garbage")], topic="litellm")
     world.produce([raw(1)])
-    ingest = world.start_ingest()
+    door = free_port()
+    ingest = world.start_ingest(TRACER_OTLP_PORT=str(door))
     ingest.wait_ready(60)
-    traces = world.wait_for("traces", lambda records: len(records) >= 4)
+    through_the_door = (examples / "otlp_proto" / "messages-as-events.binpb").read_bytes()
+    answer = httpx.post(
+        f"http://127.0.0.1:{door}/v1/traces",
+        content=through_the_door,
+        headers={"content-type": "application/x-protobuf"},
+    )
+    assert (answer.status_code, answer.content) == (200, b"")
+    traces = world.wait_for("traces", lambda records: len(records) >= 5)
     letters = world.wait_for("dead-letters", lambda records: len(records) >= 6)
     found = {decode(record.value(), Trace).teacher for record in traces}
-    assert found == {"delivery_status", "refund_request", "Refund "}
-    assert len(traces) == 4, "the repeated record's spans were seen before"
+    assert found == {"delivery_status", "refund_request", "Refund ", "order_cancel"}
+    assert len(traces) == 5, "the repeated record's spans were seen before"
     assert len(letters) == 6, "five spans and a record that is no payload"
     status = httpx.get(f"http://127.0.0.1:{ingest.health_port}/metrics").text
-    assert 'tracer_source_calls_total{format="otlp_proto",result="taken"} 4.0' in status
+    assert 'tracer_source_calls_total{format="otlp_proto",result="taken"} 5.0' in status
     assert 'tracer_source_calls_total{format="otlp_proto",result="refused"} 5.0' in status
     assert ingest.terminate(20) == 0
 
