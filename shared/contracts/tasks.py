@@ -12,8 +12,21 @@ from msgspec import Meta
 
 from shared.contracts.events import Label, Share, TaskName
 from shared.contracts.mapping import SourceMapping
+from shared.contracts.teaching import Budget, Price, TeacherEndpoint
 
 Alpha = Annotated[float, Meta(gt=0, lt=1)]
+
+
+__all__ = [
+    "Budget",
+    "InvalidTasks",
+    "Price",
+    "Task",
+    "Tasks",
+    "TeacherEndpoint",
+    "UnknownLabels",
+    "load_tasks",
+]
 
 
 class UnknownLabels(StrEnum):
@@ -22,14 +35,6 @@ class UnknownLabels(StrEnum):
     KEEP = "keep"
     OTHER = "other"
     DEAD_LETTER = "dead_letter"
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a teacher's call costs, in US dollars. Traces that carry `cost` use that instead."""
-
-    per_call: float = 0.0
-    per_million_input_tokens: float = 0.0
-    per_million_output_tokens: float = 0.0
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +54,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     requests. A version on trial may be promoted by evidence once the teacher has answered
     `promote_after` requests it had handled.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
+    `prompt` is the teacher's instruction; the labels follow it, or stand where it says
+    `{{ labels }}`. `message` is what the user is made to say, `{{ text }}` being the request's.
+    `teacher` left out: the endpoint of the teacher's own settings.
     `sources` are the logs of other systems that ingest reads for this task.
     """
 
@@ -69,7 +77,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     horizon_days: Annotated[int, Meta(ge=1)] = 90
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."
+    message: str = "{{ text }}"
     price: Price = Price()
+    teacher: TeacherEndpoint | None = None
+    budget: Budget | None = None
     sources: tuple[SourceMapping, ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,6 +88,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
             raise ValueError(f"timezone {self.timezone!r} is not a known time zone") from None
+        if "{{ text }}" not in self.message:
+            raise ValueError("message needs {{ text }}, where the request's text goes")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeats itself")
         if self.labels and self.unknown_labels is UnknownLabels.OTHER:
