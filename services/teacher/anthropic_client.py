@@ -67,7 +67,7 @@ class AnthropicTeacher:
         api_key: str,
         model: str,
         clock: Clock,
-        temperature: float | None = 0.0,
+        temperature: float | None = None,
         max_tokens: int | None = None,
     ) -> None:
         self._client = Anthropic(base_url=base_url, api_key=api_key, max_retries=0)
@@ -79,8 +79,8 @@ class AnthropicTeacher:
         self._in_words_only = False
         self._options: dict[str, Any] = {}
         if temperature is not None:
-            # Theirs ends at 1.
-            self._options["temperature"] = min(1.0, temperature)
+            # In the body: their client has no such parameter any more, as new models refuse it.
+            self._options["extra_body"] = {"temperature": min(1.0, temperature)}
 
     def __call__(self, task: Task, text: Input, *, timeout: float) -> Answer:
         """Raises PassingFault, EndpointRefuses or CannotAnswer."""

@@ -81,7 +81,7 @@ def _endpoint(endpoint: TeacherEndpoint, key: str, clock: Clock) -> Teaches:
             api_key=key,
             model=endpoint.model,
             clock=clock,
-            temperature=endpoint.temperature,
+            temperature=endpoint.sent_temperature,
             max_tokens=endpoint.max_tokens,
         )
     return OpenAITeacher(
@@ -89,7 +89,7 @@ def _endpoint(endpoint: TeacherEndpoint, key: str, clock: Clock) -> Teaches:
         api_key=key,
         model=endpoint.model,
         clock=clock,
-        temperature=endpoint.temperature,
+        temperature=endpoint.sent_temperature,
         max_tokens=endpoint.max_tokens,
         azure_version=endpoint.api_version,
     )

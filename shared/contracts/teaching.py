@@ -35,7 +35,8 @@ class TeacherEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     variable that holds the key; with `_FILE` behind its name, the file that does. `structured`
     asks for an answer of the task's labels alone (a JSON schema, for Anthropic a tool), where the
     task has labels; an endpoint that does not know how is asked in words instead. `temperature`
-    null leaves it out, for models that refuse it. `model` is the deployment's name on Azure.
+    is 0 unless it says otherwise, and null leaves it out, for models that refuse it; to Anthropic
+    it is sent only if given. `model` is the deployment's name on Azure.
     """
 
     provider: Provider = Provider.OPENAI
@@ -43,9 +44,16 @@ class TeacherEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s]+\Z")] | None = None
     api_key_env: EnvironmentName | None = None
     api_version: Name | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = 0.0
+    temperature: Annotated[float, Meta(ge=0, le=2)] | msgspec.UnsetType | None = msgspec.UNSET
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     structured: bool = True
+
+    @property
+    def sent_temperature(self) -> float | None:
+        """None: none is sent."""
+        if isinstance(self.temperature, msgspec.UnsetType):
+            return None if self.provider is Provider.ANTHROPIC else 0.0
+        return self.temperature
 
     def __post_init__(self) -> None:
         if self.provider is Provider.AZURE:
