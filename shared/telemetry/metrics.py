@@ -18,6 +18,12 @@ RETRIES = Counter("tracer_retries_total", "Batches tried again after a passing f
 # --- ingest
 TRACES_INGESTED = Counter("tracer_traces_ingested_total", "Traces written to `traces`", ["task"])
 TRACES_REPEATED = Counter("tracer_traces_repeated_total", "Repeats dropped by trace id", ["task"])
+SOURCE_CALLS = Counter(
+    "tracer_source_calls_total",
+    "Calls in other systems' logs by what became of them: taken, refused, skipped",
+    ["format", "result"],
+)
+OTLP_CALLS = Counter("tracer_otlp_calls_total", "Calls of the OTLP door by status", ["status"])
 SEEN_STORE_AWAY = Gauge(
     "tracer_ingest_seen_store_away", "1 while Redis is away and repeats are known from memory alone"
 )
