@@ -141,6 +141,10 @@ schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml and the schema of reports
 	@$(BIN)/python -m shared.contracts.asyncapi
 	@$(BIN)/python -m shared.contracts.report_schema
 
+.PHONY: helm-check
+helm-check: $(VENV)/.ready ## Render the Helm chart and check it against Kubernetes' schemas (needs Go)
+	@$(BIN)/python -m deploy.helm.check
+
 .PHONY: clean
 clean: ## Remove what the demo and the tests made (not the caches)
 	@rm -rf .demo .e2e .pytest_cache .mypy_cache .ruff_cache build dist
