@@ -57,7 +57,7 @@ class ReportTooLarge(RegistryError):
 
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
 MAX_AUDITS_PER_CALL = 10_000
-MAX_REFUSAL_REPORTS = 10
+MAX_UNPUBLISHED_REPORTS = 10
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -276,23 +276,23 @@ class Registry(Protocol):
     def put_report(self, report: Report) -> None:
         """Keep a report under its `key`, in place of an earlier one.
 
-        That of a version is kept as long as the version is stored; of refusals the newest
-        MAX_REFUSAL_REPORTS put are. No change in the sense of epoch, history or hints.
+        That of a version is kept as long as the version is stored; of unpublished fits the newest
+        MAX_UNPUBLISHED_REPORTS put are. No change in the sense of epoch, history or hints.
 
         Raises UnknownVersion when the report's version is not stored, and ReportTooLarge.
         """
         ...
 
     def report(self, task: str, key: str) -> Report | None:
-        """By version or by `shared.contracts.report.refusal_key`; None where there is none.
+        """By version or by `shared.contracts.report.unpublished_key`; None where there is none.
 
         Raises CorruptReport for what cannot be read.
         """
         ...
 
     def reports(self, task: str) -> list[str]:
-        """Keys of the reports there are: of refusals, oldest put first, then of versions, oldest
-        first."""
+        """Keys of the reports there are: of unpublished fits, oldest put first, then of versions,
+        oldest first."""
         ...
 
     def active(self, task: str) -> Active:

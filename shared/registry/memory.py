@@ -139,7 +139,7 @@ class MemoryRegistry:
         with self._changed:
             state = self._state(report.task)
             if report.version is None:
-                state.keep_refusal(report.key, data)
+                state.keep_unpublished(report.key, data)
             elif report.version in state.artifacts:
                 state.reports[report.version] = data
             else:
@@ -148,13 +148,13 @@ class MemoryRegistry:
     def report(self, task: str, key: str) -> Report | None:
         with self._changed:
             state = self._state(task)
-            data = state.reports.get(key) or state.refusals.get(key)
+            data = state.reports.get(key) or state.unpublished.get(key)
         return None if data is None else report_of(data, task, key)
 
     def reports(self, task: str) -> list[str]:
         with self._changed:
             state = self._state(task)
-            return [*state.refusals, *(v for v in state.artifacts if v in state.reports)]
+            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
 
     def active(self, task: str) -> Active:
         with self._changed:

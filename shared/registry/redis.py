@@ -19,7 +19,7 @@ from shared.contracts.manifest import Stage
 from shared.contracts.report import MAX_REPORT_BYTES, Report
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
-    MAX_REFUSAL_REPORTS,
+    MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
     CorruptArtifact,
@@ -178,7 +178,7 @@ class RedisRegistry:
 
     def put_report(self, report: Report) -> None:
         data = report_bytes(report)
-        arguments: list[Any] = [report.version or "", report.key, data, MAX_REFUSAL_REPORTS]
+        arguments: list[Any] = [report.version or "", report.key, data, MAX_UNPUBLISHED_REPORTS]
         with reaching(self._client):
             kept = self._put_report(keys=Keys.of(report.task).all(), args=arguments)
         if not kept:
@@ -197,11 +197,11 @@ class RedisRegistry:
         with reaching(self._client):
             pipeline = self._client.pipeline(transaction=True)
             pipeline.hkeys(keys.reports)
-            pipeline.lrange(keys.refusals, 0, -1)
+            pipeline.lrange(keys.unpublished, 0, -1)
             pipeline.lrange(keys.order, 0, -1)
-            known, refusals, order = pipeline.execute()
+            known, unpublished, order = pipeline.execute()
         there = {as_text(key) for key in known}
-        return [key for key in map(as_text, (*refusals, *order)) if key in there]
+        return [key for key in map(as_text, (*unpublished, *order)) if key in there]
 
     def active(self, task: str) -> Active:
         with reaching(self._client):

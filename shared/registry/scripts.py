@@ -32,8 +32,8 @@ class Keys:
     # These begin the keys of each version's audits; see below.
     outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
     marks: str  # hash: partition -> highest offset recorded
-    reports: str  # hash: version or key of a refusal -> JSON of its report
-    refusals: str  # list: keys of reports of refusals, oldest put first
+    reports: str  # hash: version or key of an unpublished fit -> JSON of its report
+    unpublished: str  # list: keys of reports of unpublished fits, oldest put first
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -281,17 +281,18 @@ end
 return redis.call('STRLEN', OUTCOMES)
 """
 
-# Not a change. ARGV: version, or "" for a refusal, the report's key, its bytes, refusals to keep.
+# Not a change. ARGV: version, or "" for an unpublished fit, the report's key and bytes, how many of
+# unpublished fits to keep.
 PUT_REPORT = """
-local MANIFESTS, REPORTS, REFUSALS = KEYS[4], KEYS[12], KEYS[13]
+local MANIFESTS, REPORTS, UNPUBLISHED = KEYS[4], KEYS[12], KEYS[13]
 local version, key, report, keep = unpack(ARGV, 1, 4)
 if version ~= '' then
   if redis.call('HEXISTS', MANIFESTS, version) == 0 then return 0 end
 else
-  redis.call('LREM', REFUSALS, 0, key)
-  redis.call('RPUSH', REFUSALS, key)
-  while redis.call('LLEN', REFUSALS) > tonumber(keep) do
-    redis.call('HDEL', REPORTS, redis.call('LPOP', REFUSALS))
+  redis.call('LREM', UNPUBLISHED, 0, key)
+  redis.call('RPUSH', UNPUBLISHED, key)
+  while redis.call('LLEN', UNPUBLISHED) > tonumber(keep) do
+    redis.call('HDEL', REPORTS, redis.call('LPOP', UNPUBLISHED))
   end
 end
 redis.call('HSET', REPORTS, key, report)
