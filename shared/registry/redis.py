@@ -17,6 +17,7 @@ from redis.retry import Retry
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
 from shared.contracts.report import MAX_REPORT_BYTES, Report
+from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
     MAX_UNPUBLISHED_REPORTS,
@@ -60,7 +61,8 @@ def connect(
     transfer_timeout: float = 60.0,
     quiet_seconds: float = 10.0,
 ) -> RedisRegistry:
-    """A registry at `url` (redis://, rediss:// or unix://); connects when first used.
+    """A registry at `url` (one server, Sentinel or Cluster: `shared.redis_clients`); connects when
+    first used.
 
     A call fails within about `socket_timeout` seconds of silence, a publish, which sends
     megabytes, within `transfer_timeout`; a subscription silent for `quiet_seconds` is probed.
@@ -68,7 +70,7 @@ def connect(
     """
 
     def client(timeout: float, health_check_interval: int) -> redis.Redis:
-        return redis.Redis.from_url(
+        return redis_client(
             url,
             protocol=2,
             socket_timeout=timeout,
@@ -79,13 +81,9 @@ def connect(
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
 
-    try:
-        calls = client(socket_timeout, 15)
-        transfers = client(transfer_timeout, 15)
-        hints = client(socket_timeout, 0)
-    except ValueError:
-        # urllib quotes the part it cannot read, which may be a piece of the password.
-        raise ValueError("not a Redis URL; expected redis://user:password@host:port/db") from None
+    calls = client(socket_timeout, 15)
+    transfers = client(transfer_timeout, 15)
+    hints = client(socket_timeout, 0)
     listener = HintListener(hints, quiet_seconds=quiet_seconds, patience_seconds=socket_timeout)
     return RedisRegistry(calls, transfers, listener, keep_versions=keep_versions)
 
@@ -195,7 +193,7 @@ class RedisRegistry:
     def reports(self, task: str) -> list[str]:
         keys = Keys.of(task)
         with reaching(self._client):
-            pipeline = self._client.pipeline(transaction=True)
+            pipeline = self._client.pipeline(transaction=False)
             pipeline.hkeys(keys.reports)
             pipeline.lrange(keys.unpublished, 0, -1)
             pipeline.lrange(keys.order, 0, -1)
