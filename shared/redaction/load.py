@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
+from shared.contracts.events import Input
+from shared.contracts.tasks import Task
 from shared.redaction.patterns import redact_patterns
 
 Redactor = Callable[[str], str]
@@ -35,6 +37,23 @@ def load_redactor(name: str | None) -> Redactor | None:
     if not callable(found):
         raise InvalidRedactor(f"redact: {name!r} is not a function")
     return _checked(found, name)
+
+
+def redact_input(given: Input, name: str | None) -> Input:
+    """One or two texts, by the redactor of that name. Raises InvalidRedactor."""
+    redactor = load_redactor(name)
+    if redactor is None:
+        return given
+    return redactor(given) if isinstance(given, str) else [redactor(text) for text in given]
+
+
+def check_redactors(tasks: Iterable[Task]) -> None:
+    """At the start of a service, rather than at the first text. Raises InvalidRedactor."""
+    for task in tasks:
+        try:
+            load_redactor(task.redact)
+        except InvalidRedactor as error:
+            raise InvalidRedactor(f"task {task.name}: {error}") from error
 
 
 def _checked(function: Callable[[str], object], name: str) -> Redactor:

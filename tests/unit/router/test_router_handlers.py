@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -328,3 +329,24 @@ def test_a_request_that_grows_beyond_what_a_topic_takes_is_a_dead_letter(
     assert first.topic == "dead-letters"
     assert first.value.startswith(b"metadata: ")
     assert second.topic == "decisions"
+
+
+def test_a_version_is_asked_redacted_texts_and_the_teacher_gets_the_request(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    """The certificate is of redacted texts, so those are what is answered."""
+    asked: list[tuple[str, ...]] = []
+
+    class Watching(LoadedVersion):
+        def answer(self, inputs, encoder):  # type: ignore[no-untyped-def]
+            asked.extend(inputs)
+            return super().answer(inputs, encoder)
+
+    version = Watching(**vars(loaded(artifact, encoder)))
+    tasks = {"support": Task(name="support", redact="builtin", audit_share=0.0)}
+    some = replace(router({"support": version}, encoder), tasks=tasks)
+    text = "unheard of: ann@example.org"
+    (record,) = some([ask(text)])
+    assert asked == [("unheard of: [EMAIL]",)]
+    assert record.topic == "deferred"
+    assert decode(record.value or b"", Deferral).request.input == text
