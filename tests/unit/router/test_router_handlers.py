@@ -343,10 +343,9 @@ def test_a_version_is_asked_redacted_texts_and_the_teacher_gets_the_request(
             return super().answer(inputs, encoder)
 
     version = Watching(**vars(loaded(artifact, encoder)))
-    tasks = {"support": Task(name="support", redact="builtin", audit_share=0.0)}
+    tasks = {"support": Task(name="support", redact="builtin", audit_share=1.0)}
     some = replace(router({"support": version}, encoder), tasks=tasks)
     text = "unheard of: ann@example.org"
-    (record,) = some([ask(text)])
+    (record,) = [record for record in some([ask(text)]) if record.topic == "deferred"]
     assert asked == [("unheard of: [EMAIL]",)]
-    assert record.topic == "deferred"
     assert decode(record.value or b"", Deferral).request.input == text
