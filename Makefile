@@ -137,8 +137,9 @@ topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRA
 	@$(BIN)/tracerctl topics create
 
 .PHONY: schemas
-schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml
+schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml and the schema of reports
 	@$(BIN)/python -m shared.contracts.asyncapi
+	@$(BIN)/python -m shared.contracts.report_schema
 
 .PHONY: docs
 docs: $(VENV)/.ready ## The documentation as a site in build/site, without warnings

@@ -33,6 +33,7 @@ WINDOWS_CLOSED = Counter("tracer_windows_closed_total", "Daily windows stored", 
 TRACES_LATE = Counter("tracer_traces_late_total", "Traces of windows already closed", ["task"])
 FITS = Counter("tracer_fits_total", "Fits by verdict", ["task", "verdict"])
 FIT_SECONDS = Gauge("tracer_fit_seconds", "Wall time of the last fit", ["task"])
+REPORTS = Counter("tracer_reports_total", "Reports of fits by result", ["task", "result"])
 CERTIFIED_COVERAGE = Gauge(
     "tracer_certified_coverage_ratio", "Coverage of the last certificate", ["task"]
 )
