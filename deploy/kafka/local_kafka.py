@@ -164,16 +164,16 @@ class LocalKafka:
         self.stop()
 
     def start(self) -> None:
-        """Format the log folder if it is new, start, and return when the broker serves."""
+        """Prepare, start, and return when the broker serves."""
         self.launch()
         self.wait_started()
 
     def launch(self) -> None:
-        """Format the log folder if it is new and start the process, without waiting for it.
+        """Prepare, and start the process without waiting for it.
 
         It ends with the thread that calls this (Linux), so that has to be a lasting one.
         """
-        self._format()
+        self.prepare()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*self._command, "kafka.Kafka", str(self._config)],
@@ -234,7 +234,8 @@ class LocalKafka:
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
-    def _format(self) -> None:
+    def prepare(self) -> None:
+        """Format the log folder, if it is new."""
         if (self._data / "log" / "meta.properties").exists():
             return
         # "=": an id may start with a dash.
