@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class Witness:
         self._tasks = tasks
         self._parts: set[Path] = set()
         self._next: dict[tuple[str, int], int] = {}
+        self._newest: dict[tuple[str, int], int] = {}
         self._consumer = self._client("witness")
         self._places = self._partitions()
         self._consumer.assign([TopicPartition(t, p, 0) for t, p in self._places])
@@ -106,6 +108,17 @@ class Witness:
         if registry is not None:
             self._read_registry(registry)
         return self.evidence
+
+    def behind(self) -> Counter[str]:
+        """Offsets that services have yet to work off, as of the last look; of the trainer, which
+        holds its windows open, nothing is said."""
+        behind: Counter[str] = Counter()
+        for service in ("router", "teacher", "ingest"):
+            for (topic, partition), newest in self._newest.items():
+                if topic == READS[service]:
+                    done = self.evidence.committed[service].get(partition, 0)
+                    behind[service] += max(0, newest + 1 - done)
+        return +behind
 
     def close(self) -> None:
         self._consumer.close()
@@ -156,6 +169,7 @@ class Witness:
         error = raw.error()
         if error is None:
             self._next[place] = raw.offset() + 1
+            self._newest[place] = raw.offset()
             self.evidence.records[place[0]].append(_seen(raw))
         elif error.code() == KafkaError._PARTITION_EOF:
             self._next[place] = max(self._next.get(place, 0), raw.offset())
