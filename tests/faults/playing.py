@@ -18,6 +18,8 @@ from tests.faults.system import ALPHA, TASK, UNTRAINED, System
 from tests.faults.traffic import Mix, Traffic
 
 SETTLES = "everything is worked off"
+# A service may end with a message when it cannot go on; a supervisor starts it again.
+CRASHES = "no process crashes"
 TASKS = {TASK: ALPHA, UNTRAINED: ALPHA}
 _TICK = 0.2
 _REQUESTS_A_TICK, _TRACES_A_TICK = 5, 3
@@ -98,6 +100,7 @@ class Player:
         played.events = findings.checked
         played.violations = [str(violation) for violation in violations]
         played.exits = dict(self.system.ended - before)
+        played.violations += [f"{CRASHES}: {why}" for why in played.exits if " (-" in why]
         return played
 
     def close_windows(self) -> Findings:

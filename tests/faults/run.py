@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if summary["violations"]:
         print(f"violations; the logs are in {folder}", file=sys.stderr)
         return 1
-    shutil.rmtree(folder, ignore_errors=True)
+    if options.keep:
+        print(f"the logs are in {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
@@ -94,6 +97,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="number of the first schedule")
     parser.add_argument("--minutes", type=float, default=180.0, help="begin no schedule after this")
     parser.add_argument("--report", action="store_true", help="write docs/reliability.md")
+    parser.add_argument("--keep", action="store_true", help="keep the logs in any case")
     return parser.parse_args(arguments)
 
 

@@ -153,6 +153,7 @@ class System:
             "TRACER_TASKS": str(self.folder / "tasks.yaml"),
             "TRACER_ENCODER": str(self.encoder),
             "OMP_NUM_THREADS": "1",
+            "PYTHONFAULTHANDLER": "1",  # a crash in a library says where
             **self.clocks[name].environment,
         }
         if name in WITH_REDIS:
