@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deploy.kafka.local_kafka import LocalKafka, new_cluster_id
-from services.ctl.embedded.ports import LOOPBACK, free_port
+from tests.faults.ports import LOOPBACK, fresh_port
 from tests.faults.proxy import Link, Links
 
 DIRECT = "DIRECT"
@@ -42,7 +42,7 @@ class Brokers:
     """
 
     def __init__(self, folder: Path, clients: Sequence[str], links: Links, *, heap: str) -> None:
-        ports = [[free_port() for _ in range(len(clients) + 2)] for _ in range(3)]
+        ports = [[fresh_port() for _ in range(len(clients) + 2)] for _ in range(3)]
         quorum = ",".join(
             f"{node}@{LOOPBACK}:{ports[node - 1][0]}" for node in (1, 2, 3)
         )  # fmt: skip

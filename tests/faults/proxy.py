@@ -21,7 +21,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Literal
 
-from services.ctl.embedded.ports import LOOPBACK, free_port
+from tests.faults.ports import LOOPBACK, fresh_port
 
 Mode = Literal["open", "slow", "hole", "cut"]
 _CHUNK = 65_536
@@ -33,7 +33,7 @@ class Link:
     """One forwarded port; made by `Links.add`. Its methods may be called from any thread."""
 
     def __init__(self, links: Links, target: int) -> None:
-        self.port = free_port()
+        self.port = fresh_port()
         self.target = target
         self.mode: Mode = "open"
         self.delay = 0.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import redis
 
-from services.ctl.embedded.ports import LOOPBACK
 from services.ctl.embedded.redis_server import EmbeddedRedis
+from tests.faults.ports import LOOPBACK, fresh_port
 from tests.faults.proxy import Link, Links
 
 
@@ -16,8 +16,8 @@ class RedisPair:
     """Replication is asynchronous, as Redis has it: a failover may lose the last writes."""
 
     def __init__(self, folder: Path, clients: Sequence[str], links: Links) -> None:
-        self.primary = EmbeddedRedis(folder / "redis-1")
-        self.replica = EmbeddedRedis(folder / "redis-2")
+        self.primary = EmbeddedRedis(folder / "redis-1", fresh_port())
+        self.replica = EmbeddedRedis(folder / "redis-2", fresh_port())
         self.links: dict[str, Link] = {client: links.add(self.primary.port) for client in clients}
 
     def url(self, client: str) -> str:

@@ -14,7 +14,6 @@ from typing import Self
 import msgspec
 import yaml
 
-from services.ctl.embedded.ports import LOOPBACK, free_port
 from services.ctl.embedded.processes import Child, Fleet, run_module
 from shared.bus.admin import ensure_topics
 from shared.contracts.topics import load_topics
@@ -23,6 +22,7 @@ from tests.faults.disk import SmallDisk
 from tests.faults.faketime import WallClock
 from tests.faults.language import LABELS
 from tests.faults.llm import MoodyLLM
+from tests.faults.ports import LOOPBACK, fresh_port
 from tests.faults.proxy import Link, Links
 from tests.faults.redis_pair import RedisPair
 
@@ -165,7 +165,7 @@ class System:
             run_module(f"services.{service}.main"),
             log=self.folder / f"{name}.log",
             environment=environment | self._own(name, service),
-            health_port=free_port(),
+            health_port=fresh_port(),
         )
 
     def _own(self, name: str, service: str) -> dict[str, str]:
