@@ -20,8 +20,10 @@ class RedisPair:
         self.replica = EmbeddedRedis(folder / "redis-2", fresh_port())
         self.links: dict[str, Link] = {client: links.add(self.primary.port) for client in clients}
 
-    def url(self, client: str) -> str:
-        return f"redis://{LOOPBACK}:{self.links[client].port}/0"
+    def url(self, client: str | None) -> str:
+        """Where the client connects; without one, the primary itself."""
+        port = self.primary.port if client is None else self.links[client].port
+        return f"redis://{LOOPBACK}:{port}/0"
 
     def start(self) -> None:
         self.primary.start()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,10 +45,24 @@ _KAFKA = {
 
 
 class System:
-    """Start it in a `with` block; whatever ends the block ends every process by its own pid."""
+    """Start it in a `with` block; whatever ends the block ends every process by its own pid.
 
-    def __init__(self, folder: Path, encoder: Path, *, heap: str = "256m") -> None:
+    `direct`: for load, where no link may be the bottleneck; nothing can be parted then, and no
+    clock jumps. `environment` is added to every service's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Path,
+        *,
+        heap: str = "256m",
+        direct: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder, self.encoder = folder, encoder
+        self._direct = direct
+        self._environment = dict(environment or {})
         folder.mkdir(parents=True, exist_ok=True)
         self.links = Links()
         self.brokers = Brokers(folder, SERVICES, self.links, heap=heap)
@@ -149,15 +164,16 @@ class System:
         service = name.partition("-")[0]
         environment = {
             "TRACER_INSTANCE": name,
-            "TRACER_BOOTSTRAP_SERVERS": self.brokers.bootstrap(name),
+            "TRACER_BOOTSTRAP_SERVERS": self.brokers.bootstrap(None if self._direct else name),
             "TRACER_TASKS": str(self.folder / "tasks.yaml"),
             "TRACER_ENCODER": str(self.encoder),
             "OMP_NUM_THREADS": "1",
             "PYTHONFAULTHANDLER": "1",  # a crash in a library says where
-            **self.clocks[name].environment,
+            **({} if self._direct else self.clocks[name].environment),
+            **self._environment,
         }
         if name in WITH_REDIS:
-            environment["TRACER_REDIS_URL"] = self.redis.url(name)
+            environment["TRACER_REDIS_URL"] = self.redis.url(None if self._direct else name)
         if service != "ingest":
             environment["TRACER_KAFKA"] = json.dumps(_KAFKA)
         return Child(
