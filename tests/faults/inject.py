@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.faults.faketime import library
 from tests.faults.llm import Mood
 from tests.faults.schedule import Fault, Kind
 from tests.faults.system import System
@@ -16,8 +15,6 @@ def unavailable(system: System) -> dict[Kind, str]:
     without: dict[Kind, str] = {}
     if system.disk.unavailable is not None:
         without["disk_full"] = system.disk.unavailable
-    if library() is None:
-        without["clock"] = "libfaketime is not installed"
     return without
 
 

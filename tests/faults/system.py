@@ -19,8 +19,8 @@ from services.ctl.embedded.processes import Child, Fleet, run_module
 from shared.bus.admin import ensure_topics
 from shared.contracts.topics import load_topics
 from tests.faults.brokers import Brokers
+from tests.faults.clocks import WallClock
 from tests.faults.disk import SmallDisk
-from tests.faults.faketime import WallClock
 from tests.faults.language import LABELS
 from tests.faults.llm import MoodyLLM
 from tests.faults.ports import LOOPBACK, fresh_port
@@ -178,7 +178,9 @@ class System:
             environment["TRACER_KAFKA"] = json.dumps(_KAFKA)
         return Child(
             name,
-            run_module(f"services.{service}.main"),
+            run_module(
+                *([] if self._direct else ["tests.faults.clocks"]), f"services.{service}.main"
+            ),
             log=self.folder / f"{name}.log",
             environment=environment | self._own(name, service),
             health_port=fresh_port(),
