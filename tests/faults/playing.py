@@ -138,7 +138,10 @@ class Player:
             self.traffic.traces(chance, day, _TRACES_A_TICK, mix, f"t{name}")
             self.system.supervise()
             time.sleep(max(0.0, began + (tick + 1) * _TICK - time.monotonic()))
-        for _, action in due:
+        for at, action in due:
+            while time.monotonic() < began + at:
+                self.system.supervise()
+                time.sleep(_TICK / 2)
             action()
 
     def _settle(self) -> list[Violation]:

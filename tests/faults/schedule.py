@@ -15,6 +15,7 @@ Kind = Literal[
 ]  # fmt: skip
 BROKERS = 3
 SECONDS = 8.0  # of traffic
+LONGEST_FREEZE = 10.0  # may outlast the traffic
 _LINKS = ("cut", "hole", "slow", "half_open")
 # How often each is dealt; what every deployment sees most is dealt most.
 _WEIGHTS: dict[Kind, int] = {
@@ -87,6 +88,9 @@ def _fault(kind: Kind, chance: random.Random) -> Fault:
     target, amount = "", 0.0
     if kind in ("kill", "freeze"):
         target = chance.choice(SERVICES)
+        if kind == "freeze":
+            # About as often beyond the six seconds after which its group gives it up as not.
+            end = round(begin + chance.uniform(2.0, LONGEST_FREEZE), 1)
     elif kind == "broker":
         target = str(chance.randrange(BROKERS))
     elif kind in _LINKS:

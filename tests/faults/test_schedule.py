@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from tests.faults.schedule import SECONDS, deal
+from tests.faults.schedule import LONGEST_FREEZE, SECONDS, deal
 
 
 def test_a_seed_reproduces_its_schedules_and_their_traffic() -> None:
@@ -34,5 +34,8 @@ def test_what_a_machine_cannot_do_is_not_dealt() -> None:
 def test_faults_end_with_the_traffic_and_keep_out_of_each_others_way(number: int) -> None:
     faults = deal(3, number).faults
     assert 2 <= len(faults) <= 4
-    assert all(0 < fault.begin < fault.end <= SECONDS for fault in faults)
+    for fault in faults:
+        longest = LONGEST_FREEZE if fault.kind == "freeze" else SECONDS
+        assert 0 < fault.begin < fault.end <= fault.begin + longest
+        assert fault.kind == "freeze" or fault.end <= SECONDS
     assert all(a.touches != b.touches for a, b in combinations(faults, 2))
