@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -96,6 +97,7 @@ class Load:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
     folder = Path(tempfile.mkdtemp(prefix="tracer-load-"))
     try:
         figures = run(options, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,19 +15,18 @@ from tests.faults.checker import Findings, Violation, check
 from tests.faults.evidence import Unreadable, Witness
 from tests.faults.inject import begin, end
 from tests.faults.schedule import SECONDS, Fault, Schedule
-from tests.faults.system import ALPHA, TASK, UNTRAINED, System
+from tests.faults.system import ALPHAS, TASK, System
 from tests.faults.traffic import Mix, Traffic
 
 SETTLES = "everything is worked off"
 # A service may end with a message when it cannot go on; a supervisor starts it again.
 CRASHES = "no process crashes"
-TASKS = {TASK: ALPHA, UNTRAINED: ALPHA}
 _TICK = 0.2
 _REQUESTS_A_TICK, _TRACES_A_TICK = 5, 3
 _SCHEDULES_A_DAY = 2
 _FIRST_TRACES = 400
 _FIRST_VERSION_SECONDS = 120.0
-_SETTLE_SECONDS = 120.0
+_SETTLE_SECONDS, _SAY_SECONDS = 120.0, 20.0
 _WINDOWS_SECONDS = 90.0
 
 
@@ -55,7 +55,7 @@ class Player:
     def __init__(self, system: System) -> None:
         self.system = system
         self.traffic = Traffic(system.brokers.bootstrap())
-        self.witness = Witness(system.brokers.bootstrap(), system.disk.folder, TASKS)
+        self.witness = Witness(system.brokers.bootstrap(), system.disk.folder, ALPHAS)
         self._known: set[str] = set()
         self._number = 0
 
@@ -110,7 +110,7 @@ class Player:
         while self._judge().queued["trainer"] and time.monotonic() < deadline:
             self.system.supervise()
             time.sleep(1.0)
-        fresh = Witness(self.system.brokers.bootstrap(), self.system.disk.folder, TASKS)
+        fresh = Witness(self.system.brokers.bootstrap(), self.system.disk.folder, ALPHAS)
         fresh.evidence.acknowledged = self.traffic.sent.acknowledged
         fresh.evidence.certified |= self.witness.evidence.certified
         with self.system.redis.client() as client:
@@ -150,7 +150,8 @@ class Player:
         for node in self.system.brokers.nodes:
             node.wait_started()
         unsent = self.traffic.flush()
-        deadline = time.monotonic() + _SETTLE_SECONDS
+        began = said = time.monotonic()
+        deadline = began + _SETTLE_SECONDS
         while True:
             self.system.supervise()
             behind: Counter[str] = Counter()
@@ -161,6 +162,9 @@ class Player:
                 behind[str(error)] = 1
             if not behind or time.monotonic() > deadline:
                 break
+            if time.monotonic() - said > _SAY_SECONDS:
+                said = time.monotonic()
+                print(f"{said - began:.0f} s of quiet; waits: {dict(behind)}", file=sys.stderr)
             time.sleep(0.3)
         for service in self.system.services:
             if behind[service.partition("-")[0]]:

@@ -29,8 +29,9 @@ from tests.faults.redis_pair import RedisPair
 
 SERVICES = ("ingest", "trainer", "teacher", "router-1", "router-2")
 WITH_REDIS = ("ingest", "trainer", "router-1", "router-2")
-TASK, UNTRAINED = "support", "greeting"  # the second never has traces enough for a version
-ALPHA = 0.9
+TASK, UNTRAINED = "support", "greeting"
+ALPHAS = {TASK: 0.9, UNTRAINED: 0.9999}  # nothing reaches the second: the teacher answers it all
+TEACHER = "word-counter"
 PARTITIONS = 4
 _READY_SECONDS = 90.0
 
@@ -150,13 +151,13 @@ class System:
         tasks = [
             {
                 "name": name,
-                "alpha": ALPHA,
+                "alpha": alpha,
                 "labels": list(LABELS),
                 "unknown_labels": "dead_letter",
                 "audit_share": 0.2,
                 "horizon_days": 6,
             }
-            for name in (TASK, UNTRAINED)
+            for name, alpha in ALPHAS.items()
         ]
         (self.folder / "tasks.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
 
@@ -205,6 +206,7 @@ class System:
             case "teacher":
                 return {
                     "TRACER_TEACHER_BASE_URL": f"http://{LOOPBACK}:{self.llm.port}/v1",
+                    "TRACER_TEACHER_MODEL": TEACHER,
                     "TRACER_TEACHER_TIMEOUT_SECONDS": "2",
                     "TRACER_TEACHER_BATCH_SECONDS": "10",
                     "TRACER_TEACHER_MAX_WAIT_SECONDS": "0.2",

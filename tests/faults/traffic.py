@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Producer
 from tests.faults.checker import BAD
 from tests.faults.evidence import At
 from tests.faults.language import label_of, text
-from tests.faults.system import TASK, UNTRAINED
+from tests.faults.system import TASK, TEACHER, UNTRAINED
 
 FIRST_DAY = datetime(2026, 1, 5, tzinfo=UTC)
 _DAY_SECONDS = 86_400
@@ -84,7 +84,7 @@ class Traffic:
                 "task": TASK if chance.random() < 0.9 else UNTRAINED,
                 "input": said,
                 "teacher": label_of(said),
-                "model": "recorded",
+                "model": TEACHER,
                 "occurred_at": _moment(chance, day - (chance.random() < mix.late)).isoformat(),
             }
             records.append(trace)
