@@ -10,6 +10,7 @@ from services.router.config import RouterSettings
 from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
 from services.router.models import Models
+from services.router.remembering import Remembered
 from shared.bus.base import Pipe
 from shared.bus.kafka import KafkaPublisher, open_pipe
 from shared.bus.runner import run_pipe
@@ -89,6 +90,7 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         copies=DiskCopy(settings.models),
         encoder=encoder,
         threads=threads,
+        remembered=Remembered(round(settings.cache_mb * 1e6)),
     )
     router = Router(
         tasks=tasks,

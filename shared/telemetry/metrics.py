@@ -57,6 +57,11 @@ SWAPS = Counter("tracer_router_swaps_total", "Versions swapped in", ["task"])
 REJECTED_ARTIFACTS = Counter(
     "tracer_router_rejected_artifacts_total", "Versions this router would not serve", ["task"]
 )
+REMEMBERED = Counter(
+    "tracer_router_remembered_total",
+    "Texts looked up among the answers remembered, by result (hit or miss)",
+    ["result"],
+)
 DOOR_CALLS = Counter("tracer_door_calls_total", "Calls of the door by HTTP status", ["status"])
 DOOR_SECONDS = Histogram(
     "tracer_door_call_seconds", "Time from a call's head to its answer", buckets=_LATENCY
