@@ -1,4 +1,4 @@
-"""Variants of a version, for measuring: without its lexical stage's answers, under another name."""
+"""Variants of a version, to measure with: no answers of its lexical stage, another task or name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def lexical_off(artifact: Artifact) -> Artifact:
     )
 
 
-def named(artifact: Artifact, window: str) -> Artifact:
-    """The same version as of another window: another name, the same answers."""
-    manifest = msgspec.structs.replace(artifact.manifest, window=window)
+def of_task(artifact: Artifact, task: str, *, window: str | None = None) -> Artifact:
+    """The same answers for another task, and under another name where `window` is given."""
+    manifest = artifact.manifest
+    manifest = msgspec.structs.replace(manifest, task=task, window=window or manifest.window)
     return replace(artifact, manifest_bytes=manifest.encode())
