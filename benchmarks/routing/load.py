@@ -12,17 +12,21 @@ import numpy as np
 from confluent_kafka import Consumer, Producer
 
 from benchmarks.routing.place import Place
+from shared.contracts.codec import decode
+from shared.contracts.events import Decision
 from shared.contracts.topics import Topic
 
 
 @dataclass
 class Taken:
-    """Answers of one load. `at`: when each request was due; `ms`: what it took."""
+    """Answers of one load. `at`: when each request was due; `ms`: what it took. `doubled`: requests
+    that were on one topic more than once."""
 
     sent: int
     at: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     doubled: int = 0
+    decisions: list[Decision] = field(default_factory=list)
 
     @property
     def lost(self) -> int:
@@ -52,9 +56,10 @@ class Load:
         n = int(per_second * seconds)
         arrived: dict[str, float] = {}
         doubled: list[str] = []
+        decided: list[bytes] = []
         ready, stop = threading.Event(), threading.Event()
         reader = threading.Thread(
-            target=self._read, args=(run, arrived, doubled, ready, stop), daemon=True
+            target=self._read, args=(run, arrived, doubled, decided, ready, stop), daemon=True
         )
         reader.start()
         if not ready.wait(30):
@@ -71,6 +76,7 @@ class Load:
         got = [(at, arrived[f"{run}-{i}"]) for i, at in enumerate(due) if f"{run}-{i}" in arrived]
         taken = Taken(n, [at for at, _ in got], [1000 * (then - at) for at, then in got])
         taken.doubled = len(doubled)
+        taken.decisions = [decode(value, Decision) for value in decided]
         return taken
 
     def _send(self, run: str, n: int, per_second: float, begun: float) -> None:
@@ -85,7 +91,7 @@ class Load:
         producer.flush(10)
 
     def _read(
-        self, run: str, arrived: dict[str, float], doubled: list[str],
+        self, run: str, arrived: dict[str, float], doubled: list[str], decided: list[bytes],
         ready: threading.Event, stop: threading.Event,
     ) -> None:  # fmt: skip
         """A handled request that is audited is on both topics; twice on one is once too often."""
@@ -119,5 +125,7 @@ class Load:
                 if (request, str(message.topic())) in seen:
                     doubled.append(request)
                 seen.add((request, str(message.topic())))
+                if message.topic() == topics[0]:
+                    decided.append(message.value() or b"")
                 arrived.setdefault(request, now)
         consumer.close()
