@@ -75,7 +75,8 @@ class Swapped:
 
 def swap_under_load(
     place: Place, router: Child, artifact: Artifact, texts: Sequence[str],
-    *, swaps: int, seconds: float, per_second: float, calm: float | None = None, idle_swaps: int = 0,
+    *, swaps: int, seconds: float, per_second: float, calm: float | None = None,
+    idle_swaps: int = 0,
 ) -> Swapped:  # fmt: skip
     """`swaps` in `seconds` of traffic, after `calm` seconds (or as many) without, then
     `idle_swaps`."""
