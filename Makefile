@@ -10,6 +10,7 @@ export TRACER_CACHE ?= $(CURDIR)/.cache
 
 ALPHA ?= 0.95
 DEMO_FLAGS ?=
+BENCH_FLAGS ?=
 PYTEST_FLAGS ?=
 SOURCES := services shared tests deploy benchmarks
 
@@ -112,6 +113,18 @@ DATA_DIR ?= ../shared/data
 .PHONY: bench-peer
 bench-peer: setup ## The reference implementation beside this one (SEEDS=10); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.peer --data $(DATA_DIR)/banking77.jsonl --seeds $(or $(SEEDS),10)
+
+.PHONY: bench-router
+bench-router: setup ## Issue 5's targets: text in, embeddings in, Kafka, scale-out; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.router --data-dir $(DATA_DIR) $(BENCH_FLAGS)
+
+.PHONY: bench-options
+bench-options: setup ## ONNX Runtime's options on this CPU, float32 and int8; writes docs/router.md
+	@$(BIN)/python -m benchmarks.routing.options --data-dir $(DATA_DIR)
+
+.PHONY: swap-test
+swap-test: setup ## 100 swaps in 60 s of traffic on Apache Kafka: nothing lost, p99 and memory
+	@$(BIN)/python -m benchmarks.routing.swaps --data-dir $(DATA_DIR)
 
 .PHONY: bench-official
 bench-official: setup ## Coverage and agreement on the published splits; writes docs/benchmarks.md

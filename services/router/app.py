@@ -12,6 +12,7 @@ from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
 from services.router.heartbeat import Heartbeat
 from services.router.models import Models
+from services.router.remembering import Remembered
 from shared.bus.base import Pipe
 from shared.bus.kafka import KafkaPublisher, open_pipe
 from shared.bus.runner import run_pipe
@@ -106,6 +107,7 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         copies=DiskCopy(settings.models, trust),
         encoder=encoder,
         threads=threads,
+        remembered=Remembered(round(settings.cache_mb * 1e6)),
     )
     heartbeat = Heartbeat(
         connect_fleet(settings.redis_url.get_secret_value()),

@@ -40,13 +40,17 @@ class OnnxEncoder:
     `encode` may be called from several threads.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, threads: int | None = None, batch_tokens: int = MAX_BATCH_TOKENS
+    ) -> None:
         """Raises BrokenEncoder unless the files are whole.
 
-        `threads`: batches at a time; None takes what affinity and quota allow.
+        `threads`: batches at a time; None takes what affinity and quota allow. `batch_tokens`:
+        word pieces of one batch, with its padding.
         """
         files = read_encoder(Path(folder))
         self._info = files.info
+        self._batch_tokens = batch_tokens
         self._threads = max(1, threads if threads is not None else usable_threads())
         # Whole batches in parallel: two threads inside each product are a third slower.
         self._pool = ThreadPoolExecutor(self._threads, "encoder") if self._threads > 1 else None
@@ -104,7 +108,7 @@ class OnnxEncoder:
         together."""
         widths = [self._width(length) for length in lengths]
         share = -(-sum(widths) // self._threads)
-        budget = min(MAX_BATCH_TOKENS, max(_MIN_BATCH_TOKENS, share))
+        budget = min(self._batch_tokens, max(_MIN_BATCH_TOKENS, share))
         return [
             list(batch)
             for some in batches(widths, budget)

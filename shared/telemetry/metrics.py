@@ -69,6 +69,11 @@ POINTER_DOUBTS = Counter(
     "Active pointers that went back, or served what was tripped",
     ["task"],
 )
+REMEMBERED = Counter(
+    "tracer_router_remembered_total",
+    "Texts looked up among the answers remembered, by result (hit or miss)",
+    ["result"],
+)
 DOOR_CALLS = Counter("tracer_door_calls_total", "Calls of the door by HTTP status", ["status"])
 DOOR_SECONDS = Histogram(
     "tracer_door_call_seconds", "Time from a call's head to its answer", buckets=_LATENCY
