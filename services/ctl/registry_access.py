@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,8 @@ from shared.registry.base import (
     UnknownVersion,
 )
 from shared.registry.redis import connect
+from shared.registry.signatures import Signer
+from shared.registry.trust import Trust, UntrustedArtifact
 from shared.settings import ServiceSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -37,11 +40,17 @@ By = Annotated[str | None, typer.Option(help="Who asks, announced; default: your
 
 
 @contextmanager
-def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
-    """The registry the environment names; its errors end the command with what to do."""
+def open_registry(
+    keyring: Path | None = None, signer: Signer | None = None
+) -> Iterator[tuple[Registry, ServiceSettings]]:
+    """The registry the environment names; its errors end the command with what to do.
+
+    `keyring`: whose signatures count, in place of the environment's.
+    """
     settings = environment()
     try:
-        registry = connect(settings.redis_url.get_secret_value())
+        trust = Trust(keyring or settings.trusted_keys, signer)
+        registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     except ValueError as error:
         fail(f"TRACER_REDIS_URL: {error}")
     try:
@@ -50,6 +59,8 @@ def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
         fail(f"{error}; see `tracerctl models list TASK`")
     except (TrippedVersion, StateChanged) as error:
         fail(f"{error}; see `tracerctl status`")
+    except UntrustedArtifact as error:
+        fail(f"{error}; see `tracerctl keys list`")
     except RegistryError as error:
         fail(f"{error}; is TRACER_REDIS_URL right?")
     except ValueError as error:  # a task name that is none

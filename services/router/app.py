@@ -12,6 +12,7 @@ from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
 from services.router.heartbeat import Heartbeat
 from services.router.models import Models
+from services.router.remembering import Remembered
 from shared.bus.base import Pipe
 from shared.bus.kafka import KafkaPublisher, open_pipe
 from shared.bus.runner import run_pipe
@@ -20,6 +21,7 @@ from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
+from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.disk import DiskCopy
 from shared.registry.fleet import connect_fleet
@@ -94,14 +96,18 @@ class RouterService:
 def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterService:
     """Everything the router needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     threads = settings.threads or usable_threads()
     encoder = OnnxEncoder(settings.encoder, threads=threads)
+    trust = settings.trust()
+    trust.warn_if_blind()
     models = Models(
         tasks=sorted(tasks),
-        registry=connect(settings.redis_url.get_secret_value()),
-        copies=DiskCopy(settings.models),
+        registry=connect(settings.redis_url.get_secret_value(), trust=trust),
+        copies=DiskCopy(settings.models, trust),
         encoder=encoder,
         threads=threads,
+        remembered=Remembered(round(settings.cache_mb * 1e6)),
     )
     heartbeat = Heartbeat(
         connect_fleet(settings.redis_url.get_secret_value()),

@@ -26,6 +26,7 @@ from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
@@ -106,6 +107,7 @@ class Trainer:
 def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer:
     """Everything the trainer needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     store = WindowStore(settings.store)
     settings.cache.mkdir(parents=True, exist_ok=True)
     encoder = CachedEncoder(
@@ -114,7 +116,9 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
-    registry = connect(settings.redis_url.get_secret_value())
+    trust = settings.trust()
+    trust.warn_if_blind()
+    registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
     refit = Refit(
         tasks=tasks,

@@ -264,7 +264,8 @@ class Money(Part, frozen=True, kw_only=True):
 
 
 class Report(Part, frozen=True, kw_only=True):
-    """Everything about one fit. `version`: None for a refusal. `reason`: the verdict in words.
+    """Everything about one fit. `version`: None where none was published of it: it was refused, or
+    an older version stays. `reason`: the verdict in words.
 
     `frontier` has the same fit's answers at other α. `labels` are those with most traces;
     `n_labels` says how many there are. `notes`: what a reader should know of what was left out.
@@ -298,8 +299,8 @@ class Report(Part, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What the registry keeps it under: the version, or `refused-<window>`."""
-        return self.version or refusal_key(self.window)
+        """What the registry keeps it under: the version, or `unpublished-<window>`."""
+        return self.version or unpublished_key(self.window)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="deterministic")
@@ -309,9 +310,9 @@ class InvalidReport(ValueError):
     """Bytes that are no report, or too many."""
 
 
-def refusal_key(window: str) -> str:
-    """Of the report of a window whose fit was refused."""
-    return f"refused-{window}"
+def unpublished_key(window: str) -> str:
+    """Of the report of a window whose fit was not published."""
+    return f"unpublished-{window}"
 
 
 def decode_report(data: bytes) -> Report:

@@ -57,7 +57,7 @@ class ReportTooLarge(RegistryError):
 
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
 MAX_AUDITS_PER_CALL = 10_000
-MAX_REFUSAL_REPORTS = 10
+MAX_UNPUBLISHED_REPORTS = 10
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -70,10 +70,12 @@ def checked_task(task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A manifest and the blobs it names, both as bytes."""
+    """A manifest and the blobs it names, both as bytes. `signature`: see signatures.py; empty
+    where nobody signed."""
 
     manifest_bytes: bytes
     blobs: Mapping[str, bytes]  # by SHA-256
+    signature: bytes = b""
 
     @property
     def manifest(self) -> Manifest:
@@ -125,7 +127,7 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     version = version_of(artifact.manifest_bytes, manifest.window)
     artifact.verify(version)
     named = {stage.blob: bytes(artifact.blobs[stage.blob]) for stage in manifest.stages}
-    return version, Artifact(artifact.manifest_bytes, named)
+    return version, Artifact(artifact.manifest_bytes, named, artifact.signature)
 
 
 class State(StrEnum):
@@ -325,23 +327,23 @@ class Registry(Protocol):
     def put_report(self, report: Report) -> None:
         """Keep a report under its `key`, in place of an earlier one.
 
-        That of a version is kept as long as the version is stored; of refusals the newest
-        MAX_REFUSAL_REPORTS put are. No change in the sense of epoch, history or hints.
+        That of a version is kept as long as the version is stored; of unpublished fits the newest
+        MAX_UNPUBLISHED_REPORTS put are. No change in the sense of epoch, history or hints.
 
         Raises UnknownVersion when the report's version is not stored, and ReportTooLarge.
         """
         ...
 
     def report(self, task: str, key: str) -> Report | None:
-        """By version or by `shared.contracts.report.refusal_key`; None where there is none.
+        """By version or by `shared.contracts.report.unpublished_key`; None where there is none.
 
         Raises CorruptReport for what cannot be read.
         """
         ...
 
     def reports(self, task: str) -> list[str]:
-        """Keys of the reports there are: of refusals, oldest put first, then of versions, oldest
-        first."""
+        """Keys of the reports there are: of unpublished fits, oldest put first, then of versions,
+        oldest first."""
         ...
 
     def active(self, task: str) -> Active:
@@ -349,7 +351,16 @@ class Registry(Protocol):
         ...
 
     def load(self, task: str, version: str) -> Artifact:
-        """Raises UnknownVersion or CorruptArtifact (SHA-256 of manifest and blobs are checked)."""
+        """Raises UnknownVersion or CorruptArtifact (the signature, where keys are trusted, and the
+        SHA-256 of manifest and blobs are checked)."""
+        ...
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        """Sign a stored version with this registry's key, in place of the signature it has.
+
+        That one must be good; `unsigned`: the operator's word that the version is, although nobody
+        signed it. Raises what `load` raises, and ValueError without a key to sign with.
+        """
         ...
 
     def versions(self, task: str) -> list[str]:

@@ -33,6 +33,7 @@ from shared.registry.checks import (
     report_of,
 )
 from shared.registry.task_state import TaskState
+from shared.registry.trust import Trust
 
 
 class MemoryRegistry:
@@ -41,9 +42,10 @@ class MemoryRegistry:
     Set `available` to False to make every call raise RegistryUnavailable.
     """
 
-    def __init__(self, *, keep_versions: int = 20) -> None:
+    def __init__(self, *, keep_versions: int = 20, trust: Trust | None = None) -> None:
         self.available = True
         self._keep = keep_versions
+        self._trust = trust or Trust()
         self._clock = SystemClock()
         self._tasks: dict[str, TaskState] = {}
         self._changed = threading.Condition()
@@ -57,7 +59,7 @@ class MemoryRegistry:
             return state.fence
 
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         with self._changed:
             state = self._fenced(artifact.manifest.task, fence)
             state.artifacts[version] = artifact
@@ -71,7 +73,7 @@ class MemoryRegistry:
         self, artifact: Artifact, *, mode: Mode, share: float, fence: int, at: datetime, reason: str
     ) -> Active:
         check_trial(mode, share)
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         trial = Trial(version, mode, float(share))
         with self._changed:
             state = self._fenced(artifact.manifest.task, fence)
@@ -183,7 +185,7 @@ class MemoryRegistry:
         with self._changed:
             state = self._state(report.task)
             if report.version is None:
-                state.keep_refusal(report.key, data)
+                state.keep_unpublished(report.key, data)
             elif report.version in state.artifacts:
                 state.reports[report.version] = data
             else:
@@ -192,13 +194,13 @@ class MemoryRegistry:
     def report(self, task: str, key: str) -> Report | None:
         with self._changed:
             state = self._state(task)
-            data = state.reports.get(key) or state.refusals.get(key)
+            data = state.reports.get(key) or state.unpublished.get(key)
         return None if data is None else report_of(data, task, key)
 
     def reports(self, task: str) -> list[str]:
         with self._changed:
             state = self._state(task)
-            return [*state.refusals, *(v for v in state.artifacts if v in state.reports)]
+            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
 
     def active(self, task: str) -> Active:
         with self._changed:
@@ -209,8 +211,21 @@ class MemoryRegistry:
             artifact = self._state(task).artifacts.get(version)
         if artifact is None:
             raise UnknownVersion(f"{task} has no version {version}")
+        self._trust.check(artifact.manifest_bytes, artifact.signature, version)
         artifact.verify(version)
         return artifact
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        if self._trust.signer is None:
+            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
+        with self._changed:
+            artifact = self._state(task).artifacts.get(version)
+            if artifact is None:
+                raise UnknownVersion(f"{task} has no version {version}")
+            if not unsigned:
+                self._trust.check(artifact.manifest_bytes, artifact.signature, version)
+            artifact.verify(version)
+            self._tasks[task].artifacts[version] = self._trust.signed(artifact)
 
     def versions(self, task: str) -> list[str]:
         with self._changed:

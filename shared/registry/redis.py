@@ -20,7 +20,7 @@ from shared.contracts.report import MAX_REPORT_BYTES, Report
 from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
-    MAX_REFUSAL_REPORTS,
+    MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
     CorruptArtifact,
@@ -59,6 +59,8 @@ from shared.registry.scripts import (
     SET_STATE,
     Keys,
 )
+from shared.registry.signatures import MAX_SIGNATURE_BYTES
+from shared.registry.trust import Trust
 
 
 def connect(
@@ -68,12 +70,15 @@ def connect(
     socket_timeout: float = 2.0,
     transfer_timeout: float = 60.0,
     quiet_seconds: float = 10.0,
+    trust: Trust | None = None,
 ) -> RedisRegistry:
     """A registry at `url` (one server, Sentinel or Cluster: `shared.redis_clients`); connects when
     first used.
 
     A call fails within about `socket_timeout` seconds of silence, a publish, which sends
     megabytes, within `transfer_timeout`; a subscription silent for `quiet_seconds` is probed.
+    `trust` says what is believed and signs what is published; without it signatures are neither
+    made nor checked.
     Raises ValueError, which never shows the URL's password, when `url` is not one.
     """
 
@@ -93,7 +98,9 @@ def connect(
     transfers = client(transfer_timeout, 15)
     hints = client(socket_timeout, 0)
     listener = HintListener(hints, quiet_seconds=quiet_seconds, patience_seconds=socket_timeout)
-    return RedisRegistry(calls, transfers, listener, keep_versions=keep_versions)
+    return RedisRegistry(
+        calls, transfers, listener, keep_versions=keep_versions, trust=trust or Trust()
+    )
 
 
 class RedisRegistry:
@@ -106,11 +113,13 @@ class RedisRegistry:
         listener: HintListener,
         *,
         keep_versions: int,
+        trust: Trust,
     ) -> None:
         self._client = client
         self._transfer = transfer
         self._listener = listener
         self._keep = keep_versions
+        self._trust = trust
         self._publish = transfer.register_script(PUBLISH)
         self._rollback = client.register_script(ROLLBACK)
         self._retire = client.register_script(RETIRE)
@@ -218,7 +227,7 @@ class RedisRegistry:
 
     def put_report(self, report: Report) -> None:
         data = report_bytes(report)
-        arguments: list[Any] = [report.version or "", report.key, data, MAX_REFUSAL_REPORTS]
+        arguments: list[Any] = [report.version or "", report.key, data, MAX_UNPUBLISHED_REPORTS]
         with reaching(self._client):
             kept = self._put_report(keys=Keys.of(report.task).all(), args=arguments)
         if not kept:
@@ -235,35 +244,28 @@ class RedisRegistry:
     def reports(self, task: str) -> list[str]:
         keys = Keys.of(task)
         with reaching(self._client):
-            pipeline = self._client.pipeline(transaction=True)
+            pipeline = self._client.pipeline(transaction=False)
             pipeline.hkeys(keys.reports)
-            pipeline.lrange(keys.refusals, 0, -1)
+            pipeline.lrange(keys.unpublished, 0, -1)
             pipeline.lrange(keys.order, 0, -1)
-            known, refusals, order = pipeline.execute()
+            known, unpublished, order = pipeline.execute()
         there = {as_text(key) for key in known}
-        return [key for key in map(as_text, (*refusals, *order)) if key in there]
+        return [key for key in map(as_text, (*unpublished, *order)) if key in there]
 
     def active(self, task: str) -> Active:
         with reaching(self._client):
             return active_of(self._client.hmget(Keys.of(task).active, ACTIVE_FIELDS))
 
     def load(self, task: str, version: str) -> Artifact:
-        keys = Keys.of(task)
-        manifest_bytes = self._fetch_manifest(keys, task, version)
-        manifest = verified_manifest(manifest_bytes, version)
-        if manifest.task != task:
-            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
-        stages = manifest.stages
-        fields = [f"{version}/{stage.blob}" for stage in stages]
-        self._check_sizes(keys, task, version, stages, fields)
+        return self._load(task, version, self._trust)
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        if self._trust.signer is None:
+            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
+        artifact = self._load(task, version, Trust() if unsigned else self._trust)
         with reaching(self._client):
-            found = self._client.hmget(keys.blobs, fields)
-        blobs = {
-            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
-        }
-        artifact = Artifact(manifest_bytes, blobs)
-        artifact.verify(version)
-        return artifact
+            signature = self._trust.signed(artifact).signature
+            self._client.hset(Keys.of(task).signatures, version, signature)
 
     def versions(self, task: str) -> list[str]:
         with reaching(self._client):
@@ -313,15 +315,16 @@ class RedisRegistry:
     def _store(
         self, artifact: Artifact, fence: int, at: datetime, reason: str, *, mode: str, share: str
     ) -> Active:
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         blobs = [part for item in artifact.blobs.items() for part in item]
         answer = self._change(
             self._publish,
             artifact.manifest.task,
             at,
             reason,
-            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes, *blobs],
-        )
+            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes,
+             artifact.signature, *blobs],
+        )  # fmt: skip
         if answer[0] == b"stale":
             raise StaleEpoch(f"fence {fence} is not the newest, {as_text(answer[1])}")
         if answer[0] == b"tripped":
@@ -357,14 +360,37 @@ class RedisRegistry:
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
 
-    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> bytes:
+    def _load(self, task: str, version: str, trust: Trust) -> Artifact:
+        keys = Keys.of(task)
+        manifest_bytes, signature = self._fetch_manifest(keys, task, version)
+        trust.check(manifest_bytes, signature, version)
+        manifest = verified_manifest(manifest_bytes, version)
+        if manifest.task != task:
+            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
+        stages = manifest.stages
+        fields = [f"{version}/{stage.blob}" for stage in stages]
+        self._check_sizes(keys, task, version, stages, fields)
+        with reaching(self._client):
+            found = self._client.hmget(keys.blobs, fields)
+        blobs = {
+            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
+        }
+        artifact = Artifact(manifest_bytes, blobs, signature)
+        artifact.verify(version)
+        return artifact
+
+    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> tuple[bytes, bytes]:
+        """With its signature, which is empty where nobody signed."""
         with reaching(self._client):
             if int(self._client.hstrlen(keys.manifests, version)) > MAX_ARTIFACT_BYTES:
                 raise CorruptArtifact(f"manifest of {version} is larger than any published")
+            if int(self._client.hstrlen(keys.signatures, version)) > MAX_SIGNATURE_BYTES:
+                raise CorruptArtifact(f"the signature of {version} is larger than any")
             manifest = self._client.hget(keys.manifests, version)
+            signature = self._client.hget(keys.signatures, version)
         if manifest is None:
             raise UnknownVersion(f"{task} has no version {version}")
-        return as_bytes(manifest)
+        return as_bytes(manifest), as_bytes(signature or b"")
 
     def _check_sizes(
         self, keys: Keys, task: str, version: str, stages: Sequence[Stage], fields: list[str]

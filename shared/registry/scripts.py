@@ -29,11 +29,12 @@ class Keys:
     history: str  # list: JSON entries, newest first
     trail: str  # list: versions active before the current one, newest first
     tripped: str  # set: stored versions that answer no more
-    # These begin the keys of each version's audits; see below.
+    # These two begin the keys of each version's audits; see below.
     outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
     marks: str  # hash: partition -> highest offset recorded
-    reports: str  # hash: version or key of a refusal -> JSON of its report
-    refusals: str  # list: keys of reports of refusals, oldest put first
+    signatures: str  # hash: version -> its manifest's signature
+    reports: str  # hash: version or key of an unpublished fit -> JSON of its report
+    unpublished: str  # list: keys of reports of unpublished fits, oldest put first
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -53,7 +54,7 @@ class Keys:
 # service); then its own.
 _COMMON = f"""
 local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
-local TRIPPED, OUTCOMES, MARKS, REPORTS = unpack(KEYS, 9, 12)
+local TRIPPED, OUTCOMES, MARKS, SIGNATURES, REPORTS = unpack(KEYS, 9, 13)
 local CHANNEL, TASK, CALL, AT, REASON, ACTOR = unpack(ARGV, 1, 6)
 
 local function pointer(name)
@@ -121,19 +122,24 @@ end
 """
 
 # ARGV: fence, version, versions to keep, mode ("" to activate) and share of a trial, manifest,
-# then SHA-256 and bytes of each blob.
+# its signature ("" for none), then SHA-256 and bytes of each blob.
 PUBLISH = (
     _COMMON
     + """
-local fence, version, keep, mode, share, manifest = unpack(ARGV, 7, 12)
+local fence, version, keep, mode, share, manifest, signature = unpack(ARGV, 7, 13)
 
 local function store()
   if not is_stored(version) then
     redis.call('RPUSH', ORDER, version)
   end
   redis.call('HSET', MANIFESTS, version, manifest)
+  if signature == '' then
+    redis.call('HDEL', SIGNATURES, version)
+  else
+    redis.call('HSET', SIGNATURES, version, signature)
+  end
   local names = {}
-  for i = 13, #ARGV, 2 do
+  for i = 14, #ARGV, 2 do
     names[#names + 1] = ARGV[i]
     redis.call('HSET', BLOBS, version .. '/' .. ARGV[i], ARGV[i + 1])
   end
@@ -146,6 +152,7 @@ local function delete(old)
   end
   redis.call('HDEL', FILES, old)
   redis.call('HDEL', MANIFESTS, old)
+  redis.call('HDEL', SIGNATURES, old)
   redis.call('HDEL', REPORTS, old)
   redis.call('LREM', ORDER, 0, old)
   redis.call('LREM', TRAIL, 0, old)
@@ -299,17 +306,18 @@ end
 return redis.call('STRLEN', OUTCOMES)
 """
 
-# Not a change. ARGV: version, or "" for a refusal, the report's key, its bytes, refusals to keep.
+# Not a change. ARGV: version, or "" for an unpublished fit, the report's key and bytes, how many of
+# unpublished fits to keep.
 PUT_REPORT = """
-local MANIFESTS, REPORTS, REFUSALS = KEYS[4], KEYS[12], KEYS[13]
+local MANIFESTS, REPORTS, UNPUBLISHED = KEYS[4], KEYS[13], KEYS[14]
 local version, key, report, keep = unpack(ARGV, 1, 4)
 if version ~= '' then
   if redis.call('HEXISTS', MANIFESTS, version) == 0 then return 0 end
 else
-  redis.call('LREM', REFUSALS, 0, key)
-  redis.call('RPUSH', REFUSALS, key)
-  while redis.call('LLEN', REFUSALS) > tonumber(keep) do
-    redis.call('HDEL', REPORTS, redis.call('LPOP', REFUSALS))
+  redis.call('LREM', UNPUBLISHED, 0, key)
+  redis.call('RPUSH', UNPUBLISHED, key)
+  while redis.call('LLEN', UNPUBLISHED) > tonumber(keep) do
+    redis.call('HDEL', REPORTS, redis.call('LPOP', UNPUBLISHED))
   end
 end
 redis.call('HSET', REPORTS, key, report)

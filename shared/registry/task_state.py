@@ -8,7 +8,7 @@ from datetime import datetime
 
 from shared.contracts.events import AnnouncementKind
 from shared.registry.base import (
-    MAX_REFUSAL_REPORTS,
+    MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
     HistoryEntry,
@@ -35,7 +35,7 @@ class TaskState:
     outcomes: dict[str, list[bool]] = field(default_factory=dict)
     marks: dict[tuple[str, int], int] = field(default_factory=dict)
     reports: dict[str, bytes] = field(default_factory=dict)  # of versions
-    refusals: dict[str, bytes] = field(default_factory=dict)  # reports, oldest put first
+    unpublished: dict[str, bytes] = field(default_factory=dict)  # reports, oldest put first
 
     @property
     def active(self) -> Active:
@@ -127,12 +127,12 @@ class TaskState:
             self.marks[version, partition] = max(mark, audits[-1][0])
         return len(outcomes)
 
-    def keep_refusal(self, key: str, report: bytes) -> None:
+    def keep_unpublished(self, key: str, report: bytes) -> None:
         """As the newest; the oldest beyond the limit are forgotten."""
-        self.refusals.pop(key, None)
-        self.refusals[key] = report
-        for oldest in list(self.refusals)[:-MAX_REFUSAL_REPORTS]:
-            del self.refusals[oldest]
+        self.unpublished.pop(key, None)
+        self.unpublished[key] = report
+        for oldest in list(self.unpublished)[:-MAX_UNPUBLISHED_REPORTS]:
+            del self.unpublished[oldest]
 
     def prune(self, keep: int) -> None:
         """Delete the oldest versions beyond `keep`, but none in use or in reserve."""

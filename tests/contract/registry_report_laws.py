@@ -7,9 +7,9 @@ from abc import abstractmethod
 import msgspec
 import pytest
 
-from shared.contracts.report import MAX_REPORT_BYTES, Report, refusal_key
+from shared.contracts.report import MAX_REPORT_BYTES, Report, unpublished_key
 from shared.registry.base import (
-    MAX_REFUSAL_REPORTS,
+    MAX_UNPUBLISHED_REPORTS,
     CorruptReport,
     Registry,
     ReportTooLarge,
@@ -52,20 +52,20 @@ class ReportLaws:
         assert registry.report(task, NO_VERSION) is None
         assert registry.reports(task) == []
 
-    def test_a_refusal_needs_no_version(self, registry: Registry, task: str) -> None:
+    def test_one_of_no_version_needs_none(self, registry: Registry, task: str) -> None:
         report = make_report(task, None, window="2026-03-04")
         registry.put_report(report)
-        assert registry.report(task, refusal_key("2026-03-04")) == report
-        assert registry.reports(task) == ["refused-2026-03-04"]
+        assert registry.report(task, unpublished_key("2026-03-04")) == report
+        assert registry.reports(task) == ["unpublished-2026-03-04"]
 
-    def test_only_the_refusals_put_last_are_kept(self, registry: Registry, task: str) -> None:
-        windows = [f"2026-03-{day:02}" for day in range(1, MAX_REFUSAL_REPORTS + 1)]
+    def test_only_the_unpublished_put_last_are_kept(self, registry: Registry, task: str) -> None:
+        windows = [f"2026-03-{day:02}" for day in range(1, MAX_UNPUBLISHED_REPORTS + 1)]
         for window in (*windows, windows[0], "2026-04-01"):  # the first is put again
             registry.put_report(make_report(task, None, window=window))
         kept = [*windows[2:], windows[0], "2026-04-01"]
-        assert registry.reports(task) == [refusal_key(window) for window in kept]
-        assert registry.report(task, refusal_key(windows[1])) is None
-        assert registry.report(task, refusal_key(windows[0])) is not None
+        assert registry.reports(task) == [unpublished_key(window) for window in kept]
+        assert registry.report(task, unpublished_key(windows[1])) is None
+        assert registry.report(task, unpublished_key(windows[0])) is not None
 
     def test_a_report_goes_with_its_version(self, task: str) -> None:
         registry: Registry = self.make(keep_versions=2)  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ class TestMemoryRegistry(RegistryLaws, StateLaws, ReportLaws):
 
     def corrupt_report(self, registry: Registry, task: str, key: str) -> None:
         assert isinstance(registry, MemoryRegistry)
-        stored = registry._tasks[task].refusals
+        stored = registry._tasks[task].unpublished
         stored[key] = stored[key][:-1]
 
 

@@ -13,7 +13,7 @@ from shared.contracts.report import (
     MAX_REPORT_BYTES,
     InvalidReport,
     decode_report,
-    refusal_key,
+    unpublished_key,
 )
 from tests.contract.schema_tools import SCHEMAS
 
@@ -58,7 +58,7 @@ def test_the_examples_show_a_version_and_a_refusal() -> None:
     reports = [decode_report(path.read_bytes()) for path in EXAMPLES]
     assert {report.refused for report in reports} == {True, False}
     assert {report.key for report in reports} >= {
-        refusal_key(r.window) for r in reports if r.refused
+        unpublished_key(r.window) for r in reports if r.refused
     }
 
 
