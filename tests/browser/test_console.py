@@ -173,6 +173,55 @@ def test_a_trial_is_promoted(page: Page, place: Place) -> None:
     assert place.registry.active("intents").version == place.versions["intents"][-1]
 
 
+def test_alpha_is_changed_with_the_frontiers_answer_before_it(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/support")
+    page.get_by_role("button", name="Change α…").click()
+    field = page.get_by_label("Agreement to ask for")
+    expect(page.locator("#alpha-answer")).to_contain_text("about 79.3% of the requests")
+    field.fill("0.98")
+    expect(page.locator("#alpha-answer")).to_contain_text("about 47.6% of the requests; until a")
+    confirm(page, "Change α", "the auditors ask for more")
+    expect(page.get_by_role("status").first).to_contain_text("Another α: 0.98")
+    expect(page.get_by_role("heading", name="support")).to_contain_text("Refitting")
+    assert place.registry.alpha("support") == 0.98
+    page.get_by_role("button", name="Change α…").click()
+    page.get_by_label("Agreement to ask for").fill("")
+    confirm(page, "Change α", "they do not any more")
+    expect(page.get_by_role("heading", name="support")).to_contain_text("Serving")
+    assert place.registry.alpha("support") is None
+
+
+def test_dead_letters_are_put_back_once(page: Page, place: Place) -> None:
+    page.get_by_role("link", name="Dead letters").click()
+    letters = page.get_by_role("region", name="Dead letters").locator("tbody tr")
+    expect(letters).to_have_count(3)
+    expect(letters.first).to_contain_text("Expected `str` of length >= 1")
+    letters.first.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Put the chosen back…").click()
+    expect(page.get_by_role("heading", name="Put 1 letter back?")).to_be_visible()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Put back").click()
+    expect(page.get_by_role("status").first).to_contain_text("1 put back.")
+    for _ in range(40):  # the marker comes by the topic
+        page.reload()
+        if "by maria" in letters.first.inner_text():
+            break
+        page.wait_for_timeout(250)
+    expect(letters.first).to_contain_text("by maria")
+    expect(letters.first.get_by_role("checkbox")).to_be_disabled()
+
+
+def test_the_fleet_says_who_is_behind(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/fleet")
+    if page.get_by_role("heading", name="No router runs").count():  # the beats expired
+        expect(page.get_by_text("start python -m services.router.main")).to_be_visible()
+    place.beat()
+    page.reload()
+    rows = page.get_by_role("region", name="Routers").locator("tbody tr")
+    expect(rows.nth(1)).to_contain_text("Behind")
+    expect(rows.nth(1)).to_contain_text("support")
+
+
 def test_everything_can_be_done_by_keyboard(page: Page, place: Place) -> None:
     page.goto(f"{place.url}/tasks/support")
     page.keyboard.press("Tab")

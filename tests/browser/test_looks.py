@@ -37,6 +37,8 @@ def paths(place: Place) -> dict[str, str]:
         "empty-task": "/tasks/routing",
         "version": f"/tasks/support/versions/{version}",
         "confirm": "/tasks/support/actions/rollback",
+        "fleet": "/fleet",
+        "dead-letters": "/dead-letters",
         "error": "/nowhere",
     }
 
@@ -70,6 +72,7 @@ def test_pages_are_readable_by_everybody(
     folder = ROOT / PICTURES if PICTURES else tmp_path
     folder.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
+    place.beat()
     for name, path in paths(place).items():
         page.goto(f"{place.url}{path}")
         page.wait_for_load_state("load")
