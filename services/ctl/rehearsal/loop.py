@@ -2,6 +2,9 @@
 
 requests -> router -> deferred -> teacher -> raw traces -> ingest -> traces -> monitor and windows
 -> refit -> registry -> router. What the brokers add (delivery, order) is tested elsewhere.
+
+The one module that may import several services: like the demo it runs them all, but as functions
+(`[tool.importlinter]` in pyproject.toml lists what it may know of each).
 """
 
 from __future__ import annotations
@@ -11,9 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from services.ingest.handlers import Rules as IngestRules
 from services.ingest.handlers import accept
@@ -29,7 +29,7 @@ from shared.bus.base import Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import FakeClock
 from shared.contracts.codec import decode, encode
-from shared.contracts.events import Decision, ModelAnnouncement, Outcome, Request, Trace
+from shared.contracts.events import Decision, Input, ModelAnnouncement, Outcome, Request, Trace
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.core.window import WindowKey
@@ -39,41 +39,8 @@ from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore
 
 BATCH = 50
-# Asks the teacher: the request's id and text, when it was asked.
-Teacher = Callable[[str, str], str]
-
-
-class RememberingEncoder:
-    """An encoder that embeds each row of word pieces once."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._known: dict[tuple[int, ...], NDArray[np.float32]] = {}
-
-    @property
-    def digest(self) -> str:
-        return self._encoder.digest
-
-    @property
-    def dim(self) -> int:
-        return self._encoder.dim
-
-    @property
-    def vocabulary(self) -> int:
-        return self._encoder.vocabulary
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoder.tokenize(texts)
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self.encode_tokens(self.tokenize(texts))
-
-    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        keys = [tuple(row) for row in rows]
-        new = list(dict.fromkeys(key for key in keys if key not in self._known))
-        if new:
-            self._known.update(zip(new, self._encoder.encode_tokens(new), strict=True))
-        return np.stack([self._known[key] for key in keys])
+# What the teacher answers to the request of an id.
+Teacher = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -129,8 +96,8 @@ class Loop:
         self._seen = 0
         self._held: list[Trace] = []
 
-    def run_day(self, day: date, requests: Mapping[str, str]) -> list[Decided]:
-        """Requests by id, spread over the day, then the window's close and its refit."""
+    def run_day(self, day: date, requests: Mapping[str, Input]) -> list[Decided]:
+        """Requests by id, spread over the day; `close` ends it."""
         start = datetime.combine(day, time(), UTC)
         step = timedelta(days=1) / (len(requests) + 1)
         ids, decided = list(requests), []
@@ -145,11 +112,12 @@ class Loop:
                 messages.append(Message("requests", 0, i, request_id.encode(), encode(request)))
             decided += self._batch(messages)
         self._arrive(everything=True)
-        self.close(day)
         return decided
 
-    def close(self, day: date) -> ModelAnnouncement:
-        """Store the day's window and refit."""
+    def close(self, day: date) -> ModelAnnouncement | None:
+        """Store the day's window and refit; a day without a trace has no window."""
+        if not self._held:
+            return None
         self.store.write(self.task.name, day, self._held)
         self._held.clear()
         return self.refit(WindowKey(self.task.name, day))
@@ -199,7 +167,7 @@ class Loop:
         replies = {}
         for question in questions:
             request = question.deferral.request
-            label = self.teacher(request.id, str(request.input))
+            label = self.teacher(request.id)
             replies[question.key] = Reply(Answer(label, self.model), 0.0)
         return replies
 
