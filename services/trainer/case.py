@@ -37,6 +37,7 @@ class Case:
         """What the verdict was made of, for the announcement."""
         figures: dict[str, float | None] = {
             "n_evidence": int(self.horizon.evidence.sum()),
+            "n_stored": self.horizon.stored,
             "challenger_coverage": self.challenger.coverage,
         }
         if self.incumbent is not None:

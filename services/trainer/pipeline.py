@@ -9,13 +9,12 @@ publishing what is active already changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
 import msgspec
-import pyarrow as pa
 
 from services.trainer.case import Case, Incumbent
 from services.trainer.incumbent import on_fresh_evidence, still_valid
@@ -28,7 +27,8 @@ from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
 from shared.fitting.challenger import fit_challenger
 from shared.fitting.horizon import Horizon, of_one_kind
-from shared.fitting.stored import horizon_of
+from shared.fitting.reading import Windows as Readable
+from shared.fitting.reading import read_day, read_horizon
 from shared.registry.base import (
     Active,
     Artifact,
@@ -44,12 +44,8 @@ log = logging.getLogger(__name__)
 Announce = Callable[[ModelAnnouncement], None]
 
 
-class Windows(Protocol):
-    """The stored windows, read side."""
-
-    def read(self, task: str, days: Iterable[date]) -> pa.Table: ...
-
-    def days(self, task: str) -> list[date]: ...
+class Windows(Readable, Protocol):
+    """The stored windows."""
 
     def write_verdict(self, task: str, day: date, verdict: dict[str, Any]) -> None: ...
 
@@ -90,7 +86,7 @@ class Refit:
     def _decide(self, task: Task, day: date) -> ModelAnnouncement:
         """The challenger fitted, the incumbent judged, and what follows put into effect."""
         fence = self.registry.acquire(task.name)
-        horizon, strays = of_one_kind(self._horizon(task, day))
+        horizon, strays = of_one_kind(read_horizon(self.windows, task, day))
         if strays:
             log.warning("traces of another number of texts left out", extra={"left_out": strays})
         active = self.registry.active(task.name)
@@ -184,16 +180,9 @@ class Refit:
             return None
         if artifact.manifest.encoder != self.encoder.digest:
             return None  # no router can serve it beside this trainer's versions
-        window, _ = of_one_kind(
-            horizon_of(self.windows.read(task.name, [day]), taxonomy=task.labels)
-        )
+        window, _ = of_one_kind(read_day(self.windows, task, day))
         found = on_fresh_evidence(artifact, window, self.encoder, delta=task.delta)
         return Incumbent(artifact.manifest, found)
-
-    def _horizon(self, task: Task, day: date) -> Horizon:
-        stored = [d for d in self.windows.days(task.name) if d <= day]
-        recent = [d for d in stored if (day - d).days < task.horizon_days]
-        return horizon_of(self.windows.read(task.name, recent), taxonomy=task.labels)
 
     def _of(
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
