@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
+from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
     Active,
@@ -56,7 +57,8 @@ def connect(
     transfer_timeout: float = 60.0,
     quiet_seconds: float = 10.0,
 ) -> RedisRegistry:
-    """A registry at `url` (redis://, rediss:// or unix://); connects when first used.
+    """A registry at `url` (one server, Sentinel or Cluster: `shared.redis_clients`); connects when
+    first used.
 
     A call fails within about `socket_timeout` seconds of silence, a publish, which sends
     megabytes, within `transfer_timeout`; a subscription silent for `quiet_seconds` is probed.
@@ -64,7 +66,7 @@ def connect(
     """
 
     def client(timeout: float, health_check_interval: int) -> redis.Redis:
-        return redis.Redis.from_url(
+        return redis_client(
             url,
             protocol=2,
             socket_timeout=timeout,
@@ -75,13 +77,9 @@ def connect(
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
 
-    try:
-        calls = client(socket_timeout, 15)
-        transfers = client(transfer_timeout, 15)
-        hints = client(socket_timeout, 0)
-    except ValueError:
-        # urllib quotes the part it cannot read, which may be a piece of the password.
-        raise ValueError("not a Redis URL; expected redis://user:password@host:port/db") from None
+    calls = client(socket_timeout, 15)
+    transfers = client(transfer_timeout, 15)
+    hints = client(socket_timeout, 0)
     listener = HintListener(hints, quiet_seconds=quiet_seconds, patience_seconds=socket_timeout)
     return RedisRegistry(calls, transfers, listener, keep_versions=keep_versions)
 
