@@ -10,6 +10,8 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 from services.trainer.config import TrainerSettings
+from services.trainer.examine import ExaminerPlan
+from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
@@ -23,8 +25,7 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
-from shared.encoder.cache import CachedEncoder
-from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.encoder.artifact import load_encoder_info
 from shared.registry.base import RegistryError
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
@@ -49,6 +50,7 @@ class Trainer:
     collector: Collector
     monitor: Monitor
     worker: RefitWorker
+    fits: FitProcess
     health: Health
     clock: Clock
     topic: str
@@ -104,23 +106,26 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     """Everything the trainer needs, from its settings."""
     tasks = load_tasks(settings.tasks)
     store = WindowStore(settings.store)
-    settings.cache.mkdir(parents=True, exist_ok=True)
-    encoder = CachedEncoder(
-        OnnxEncoder(settings.encoder, threads=settings.encoder_threads),
-        settings.cache / "embeddings.sqlite",
-    )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
     registry = connect(settings.redis_url.get_secret_value())
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
+    plan = ExaminerPlan(
+        store=settings.store,
+        encoder=settings.encoder,
+        threads=settings.encoder_threads,
+        cache=settings.cache,
+        jobs=settings.fit_jobs,
+    )
+    fits = FitProcess(plan.make, log_level=settings.log_level)
     refit = Refit(
         tasks=tasks,
         windows=store,
-        encoder=encoder,
+        encoder=load_encoder_info(settings.encoder).digest,
+        examine=fits,
         registry=registry,
         announce=announce,
         clock=clock,
-        jobs=settings.fit_jobs,
     )
 
     def failed(key: WindowKey, error: Exception) -> None:
@@ -154,6 +159,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         ),
         monitor=monitor,
         worker=worker,
+        fits=fits,
         health=health,
         clock=clock,
         topic=topic,

@@ -23,6 +23,7 @@ from services.teacher.client import Answer
 from services.teacher.handlers import Rules as TeacherRules
 from services.teacher.handlers import teach
 from services.teacher.panel import Key, Question, Reply
+from services.trainer.examine import Examiner
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
 from shared.bus.base import Message, Record
@@ -81,7 +82,8 @@ class Loop:
             tasks=tasks, registry=self.registry, announce=self.announced.append, clock=self.clock
         )
         self.refit = Refit(
-            tasks=tasks, windows=self.store, encoder=self.encoder, registry=self.registry,
+            tasks=tasks, windows=self.store, encoder=self.encoder.digest,
+            examine=Examiner(self.store, self.encoder), registry=self.registry,
             announce=self.announced.append, clock=self.clock,
         )  # fmt: skip
         self._rules = TeacherRules(

@@ -10,6 +10,7 @@ import pytest
 from doubles import HashEncoder
 
 from services.trainer.app import resume
+from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
 from services.trainer.worker import RefitWorker
 from shared.clock import FakeClock
@@ -61,7 +62,8 @@ class Bench:
         self.refit = Refit(
             tasks={"support": Task(name="support", alpha=alpha, horizon_days=2)},
             windows=self.store,
-            encoder=self.encoder,
+            encoder=self.encoder.digest,
+            examine=Examiner(self.store, self.encoder),
             registry=self.registry,
             announce=self.announced.append,
             clock=FakeClock(),
