@@ -36,7 +36,7 @@ class SecretFiles(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         variable = f"{self._prefix}{field_name.upper()}"
         path = os.environ.get(f"{variable}_FILE")
-        if not path or not _is_secret(field):
+        if not path or not is_secret(field):
             return None, field_name, False
         if os.environ.get(variable):
             raise ValueError(f"{variable} and {variable}_FILE are both set: keep one of them")
@@ -49,7 +49,8 @@ class SecretFiles(PydanticBaseSettingsSource):
         return text, field_name, False
 
 
-def _is_secret(field: FieldInfo) -> bool:
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting may come from a file."""
     kinds = (field.annotation, *get_args(field.annotation))
     return SecretStr in kinds or field.repr is False
 

@@ -39,6 +39,10 @@ class ServiceSettings(BaseSettings):
     health_host: str = "127.0.0.1"
     health_port: int = 0
     log_level: str = "INFO"
+    # Whose signatures count: a keyring of `tracerctl keys`. Without one nothing is believed, unless
+    # `allow` says that whatever is in the registry is.
+    trusted_keys: Path | None = None
+    unsigned: Literal["refuse", "allow"] = "refuse"
 
     @classmethod
     def settings_customise_sources(

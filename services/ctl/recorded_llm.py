@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,6 +150,11 @@ class RecordedLLM:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # teachers connect many times at once
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that vanished is no error of ours; anything else is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

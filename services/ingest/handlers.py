@@ -10,20 +10,14 @@ from typing import Protocol
 
 from services.ingest.expanding import Sources, Tally, expand
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
-from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
-from shared.contracts.dead_letters import CONTEXT_HEADERS
 from shared.contracts.events import Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
+from shared.rejecting import Rejecting
 from shared.seen.base import Seen, SeenKey, seen_key
-from shared.telemetry.metrics import (
-    DEAD_LETTERS,
-    SOURCE_CALLS,
-    TRACES_INGESTED,
-    TRACES_REPEATED,
-)
+from shared.telemetry.metrics import SOURCE_CALLS, TRACES_INGESTED, TRACES_REPEATED
 
 SERVICE = "ingest"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,7 +41,6 @@ class Rules:
     future_tolerance: timedelta
     raw_topic: str
     traces_topic: str
-    dead_letters_topic: str
     sources: Sources = field(default_factory=dict)
 
 
@@ -64,16 +57,23 @@ class Accepted:
 
 
 async def ingest(
-    messages: Sequence[Message], *, rules: Rules, seen: Seen, publish: Publish, clock: Clock
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    seen: Seen,
+    publish: Publish,
+    reject: Rejecting,
+    clock: Clock,
 ) -> None:
     """Turn one batch of raw traces into traces and dead letters.
 
     The order of side effects: look up repeats, publish and wait for every acknowledgement, mark
     as seen; the caller then advances the offsets. A crash between any two steps makes the batch
-    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked.
+    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked,
+    and Fatal when nothing but dead letters comes out.
     """
     tally: Tally = Counter()
-    accepted, rejected = sort(messages, rules=rules, now=clock.now(), tally=tally)
+    accepted, rejected = sort(messages, rules=rules, reject=reject, now=clock.now(), tally=tally)
     fresh = await _without_repeats(accepted, seen)
     await publish([*(item.record for item in fresh), *rejected])
     await seen.add([item.key for item in fresh])
@@ -81,13 +81,15 @@ async def ingest(
         TRACES_INGESTED.labels(task=item.trace.task).inc()
     for (format, result), count in tally.items():
         SOURCE_CALLS.labels(format=format, result=result).inc(count)
-    for letter in rejected:
-        topic = dict(letter.headers)[CONTEXT_HEADERS["topic"]].decode()
-        DEAD_LETTERS.labels(service=SERVICE, topic=topic).inc()
 
 
 def sort(
-    messages: Sequence[Message], *, rules: Rules, now: datetime, tally: Tally | None = None
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    reject: Rejecting,
+    now: datetime,
+    tally: Tally | None = None,
 ) -> tuple[list[Accepted], list[Record]]:
     """The usable traces, and the dead letters of the rest, each in the order of `messages`.
 
@@ -101,15 +103,9 @@ def sort(
         try:
             accepted.append(_accept(reading, part, rules=rules, now=now))
         except InvalidMessage as error:
-            rejected.append(
-                dead_letter(
-                    part,
-                    service=SERVICE,
-                    error=error,
-                    at=now,
-                    topic=rules.dead_letters_topic,
-                )
-            )
+            rejected.append(reject(part, error))
+        else:
+            reject.accepted(part)
     return accepted, rejected
 
 

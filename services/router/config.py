@@ -9,19 +9,22 @@ from pydantic import Field, SecretStr, model_validator
 
 from services.router.calls import MAX_REQUESTS
 from shared.http.tokens import Tokens, check_not_open, one_token, read_tokens
+from shared.registry.trust import Trust, trust_of
 from shared.settings import ServiceSettings
 
 
 class RouterSettings(ServiceSettings):
     """`max_wait` (seconds) is how long a micro-batch waits for its first request; `poll` how often
-    the registry is asked for changes that its hints may have missed."""
+    the registry is asked for changes that its hints may have missed; `cache_mb` (10⁶ bytes) bounds
+    the answers remembered for texts that come again, 0 remembers none."""
 
     encoder: Path = Path("data/encoder")
     models: Path = Path("data/models")  # disk copy, to start without Redis
     threads: int | None = None
-    max_batch: int = Field(default=256, ge=1)
+    max_batch: int = Field(default=1_024, ge=1)
     max_wait: float = Field(default=0.05, gt=0)
     poll: float = Field(default=1.0, gt=0)
+    cache_mb: float = Field(default=32.0, ge=0, le=16_384)
     group_instance: str | None = None
     # Seconds without progress until liveness fails: more than a commit waits for a broker (70).
     stall_seconds: float = Field(default=90.0, gt=0)
@@ -41,6 +44,17 @@ class RouterSettings(ServiceSettings):
     door_max_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
     door_max_queued: int = Field(default=2_048, ge=MAX_REQUESTS)
     door_timeout: float = Field(default=5.0, ge=0.5, le=60)
+
+    @model_validator(mode="after")
+    def _nobody_is_believed_unasked(self) -> Self:
+        self.trust()
+        return self
+
+    def trust(self) -> Trust:
+        """What is believed of the registry and of the disk copy. Raises ValueError."""
+        return trust_of(
+            self.trusted_keys, unsigned_allowed=self.unsigned == "allow", signing_key=None
+        )
 
     @model_validator(mode="after")
     def _nobody_calls_unasked(self) -> Self:

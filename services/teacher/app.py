@@ -24,6 +24,7 @@ from shared.clock import Clock
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import Topic
+from shared.rejecting import Rejecting, rejecting
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import CONSUMER_LAG, RETRIES
 
@@ -40,6 +41,7 @@ class Teacher:
     client: Teaches
     panel: Panel
     rules: Rules
+    reject: Rejecting
     pipe: Pipe
     health: Health
     clock: Clock
@@ -69,7 +71,13 @@ class Teacher:
             self.ledger.close()
 
     def _handle(self, messages: Sequence[Message]) -> list[Record]:
-        return teach(messages, rules=self.rules, ask_all=self.panel.ask_all, clock=self.clock)
+        return teach(
+            messages,
+            rules=self.rules,
+            ask_all=self.panel.ask_all,
+            reject=self.reject,
+            clock=self.clock,
+        )
 
     def _wait_for_endpoint(self, stop: threading.Event) -> bool:
         """Nothing is read before somebody can answer it. False when told to stop meanwhile."""
@@ -122,10 +130,10 @@ def build(
         deferred_topic=settings.topic(Topic.DEFERRED),
         decisions_topic=settings.topic(Topic.DECISIONS),
         raw_topic=settings.topic(Topic.TRACES_RAW),
-        dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
         only=settings.teacher_tasks,
         never=settings.teacher_not_tasks,
     )
+    reject = rejecting(SERVICE, settings.topic(Topic.DEAD_LETTERS), clock)
     pipe = open_pipe(
         bootstrap=settings.bootstrap_servers,
         group=settings.group(SERVICE),
@@ -134,7 +142,7 @@ def build(
         transactional_id=f"{settings.group(SERVICE)}-{settings.instance}",
         client_config=settings.kafka,
     )
-    return Teacher(settings, client, panel, rules, pipe, health, clock, ledger)
+    return Teacher(settings, client, panel, rules, reject, pipe, health, clock, ledger)
 
 
 def _mine(settings: TeacherSettings, tasks: Mapping[str, Task]) -> dict[str, Task]:

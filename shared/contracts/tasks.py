@@ -53,6 +53,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     scored beside the active version and answers nobody, `canary` answers `canary_share` of the
     requests. A version on trial may be promoted by evidence once the teacher has answered
     `promote_after` requests it had handled.
+    `redact` runs over every text before it is stored, shown or learned from, and in the router
+    before it is classified: `builtin`, or `package.module:function`. `previews`: whether reports
+    and console show texts at all.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
     `prompt` is the teacher's instruction; the labels follow it, or stand where it says
     `{{ labels }}`. `message` is what the user is made to say, `{{ text }}` being the request's.
@@ -82,6 +85,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     teacher: TeacherEndpoint | None = None
     budget: Budget | None = None
     sources: tuple[SourceMapping, ...] = ()
+    redact: Annotated[str, Meta(pattern=r"^(builtin|[\w.]+:\w+)\Z")] | None = None
+    previews: bool = True
 
     def __post_init__(self) -> None:
         try:

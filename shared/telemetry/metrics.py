@@ -33,6 +33,7 @@ WINDOWS_CLOSED = Counter("tracer_windows_closed_total", "Daily windows stored", 
 TRACES_LATE = Counter("tracer_traces_late_total", "Traces of windows already closed", ["task"])
 FITS = Counter("tracer_fits_total", "Fits by verdict", ["task", "verdict"])
 FIT_SECONDS = Gauge("tracer_fit_seconds", "Wall time of the last fit", ["task"])
+REPORTS = Counter("tracer_reports_total", "Reports of fits by result", ["task", "result"])
 CERTIFIED_COVERAGE = Gauge(
     "tracer_certified_coverage_ratio", "Coverage of the last certificate", ["task"]
 )
@@ -62,6 +63,16 @@ ACTIVE_EPOCH = Gauge("tracer_router_active_epoch", "Epoch of the version in use"
 SWAPS = Counter("tracer_router_swaps_total", "Versions swapped in", ["task"])
 REJECTED_ARTIFACTS = Counter(
     "tracer_router_rejected_artifacts_total", "Versions this router would not serve", ["task"]
+)
+POINTER_DOUBTS = Counter(
+    "tracer_router_pointer_doubts_total",
+    "Active pointers that went back, or served what was tripped",
+    ["task"],
+)
+REMEMBERED = Counter(
+    "tracer_router_remembered_total",
+    "Texts looked up among the answers remembered, by result (hit or miss)",
+    ["result"],
 )
 DOOR_CALLS = Counter("tracer_door_calls_total", "Calls of the door by HTTP status", ["status"])
 DOOR_SECONDS = Histogram(

@@ -12,12 +12,14 @@ from services.ingest.expanding import Tally
 from services.ingest.handlers import Rules, sort
 from shared.bus.base import Message
 from shared.bus.dead_letters import read_dead_letter, redrive
+from shared.clock import FakeClock
 from shared.contracts.codec import decode
 from shared.contracts.events import Trace
 from shared.contracts.mapping import SourceMapping
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import schemas_folder
+from shared.rejecting import Rejecting, rejecting
 from shared.sources.catalogue import readers_by_topic
 
 SPANS = schemas_folder() / "sources" / "otlp_proto"
@@ -38,9 +40,12 @@ def rules(**mapping: object) -> Rules:
         future_tolerance=timedelta(days=1),
         raw_topic="traces.raw",
         traces_topic="traces",
-        dead_letters_topic="dead-letters",
         sources=readers_by_topic([task]),
     )
+
+
+def reject() -> Rejecting:
+    return rejecting("ingest", "dead-letters", FakeClock(NOW))
 
 
 def spans(path: Path, offset: int = 3) -> Message:
@@ -50,7 +55,11 @@ def spans(path: Path, offset: int = 3) -> Message:
 def test_several_traces_of_a_record_and_what_is_no_call_is_passed_over() -> None:
     tally = Tally()
     accepted, rejected = sort(
-        [spans(SPANS / "current-attributes.binpb")], rules=rules(), now=NOW, tally=tally
+        [spans(SPANS / "current-attributes.binpb")],
+        rules=rules(),
+        reject=reject(),
+        now=NOW,
+        tally=tally,
     )
     assert rejected == []
     assert [decode(each.record.value, Trace).teacher for each in accepted] == [
@@ -64,7 +73,7 @@ def test_several_traces_of_a_record_and_what_is_no_call_is_passed_over() -> None
 def test_one_dead_letter_a_span_with_that_span_alone() -> None:
     tally = Tally()
     message = spans(SPANS / "refused.binpb")
-    accepted, rejected = sort([message], rules=rules(), now=NOW, tally=tally)
+    accepted, rejected = sort([message], rules=rules(), reject=reject(), now=NOW, tally=tally)
     assert accepted == []
     assert len(rejected) == tally["otlp_proto", "refused"] == 5
     for letter in rejected:
@@ -78,11 +87,13 @@ def test_one_dead_letter_a_span_with_that_span_alone() -> None:
         # Driven back, it meets the same fate: nothing else was lost with it.
         again = redrive(Message(letter.topic, 0, 0, letter.key, letter.value, letter.headers))
         resent = Message(again.topic, 0, 9, again.key, again.value, again.headers)
-        assert len(sort([resent], rules=rules(), now=NOW)[1]) == 1
+        assert len(sort([resent], rules=rules(), reject=reject(), now=NOW)[1]) == 1
 
 
 def test_what_a_mapping_takes_is_held_to_the_taxonomy_like_any_raw_trace() -> None:
-    accepted, rejected = sort([spans(SPANS / "openllmetry.binpb")], rules=rules(), now=NOW)
+    accepted, rejected = sort(
+        [spans(SPANS / "openllmetry.binpb")], rules=rules(), reject=reject(), now=NOW
+    )
     assert accepted == []
     [letter] = rejected
     headers = dict(letter.headers)
@@ -93,6 +104,6 @@ def test_what_a_mapping_takes_is_held_to_the_taxonomy_like_any_raw_trace() -> No
 def test_a_record_that_is_no_spans_is_one_dead_letter_as_it_was() -> None:
     for value in (b"\xffgarbage", b""):
         message = Message("otlp_spans", 0, 0, b"k", value, (), 0)
-        accepted, [letter] = sort([message], rules=rules(), now=NOW)
+        accepted, [letter] = sort([message], rules=rules(), reject=reject(), now=NOW)
         assert accepted == []
         assert (letter.key, letter.value) == (b"k", value)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from test_teacher_handlers import RULES, broker_with, decided, deferral, message
+from test_teacher_handlers import REJECT, RULES, broker_with, decided, deferral, message
 
 from services.ctl.recorded_llm import RecordedLLM
 from services.teacher.answers import Answer, CannotAnswer
@@ -34,11 +34,13 @@ from services.teacher.panel import Limits, Panel, Question, Reply
 from services.teacher.redis_ledger import RedisLedger
 from services.teacher.retries import Policy
 from shared.bus.errors import Fatal
+from shared.bus.fates import DeadLetterLimit
 from shared.bus.memory import MemoryPipe
 from shared.clock import FakeClock, SystemClock
 from shared.contracts.codec import decode
 from shared.contracts.events import Decision, Tokens
 from shared.contracts.tasks import Budget, Price, Task
+from shared.rejecting import rejecting
 from shared.telemetry.health import Health
 
 NOW = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
@@ -228,7 +230,7 @@ def running(
     rules = replace(RULES, tasks={**RULES.tasks, "support": task})
     pipe = MemoryPipe(broker, group="teacher", topics=["deferred"])
     settings = TeacherSettings(teacher_max_wait_seconds=0.05)
-    return Teacher(settings, client, panel, rules, pipe, Health(real), real)
+    return Teacher(settings, client, panel, rules, REJECT, pipe, Health(real), real)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -283,10 +285,27 @@ def test_unavailable_is_a_decision_and_a_dead_letter_and_can_be_asked_another_da
     clock.sleep(7_200)
     [again, *_] = [m for m in broker.messages("deferred") if m.key == letters[0].key]
     records = teach(
-        [again], rules=teacher.rules, ask_all=teacher.panel.ask_all, clock=SystemClock()
+        [again],
+        rules=teacher.rules,
+        ask_all=teacher.panel.ask_all,
+        reject=REJECT,
+        clock=SystemClock(),
     )
     assert decode(records[0].value, Decision).label == "refund"
     teacher.panel.close()
+
+
+def test_however_many_are_unavailable_the_teacher_goes_on() -> None:
+    """Many dead letters in a row stop a service, as something is wrong then; here nothing is."""
+
+    def ask_all(questions: Any) -> dict[Any, Reply]:
+        return {each.key: Reply(Unavailable("used up"), 0.0) for each in questions}
+
+    clock = FakeClock(NOW)
+    reject = rejecting("teacher", "dead-letters", clock, DeadLetterLimit(3))
+    messages = [message(deferral(number=number), offset=number) for number in range(20)]
+    records = teach(messages, rules=RULES, ask_all=ask_all, reject=reject, clock=clock)
+    assert len(records) == 40
 
 
 class TestSharedTasks:
@@ -297,7 +316,8 @@ class TestSharedTasks:
 
     def teach(self, messages: Any, **shared: Any) -> int:
         rules = replace(RULES, **shared)
-        return len(teach(messages, rules=rules, ask_all=self.ask_all, clock=FakeClock(NOW)))
+        clock = FakeClock(NOW)
+        return len(teach(messages, rules=rules, ask_all=self.ask_all, reject=REJECT, clock=clock))
 
     def test_two_groups_share_the_tasks_and_nothing_is_done_twice_or_by_nobody(self) -> None:
         messages = [message(deferral()), message(b"garbage")]
