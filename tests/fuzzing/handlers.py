@@ -110,6 +110,7 @@ class Handlers:
     def _ingest(self, message: Message) -> list[Record]:
         accepted, rejected = sort([message], rules=self.ingest, now=NOW)
         assert len(accepted) + len(rejected) == 1
+        assert all(len(item.key) == 16 for item in accepted)
         return [*(item.record for item in accepted), *rejected]
 
     def _collect(self, message: Message) -> list[Record]:
