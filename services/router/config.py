@@ -15,14 +15,16 @@ from shared.settings import ServiceSettings
 
 class RouterSettings(ServiceSettings):
     """`max_wait` (seconds) is how long a micro-batch waits for its first request; `poll` how often
-    the registry is asked for changes that its hints may have missed."""
+    the registry is asked for changes that its hints may have missed; `cache_mb` (10⁶ bytes) bounds
+    the answers remembered for texts that come again, 0 remembers none."""
 
     encoder: Path = Path("data/encoder")
     models: Path = Path("data/models")  # disk copy, to start without Redis
     threads: int | None = None
-    max_batch: int = Field(default=256, ge=1)
+    max_batch: int = Field(default=1_024, ge=1)
     max_wait: float = Field(default=0.05, gt=0)
     poll: float = Field(default=1.0, gt=0)
+    cache_mb: float = Field(default=32.0, ge=0, le=16_384)
     group_instance: str | None = None
     # Seconds without progress until liveness fails: more than a commit waits for a broker (70).
     stall_seconds: float = Field(default=90.0, gt=0)

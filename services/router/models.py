@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.router.pointer_watch import PointerWatch
+from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
 from services.router.surrogate import UnusableArtifact, load_version
 from shared.encoder.base import Encoder
@@ -51,6 +52,7 @@ class Models:
     copies: Copies
     encoder: Encoder
     threads: int
+    remembered: Remembered = field(default_factory=lambda: Remembered(0))
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
@@ -169,6 +171,7 @@ class Models:
                 version=self._version(task, active.version, artifact),
                 state=active.state,
                 trial=self._trial(task, active.trial, tried),
+                alpha=active.alpha,
             )
         except UnusableArtifact as error:
             self._complain(task, active, str(error))
@@ -182,7 +185,7 @@ class Models:
         log.info(
             "serving",
             extra={"task": task, "version": active.version, "epoch": active.epoch,
-                   "state": active.state.value,
+                   "state": active.state.value, "alpha": active.alpha,
                    "trial": active.trial.version if active.trial else None},
         )  # fmt: skip
         return True
@@ -193,7 +196,8 @@ class Models:
             return None
         if artifact is None:
             return self._in_use(task, version)
-        return load_version(version, artifact, self.encoder, threads=self.threads)
+        loaded = load_version(version, artifact, self.encoder, threads=self.threads)
+        return Remembering(loaded, self.remembered) if self.remembered.room else loaded
 
     def _trial(self, task: str, trial: Trial | None, artifact: Artifact | None) -> OnTrial | None:
         """A trial that this router cannot load is left out: the active version goes on."""

@@ -29,13 +29,14 @@ class _Copy(msgspec.Struct, frozen=True, kw_only=True, tag="tracer-artifact-2"):
     state: State  # required: a tripped version must not answer because its state got lost
     manifest: bytes
     blobs: dict[str, bytes]
+    alpha: float | None = None
     signature: bytes = b""
 
 
 class DiskCopy:
     """One file per task in `folder`, replaced as a whole; routers may share the folder.
 
-    Kept with the version is its state; of a trial nothing is kept.
+    Kept with the version are its state and the α asked for; of a trial nothing is kept.
     """
 
     def __init__(self, folder: Path, trust: Trust | None = None) -> None:
@@ -60,6 +61,7 @@ class DiskCopy:
             state=active.state,
             manifest=artifact.manifest_bytes,
             blobs=dict(artifact.blobs),
+            alpha=active.alpha,
             signature=artifact.signature,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ class DiskCopy:
         except (OSError, ValueError, CorruptArtifact) as error:
             _logger.warning("local copy %s of task %s is not used: %s", path, task, error)
             return None
-        return Active(copy.version, copy.epoch, copy.state), artifact
+        return Active(copy.version, copy.epoch, copy.state, alpha=copy.alpha), artifact
 
     def forget(self, task: str) -> None:
         """Keep nothing of `task`, as when it was retired. Raises OSError."""

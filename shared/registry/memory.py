@@ -8,6 +8,7 @@ from datetime import datetime
 
 from shared.clock import SystemClock
 from shared.contracts.events import AnnouncementKind
+from shared.contracts.report import Report
 from shared.registry.base import (
     Active,
     Artifact,
@@ -23,7 +24,14 @@ from shared.registry.base import (
     checked_task,
     publishable,
 )
-from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.checks import (
+    check_alpha,
+    check_audits,
+    check_start,
+    check_trial,
+    report_bytes,
+    report_of,
+)
 from shared.registry.task_state import TaskState
 from shared.registry.trust import Trust
 
@@ -80,20 +88,32 @@ class MemoryRegistry:
             return state.active
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._changed:
             state, trial = self._on_trial(task, version)
-            entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason)
+            entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason, actor)
             self._hint()
             return entry
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._changed:
             state, trial = self._on_trial(task, version)
-            entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason)
+            entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason, actor)
             state.trial = None
             self._hint()
             return entry
@@ -107,6 +127,7 @@ class MemoryRegistry:
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._changed:
             known = self._state(task)
@@ -118,9 +139,33 @@ class MemoryRegistry:
                 raise TrippedVersion(f"{version} is tripped; only another version ends that")
             if was not in (None, known.state):
                 raise StateChanged(f"{version} is {known.state}, not {was}")
-            entry = known.move(state, at, reason)
+            entry = known.move(state, at, reason, actor)
             self._hint()
             return entry
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        alpha = check_alpha(alpha)
+        with self._changed:
+            state = self._state(task)
+            if epoch not in (None, state.epoch):
+                raise StateChanged(f"{task} has changed: epoch {state.epoch}, not {epoch}")
+            if alpha == state.alpha:
+                return None
+            entry = state.ask(alpha, at, reason, actor)
+            self._hint()
+            return entry
+
+    def alpha(self, task: str) -> float | None:
+        return self.active(task).alpha
 
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
@@ -134,6 +179,28 @@ class MemoryRegistry:
         check_start(start)
         with self._changed:
             return tuple(self._state(task).outcomes.get(version, ())[start:])
+
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        with self._changed:
+            state = self._state(report.task)
+            if report.version is None:
+                state.keep_unpublished(report.key, data)
+            elif report.version in state.artifacts:
+                state.reports[report.version] = data
+            else:
+                raise UnknownVersion(f"{report.task} has no version {report.version}")
+
+    def report(self, task: str, key: str) -> Report | None:
+        with self._changed:
+            state = self._state(task)
+            data = state.reports.get(key) or state.unpublished.get(key)
+        return None if data is None else report_of(data, task, key)
+
+    def reports(self, task: str) -> list[str]:
+        with self._changed:
+            state = self._state(task)
+            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
 
     def active(self, task: str) -> Active:
         with self._changed:
@@ -168,7 +235,15 @@ class MemoryRegistry:
         with self._changed:
             return self._state(task).history[: max(0, limit)]
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
         with self._changed:
             state = self._state(task)
             target = to or state.spare
@@ -180,17 +255,19 @@ class MemoryRegistry:
                 raise TrippedVersion(f"{target} is tripped and cannot come back")
             if target == state.version:
                 return state.history[0]
-            entry = state.roll_back(target, at, reason)
+            entry = state.roll_back(target, at, reason, actor)
             self._hint()
             return entry
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
         with self._changed:
             state = self._state(task)
             if state.version is None:
                 raise UnknownVersion(f"{task} has no active version")
             state.trial = None
-            entry = state.activate(AnnouncementKind.RETIRED, None, at, reason)
+            entry = state.activate(AnnouncementKind.RETIRED, None, at, reason, actor)
             self._hint()
             return entry
 
