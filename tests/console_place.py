@@ -144,6 +144,13 @@ class Place:
             ]
         )
 
+    def decide(self, name: str, task: str = "support") -> None:
+        """One more request is decided, now."""
+        decision = drawn(
+            random.Random(name), task, name, at(5, 12), self.versions[task][-1], COVERAGES[-1]
+        )
+        self.send(Topic.DECISIONS, msgspec.structs.replace(decision, decided_at=datetime.now(UTC)))
+
     def _certified_every_day(self, task: str, *, refused_first: bool, until: int) -> None:
         rng = random.Random(task)
         for number in range(until):
@@ -179,7 +186,7 @@ class Place:
     def _traffic(
         self, rng: random.Random, task: str, day: int, version: str | None, coverage: float
     ) -> None:
-        n = 400
+        n = 800
         decisions, traces, audits = [], [], []
         for i in range(n):
             decision = drawn(
@@ -307,7 +314,7 @@ def drawn(
 ) -> Decision:
     """One request's decision: handled with probability `coverage`, audited now and then."""
     handled = version is not None and rng.random() < coverage
-    audited = handled and rng.random() < 0.12
+    audited = handled and rng.random() < 0.2
     outcome = Outcome.DEFERRED
     if handled:
         outcome = Outcome.AUDITED if audited else Outcome.HANDLED
