@@ -253,6 +253,10 @@ class Place:
         self.registry.put_report(
             msgspec.structs.replace(report, task=task, version=version, window=version[:10])
         )
+        refused = decode_report((ROOT / "schemas/reports/examples/edge-refused.json").read_bytes())
+        self.registry.put_report(
+            msgspec.structs.replace(refused, task=task, window=FIRST_DAY.isoformat())
+        )
 
     def _write_tasks(self) -> None:
         tasks = [{"name": name, "alpha": 0.95, "labels": list(LABELS)} for name in TASKS]

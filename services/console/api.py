@@ -72,6 +72,18 @@ def show_version(task: str, version: str, context: Ctx, visitor: Who) -> Respons
 
 
 @router.get(
+    "/tasks/{task}/reports/{key}",
+    response_model=None,
+    responses=_ERRORS,
+    summary="The report of a version, or of a window that was not published",
+)
+def show_report(task: str, key: str, context: Ctx, visitor: Who) -> Response:
+    visitor.check_may_see(task)
+    report = handlers.report_of(context.sources, task, key)
+    return Response(report.encode(), media_type="application/json")
+
+
+@router.get(
     "/tasks/{task}/alpha",
     response_model=None,
     responses=_ERRORS,

@@ -20,6 +20,7 @@ from services.console.showing import (
 from services.console.tallies import TallyStore
 from services.console.words import alpha_says
 from shared.contracts.manifest import frontier_at
+from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.registry.base import Registry, RegistryError, UnknownVersion
 from shared.registry.glances import Glance, Glances
@@ -93,6 +94,14 @@ def task_view(sources: Sources, name: str) -> views.TaskView:
         actions=actions_of(glance),
         troubles=_troubles(sources),
     )
+
+
+def report_of(sources: Sources, name: str, key: str) -> Report:
+    """By version, or by `unpublished_key` of a window. Raises UnknownTask, UnknownVersion."""
+    report = sources.registry.report(sources.task(name).name, key)
+    if report is None:
+        raise UnknownVersion(f"{name} has no report {key}")
+    return report
 
 
 def alpha_view(sources: Sources, name: str, wanted: float | None) -> views.AlphaView:

@@ -17,6 +17,7 @@ from services.console.words import word_of_kind
 from shared.contracts.events import AnnouncementKind
 from shared.operating import Done, NotAnnounced
 from shared.registry.base import StateChanged, TrippedVersion, UnknownVersion
+from shared.reporting.page import render
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,6 +42,25 @@ def version(task: str, version: str, request: Request, context: Ctx, visitor: Wh
     visitor.check_may_see(task)
     view = handlers.version_view(context.sources, task, version)
     return page(context, request, "version.html", visitor=visitor, view=view)
+
+
+@router.get("/tasks/{task}/reports/{key}.html")
+def report_file(task: str, key: str, context: Ctx, visitor: Who) -> Response:
+    """The whole report as one file that needs nothing else; to keep, not to open in this page's
+    place, whose policy allows no inline script."""
+    visitor.check_may_see(task)
+    report = handlers.report_of(context.sources, task, key)
+    name = f"{report.task}-{report.key}.html"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return HTMLResponse(render(report), headers=headers)
+
+
+@router.get("/tasks/{task}/reports/{key}")
+def report(task: str, key: str, request: Request, context: Ctx, visitor: Who) -> HTMLResponse:
+    """Of a window whose fit was not published: there is no version to show it with."""
+    visitor.check_may_see(task)
+    found = handlers.report_of(context.sources, task, key)
+    return page(context, request, "report_page.html", visitor=visitor, report=found, task=task)
 
 
 @router.get("/tasks/{task}/alpha")

@@ -38,6 +38,7 @@ def paths(place: Place) -> dict[str, str]:
         "task": "/tasks/support",
         "empty-task": "/tasks/routing",
         "version": f"/tasks/support/versions/{version}",
+        "report": "/tasks/support/reports/unpublished-2026-01-05",
         "confirm": "/tasks/support/actions/rollback",
         "fleet": "/fleet",
         "dead-letters": "/dead-letters",

@@ -13,7 +13,7 @@ from services.console.sessions import COOKIE
 from shared.contracts.events import AnnouncementKind
 from shared.http.tokens import Tokens
 from shared.registry.base import State
-from tests.artifacts import make_artifact
+from tests.artifacts import make_artifact, make_report
 
 ACTIONS = "/api/v1/tasks/support/actions"
 
@@ -335,6 +335,23 @@ def test_the_api_describes_itself(desk: Desk) -> None:
     described = desk.client().get("/api/v1/openapi.json").json()
     assert "/api/v1/tasks/{task}/actions/{action}" in described["paths"]
     assert all(path.startswith("/api/v1/") for path in described["paths"])
+
+
+def test_reports_are_shown_kept_and_answered(desk: Desk) -> None:
+    desk.registry.put_report(make_report("support", desk.versions[1]))
+    desk.registry.put_report(make_report("support", None, window="2026-01-09"))
+    client = desk.client(OPERATOR)
+    assert "Nothing, für einen Test." in client.get(
+        f"/tasks/support/versions/{desk.versions[1]}"
+    ).text  # fmt: skip
+    unpublished = "/tasks/support/reports/unpublished-2026-01-09"
+    assert "Refused" in client.get(unpublished).text
+    assert client.get(f"/api/v1{unpublished}").json()["window"] == "2026-01-09"
+    kept = client.get(f"{unpublished}.html")
+    assert kept.headers["content-disposition"].startswith("attachment; filename=")
+    assert "<script" in kept.text  # it needs nothing else
+    assert desk.client(TENANT).get(unpublished.replace("support", "intents")).status_code == 404
+    assert client.get("/tasks/support/reports/unpublished-2020-01-01").status_code == 404
 
 
 def test_versions_and_trials_are_shown_with_what_may_be_done(desk: Desk) -> None:
