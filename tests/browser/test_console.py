@@ -114,6 +114,23 @@ def test_decisions_are_shown_as_they_happen_until_held(page: Page, place: Place)
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 
+def test_what_somebody_opened_or_held_stays_so_when_the_page_renews_itself(
+    page: Page, place: Place
+) -> None:
+    page.goto(f"{place.url}/tasks/intents")
+    page.get_by_text("The days as a table").click()
+    page.get_by_role("button", name="Hold").click()
+    found = re.search(r"(\d+) audits", page.locator("#task .tiles").inner_text())
+    assert found
+    version = place.registry.active("intents").version or ""
+    place.registry.record_audits("intents", version, 3, [(1, True), (2, True)])
+    page.evaluate("document.getElementById('task').dispatchEvent(new Event('tracer:refresh'))")
+    expect(page.locator("#task .tiles")).to_contain_text(f"{int(found[1]) + 2} audits")
+    expect(page.get_by_role("region", name="Days")).to_be_visible()
+    expect(page.get_by_role("button", name="Go on")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("[data-chart=days] canvas")).to_be_visible()
+
+
 # --- acting
 
 
