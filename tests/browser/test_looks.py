@@ -20,8 +20,8 @@ from tests.console_place import Place
 pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).resolve().parents[2]
-# Committed pictures change only when asked: TRACER_SCREENSHOTS=docs/images make test-browser.
-PICTURES = os.environ.get("TRACER_SCREENSHOTS")
+# Committed pictures change only when asked: make test-browser SCREENSHOTS=docs/images.
+PICTURES = ROOT / os.environ.get("TRACER_SCREENSHOTS", "build/screenshots")
 TALLEST = 1_320  # of a picture, in pixels
 WIDTHS = {"wide": 1440, "narrow": 360}
 
@@ -79,11 +79,10 @@ def show_some_decisions(page: Page, place: Place) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", sorted(WIDTHS))
 def test_pages_are_readable_by_everybody(
-    new_context: Open, place: Place, scheme: Scheme, width: str, tmp_path: Path
+    new_context: Open, place: Place, scheme: Scheme, width: str
 ) -> None:
     page = opened(new_context, place, scheme, WIDTHS[width])
-    folder = ROOT / PICTURES if PICTURES else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
+    PICTURES.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     place.beat()
     for name, path in paths(place).items():
@@ -101,7 +100,7 @@ def test_pages_are_readable_by_everybody(
         if across > WIDTHS[width]:
             problems.append(f"{name}: {across} pixels across")
         if name in ("overview", "task", "version"):
-            picture = folder / f"console-{name}-{scheme}-{width}.png"
+            picture = PICTURES / f"console-{name}-{scheme}-{width}.png"
             height = page.evaluate("document.documentElement.scrollHeight")
             page.screenshot(
                 path=picture, full_page=True, animations="disabled",
