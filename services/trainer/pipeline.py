@@ -21,7 +21,7 @@ from services.trainer.case import Case, Incumbent
 from services.trainer.incumbent import on_fresh_evidence, still_valid
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
-from shared.contracts.manifest import sha256, window_of
+from shared.contracts.manifest import Source, sha256, window_of
 from shared.contracts.tasks import Task
 from shared.core.fresh import Verdict, judge
 from shared.core.window import WindowKey
@@ -48,6 +48,8 @@ class Windows(Protocol):
     """The stored windows, read side."""
 
     def read(self, task: str, days: Iterable[date]) -> pa.Table: ...
+
+    def snapshot(self, task: str, days: Iterable[date]) -> tuple[pa.Table, Source]: ...
 
     def days(self, task: str) -> list[date]: ...
 
@@ -97,7 +99,8 @@ class Refit:
     def _decide(self, task: Task, day: date) -> ModelAnnouncement:
         """The challenger fitted, the incumbent judged, and what follows put into effect."""
         fence = self.registry.acquire(task.name)
-        horizon, strays = of_one_kind(self._horizon(task, day))
+        whole, source = self._horizon(task, day)
+        horizon, strays = of_one_kind(whole)
         if strays:
             log.warning("traces of another number of texts left out", extra={"left_out": strays})
         active = self.registry.active(task.name)
@@ -105,7 +108,7 @@ class Refit:
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
             return self._announcement(AnnouncementKind.REFUSED, task, day, horizon, reason)
-        challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
+        challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs, source=source)
         incumbent = self._incumbent(task, day, active)
         verdict = None
         if incumbent is not None:
@@ -200,10 +203,11 @@ class Refit:
         found = on_fresh_evidence(artifact, window, self.encoder, delta=task.delta)
         return Incumbent(artifact.manifest, found)
 
-    def _horizon(self, task: Task, day: date) -> Horizon:
+    def _horizon(self, task: Task, day: date) -> tuple[Horizon, Source]:
         stored = [d for d in self.windows.days(task.name) if d <= day]
         recent = [d for d in stored if (day - d).days < task.horizon_days]
-        return horizon_of(self.windows.read(task.name, recent), taxonomy=task.labels)
+        table, source = self.windows.snapshot(task.name, recent)
+        return horizon_of(table, taxonomy=task.labels), source
 
     def _of(
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any

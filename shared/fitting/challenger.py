@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
+from shared.contracts.fit_settings import FitSettings
+from shared.contracts.manifest import Source
 from shared.contracts.tasks import Task
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
@@ -51,9 +53,16 @@ class Tried:
 
 
 def fit_challenger(
-    task: Task, day: date, horizon: Horizon, encoder: Encoder, *, jobs: int
+    task: Task,
+    day: date,
+    horizon: Horizon,
+    encoder: Encoder,
+    *,
+    jobs: int,
+    source: Source | None = None,
 ) -> Challenger:
-    """Deterministic: the same traces give the same artifact, byte for byte."""
+    """Deterministic: the same traces give the same artifact, byte for byte. `source`: where they
+    lay in their topic, for the manifest."""
     best = None
     try:
         best = _best(_fits(task, horizon, encoder, jobs))
@@ -68,6 +77,8 @@ def fit_challenger(
             kind=feature_kind(best.horizon.inputs),
             traces_sha256=best.horizon.digest(),
             teacher=horizon.answered_by,
+            settings=FitSettings.of(task),
+            source=source,
         )
     except (InvalidData, ParityError, ArtifactTooLarge) as error:
         return Challenger(None, str(error), best)

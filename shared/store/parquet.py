@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from shared.contracts.events import Trace
+from shared.contracts.manifest import Source
 
 SCHEMA = pa.schema(
     [
@@ -49,6 +50,10 @@ SCHEMA = pa.schema(
 _DEFAULTS: dict[str, Any] = {"drawn": False, "audit_share": 0.0, "opinions": "[]"}
 
 
+# In the metadata of a part's schema: partition -> next offset, as JSON.
+_OFFSETS = b"tracer.offsets"
+
+
 class WindowStore:
     """Raises OSError when the store cannot be read or written."""
 
@@ -60,10 +65,17 @@ class WindowStore:
             self._fs, self._root = pafs.LocalFileSystem(), url
         self._fs.create_dir(self._root, recursive=True)
 
-    def write(self, task: str, day: date, traces: Iterable[Trace]) -> int:
+    def write(
+        self,
+        task: str,
+        day: date,
+        traces: Iterable[Trace],
+        offsets: Mapping[int, int] | None = None,
+    ) -> int:
         """Add traces to a day, in a part of their own; ids the day already has are left out.
 
-        Returns how many were new. The part appears whole or not at all.
+        `offsets`: by partition, the next one after the last trace of the day that was read; they
+        are kept with the part. Returns how many were new. The part appears whole or not at all.
         """
         known = set(self._column(task, day, "id"))
         fresh: dict[str, Trace] = {}
@@ -76,6 +88,9 @@ class WindowStore:
         self._fs.create_dir(folder, recursive=True)
         names = hashlib.sha256("\n".join(fresh).encode()).hexdigest()[:16]
         table = table_of(fresh.values())
+        if offsets:
+            kept = {str(partition): offset for partition, offset in sorted(offsets.items())}
+            table = table.replace_schema_metadata({_OFFSETS: json.dumps(kept)})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._put(f"{folder}/part-{names}.parquet", sink.getvalue())
@@ -89,6 +104,21 @@ class WindowStore:
             for part in self._parts(task, day)
         ]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+    def snapshot(self, task: str, days: Iterable[date]) -> tuple[pa.Table, Source]:
+        """What `read` gives, and up to where the topic had been read for it. A day whose parts do
+        not all say so has no place in the latter."""
+        parts = {day: self._parts(task, day) for day in sorted(days)}
+        tables = [self._table(part, SCHEMA.names) for some in parts.values() for part in some]
+        source: Source = {}
+        for day, some in parts.items():
+            kept = [self._offsets(part) for part in some]
+            if kept and all(kept):
+                reach: dict[str, int] = {}
+                for one in kept:
+                    reach |= {p: max(o, reach.get(p, 0)) for p, o in one.items()}
+                source[day.isoformat()] = reach
+        return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), source
 
     def days(self, task: str) -> list[date]:
         """Days with stored traces, oldest first."""
@@ -122,6 +152,10 @@ class WindowStore:
         for part in self._parts(task, day):
             values.extend(self._table(part, [name]).column(name).to_pylist())
         return values
+
+    def _offsets(self, part: str) -> dict[str, int]:
+        found = (pq.read_schema(part, filesystem=self._fs).metadata or {}).get(_OFFSETS)
+        return dict(json.loads(found)) if found else {}
 
     def _table(self, part: str, columns: list[str]) -> pa.Table:
         try:
