@@ -1,100 +1,70 @@
-"""`tracerctl replay FILE`: a file of traces into the raw topic, with their event times."""
+"""`tracerctl replay`: a file into the raw topic, or past versions made again from the topic."""
 
 from __future__ import annotations
 
-import json as jsonlib
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import islice
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from services.ctl.environment import environment
-from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
-from services.ctl.output import console, fail, print_json, progress
-from shared.bus.base import Record
-from shared.bus.errors import Fatal, Retryable
-from shared.bus.kafka import KafkaPublisher
-from shared.contracts.tasks import InvalidTasks, load_tasks
-from shared.contracts.topics import Topic
-from shared.settings import ServiceSettings
-
-BATCH = 1_000
-_PASSED_ON = ("occurred_at", "model", "tokens", "cost", "metadata")
+from services.ctl.output import fail
+from services.ctl.replay_file import publish_file
+from services.ctl.replay_range import Ends, replay_range
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Traces to publish, one JSON object a line; or none, see --from."),
+    ] = None,
+    *,
     task: Annotated[str, typer.Option(help="The task they belong to.")],
-    days: Annotated[int, typer.Option(help="Days to spread undated rows over.", min=1)] = 1,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", help="Audit: read `traces` from this time (ISO 8601, UTC) or these "
+                     "offsets (0:120,1:98) on; default: the first.", rich_help_panel="Audit"),
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", help="Audit: and before this time or these offsets; default: the "
+                     "last.", rich_help_panel="Audit"),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Audit: only this version; default: all that are stored.",
+                     rich_help_panel="Audit"),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(envvar="TRACER_STORE", help="Audit: the trainer's store, to name the first "
+                     "trace that differs.", rich_help_panel="Audit"),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(envvar="TRACER_ENCODER", help="Audit: encoder artifact; default: MiniLM.",
+                     rich_help_panel="Audit"),
+    ] = None,
+    days: Annotated[
+        int, typer.Option(help="FILE: days to spread undated rows over.", min=1,
+                          rich_help_panel="File"),
+    ] = 1,
     start: Annotated[
         datetime | None,
-        typer.Option(help="First of those days; default: so that the last is yesterday."),
+        typer.Option(help="FILE: first of those days; default: so that the last is yesterday.",
+                     rich_help_panel="File"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Publish a file's traces to `traces.raw`. Rows of `split: test` are left out."""
-    settings = environment()
-    _check_task(settings, task)
-    try:
-        rows = [row for row in read_rows(file) if row.split in FIT_SPLITS]
-    except InvalidFile as error:
-        fail(str(error))
-    if not rows:
-        fail(f"{file}: no traces to publish (rows of `split: test` are left out)")
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    first = start.replace(tzinfo=UTC) if start else today - timedelta(days=days)
-    topic = settings.topic(Topic.TRACES_RAW)
-    records = (
-        Record(topic, row.id.encode(), jsonlib.dumps(trace).encode())
-        for row, trace in zip(rows, _traces(rows, task, first, days), strict=True)
-    )
-    publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
-    sent = 0
-    try:
-        with progress() as bar:
-            shown = bar.add_task("publishing", total=len(rows))
-            while batch := list(islice(records, BATCH)):
-                publisher.publish(batch)
-                sent += len(batch)
-                bar.advance(shown, len(batch))
-    except (Retryable, Fatal) as error:
-        fail(f"{error}; {sent} of {len(rows)} traces were published (repeats are dropped by id)")
-    finally:
-        publisher.close()
-    if json:
-        print_json({"file": str(file), "task": task, "topic": topic, "published": sent})
+) -> None:  # fmt: skip
+    """Two kinds of replay. With FILE: publish its traces to `traces.raw` (rows of `split: test` are
+    left out). With --from or --to: an audit, which reads that range of the topic `traces`, fits
+    every stored version of the task again, and compares it with what was published, byte for byte;
+    a difference is named and the exit code is 1."""
+    ranged = begin is not None or end is not None
+    if (file is None) != ranged:
+        fail("give a FILE to publish, or --from/--to to audit what was published", code=2)
+    if file is not None:
+        publish_file(file, task=task, days=days, start=start, json=json)
     else:
-        console.print(f"{sent} traces published to {topic}.")
-
-
-def _check_task(settings: ServiceSettings, task: str) -> None:
-    """A task ingest does not know would send every trace to the dead letters."""
-    if not settings.tasks.exists():
-        return  # the services' own, elsewhere
-    try:
-        known = load_tasks(settings.tasks)
-    except InvalidTasks as error:
-        fail(str(error))
-    if task not in known:
-        fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
-
-
-def _traces(rows: list[Row], task: str, first: datetime, days: int) -> Iterator[dict[str, Any]]:
-    """Rows as raw traces; those without `occurred_at` are spread evenly over the days."""
-    for i, row in enumerate(rows):
-        trace: dict[str, Any] = {
-            "id": row.id,
-            "task": task,
-            "input": row.texts[0] if len(row.texts) == 1 else list(row.texts),
-            "teacher": row.teacher,
-            "occurred_at": (first + timedelta(days=days * i / len(rows))).isoformat(),
-        }
-        trace |= {f: row.raw[f] for f in _PASSED_ON if row.raw.get(f) is not None}
-        if "teacher" in row.raw and isinstance(row.raw.get("label"), str):
-            trace["label"] = row.raw["label"]
-        if "teacher_model" in row.raw:
-            trace.setdefault("model", row.raw["teacher_model"])
-        yield trace
+        ends = Ends.parse(begin, end)
+        replay_range(ends, task=task, version=version, store=store, folder=encoder, json=json)
