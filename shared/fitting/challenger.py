@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
+from joblib import parallel_config
+from threadpoolctl import threadpool_limits
+
 from shared.contracts.fit_settings import FitSettings
 from shared.contracts.manifest import Source
 from shared.contracts.tasks import Task
@@ -61,8 +64,17 @@ def fit_challenger(
     jobs: int,
     source: Source | None = None,
 ) -> Challenger:
-    """Deterministic: the same traces give the same artifact, byte for byte. `source`: where they
-    lay in their topic, for the manifest."""
+    """Deterministic: the same traces give the same artifact, byte for byte, on any number of cores.
+    `source`: where they lay in their topic, for the manifest."""
+    # How BLAS divides a sum among threads decides its last digits. `jobs` are processes, each with
+    # one thread too: as much work in parallel, in an order that does not change.
+    with threadpool_limits(1, "blas"), parallel_config("loky", inner_max_num_threads=1):
+        return _challenger(task, day, horizon, encoder, jobs, source)
+
+
+def _challenger(
+    task: Task, day: date, horizon: Horizon, encoder: Encoder, jobs: int, source: Source | None
+) -> Challenger:
     best = None
     try:
         best = _best(_fits(task, horizon, encoder, jobs))
