@@ -2,7 +2,8 @@
 
 Errors fall as a + b n^-c with the number n of traces fitted on (the usual power law; Hestness et
 al. 2017, arXiv 1712.00409). It is fitted to the scored rows and to bootstrap samples of them, near-
-duplicates drawn together; intervals are quantiles over the samples.
+duplicates drawn together; intervals are quantiles over the samples. A forecast's is of what will be
+measured then, on the rows of the slice there will be, not of an agreement nobody can see.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Curve:
-    """sizes: float64[s], traces fitted on; points: agreement at each. forecast: size, agreement."""
+    """sizes: float64[s], traces fitted on; points: agreement at each. forecast: size, and agreement
+    that will be measured."""
 
     n_rows: int
     sizes: Floats
@@ -87,7 +89,10 @@ def curve(
         n_rows=int(rows.sum()),
         sizes=growth.sizes,
         points=[_agreement(errors[:, s]) for s in range(len(growth.sizes))],
-        forecast=[(n * times, _agreement(laws.errors(n * times))) for times in AHEAD],
+        forecast=[
+            (n * times, _measured(laws.errors(n * times), times * rows.sum(), seed))
+            for times in AHEAD
+        ],
         verdict=_verdict(laws, float(n), int(rows.sum())),
         needs=_needs(laws, float(n), target),
     )
@@ -139,6 +144,15 @@ def _agreement(errors: Floats) -> Interval:
     lower, upper = np.quantile(1.0 - errors[1:], [RISK / 2, 1 - RISK / 2]).tolist()
     value = 1.0 - float(errors[0])
     return Interval(value, min(lower, value), max(upper, value))
+
+
+def _measured(errors: Floats, n_rows: float, seed: int) -> Interval:
+    """With the noise of a measurement on so many rows."""
+    luck = np.random.default_rng(seed).normal(size=len(errors))
+    luck[0] = 0.0
+    rate = np.clip(errors, 0.5 / n_rows, 1.0)
+    noisy = errors + luck * np.sqrt(rate * (1.0 - rate) / n_rows)
+    return _agreement(np.clip(noisy, 0.0, 1.0))
 
 
 def _verdict(laws: Laws, n: float, n_rows: int) -> Verdict:
