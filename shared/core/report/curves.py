@@ -22,6 +22,7 @@ SAMPLES = 200
 RISK = 0.1
 EXPONENTS = np.geomspace(0.1, 1.0, 12)
 MINIMUM_SIZES = 3
+LEAST_VARIANCE = 0.01  # of one answer: where no error was seen there may still be some
 MINIMUM_ROWS = 30
 # Twice the traces: less than this is not worth waiting for, more than this is credibly something.
 NO_GAIN = 0.01
@@ -93,8 +94,8 @@ def curve(
             (n * times, _measured(laws.errors(n * times), times * rows.sum(), seed))
             for times in AHEAD
         ],
-        verdict=_verdict(laws, float(n), int(rows.sum())),
-        needs=_needs(laws, float(n), target),
+        verdict=_verdict(laws, float(n), errors[0, -1], int(rows.sum())),
+        needs=_needs(laws, float(n), target) if errors[0, -1] > 1.0 - target else None,
     )
 
 
@@ -113,13 +114,17 @@ def resampled(wrong: Mask, weights: Floats, groups: Ints, seed: int) -> Floats:
 
 
 def fit_laws(sizes: Floats, errors: Floats) -> Laws:
-    """Least squares over a grid of exponents, a and b not negative. errors: float64[r, s]."""
-    best = Laws(errors.mean(axis=1), np.zeros(len(errors)), np.full(len(errors), EXPONENTS[0]))
-    least = ((errors - best.a[:, None]) ** 2).sum(axis=1)
+    """Least squares over a grid of exponents, a and b not negative, each size weighted by one over
+    the variance of its share of errors: the last ones say most of what comes next. errors:
+    float64[r, s]."""
+    spread = errors[0] * (1.0 - errors[0]) + LEAST_VARIANCE
+    w = (1.0 / spread) / (1.0 / spread).sum()
+    best = Laws(errors @ w, np.zeros(len(errors)), np.full(len(errors), EXPONENTS[0]))
+    least = (w * (errors - best.a[:, None]) ** 2).sum(axis=1)
     for exponent in EXPONENTS.tolist():
         x = sizes**-exponent
-        for a, b in (_line(x, errors), _through_zero(x, errors)):
-            squares = ((errors - a[:, None] - b[:, None] * x) ** 2).sum(axis=1)
+        for a, b in (_line(x, errors, w), _through_zero(x, errors, w)):
+            squares = (w * (errors - a[:, None] - b[:, None] * x) ** 2).sum(axis=1)
             better = (squares < least) & (a >= 0) & (b >= 0)
             least = np.where(better, squares, least)
             best = Laws(
@@ -130,14 +135,14 @@ def fit_laws(sizes: Floats, errors: Floats) -> Laws:
     return best
 
 
-def _line(x: Floats, errors: Floats) -> tuple[Floats, Floats]:
-    centred = x - x.mean()
-    b = errors @ centred / (centred @ centred)
-    return errors.mean(axis=1) - b * x.mean(), b
+def _line(x: Floats, errors: Floats, w: Floats) -> tuple[Floats, Floats]:
+    centred = x - w @ x
+    b = errors @ (w * centred) / (w @ centred**2)
+    return errors @ w - b * (w @ x), b
 
 
-def _through_zero(x: Floats, errors: Floats) -> tuple[Floats, Floats]:
-    return np.zeros(len(errors)), errors @ x / (x @ x)
+def _through_zero(x: Floats, errors: Floats, w: Floats) -> tuple[Floats, Floats]:
+    return np.zeros(len(errors)), errors @ (w * x) / (w @ x**2)
 
 
 def _agreement(errors: Floats) -> Interval:
@@ -155,11 +160,14 @@ def _measured(errors: Floats, n_rows: float, seed: int) -> Interval:
     return _agreement(np.clip(noisy, 0.0, 1.0))
 
 
-def _verdict(laws: Laws, n: float, n_rows: int) -> Verdict:
+def _verdict(laws: Laws, n: float, errors: float, n_rows: int) -> Verdict:
+    """errors: the share measured today; where the law says that more traces bring no less, it does
+    not fit, and one cannot tell."""
     gain = laws.errors(n) - laws.errors(2 * n)
     if n_rows >= PLATEAU_ROWS and np.quantile(gain[1:], 1 - RISK / 2) < NO_GAIN:
         return "plateaued"
-    return "growing" if np.quantile(gain[1:], RISK / 2) > SOME_GAIN else "cannot_tell"
+    grows = np.quantile(gain[1:], RISK / 2) > SOME_GAIN and laws.errors(2 * n)[0] < errors
+    return "growing" if grows else "cannot_tell"
 
 
 def _needs(laws: Laws, n: float, target: float) -> Needs | None:
