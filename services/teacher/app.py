@@ -7,10 +7,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.teacher.client import EndpointRefuses, OpenAITeacher, PassingFault
+from services.teacher.answers import EndpointRefuses, PassingFault, Teaches
 from services.teacher.config import TeacherSettings
 from services.teacher.handlers import SERVICE, Rules, teach
 from services.teacher.panel import Limits, Panel
+from services.teacher.providers import teachers
 from services.teacher.retries import Policy
 from shared.bus.base import Message, Pipe, Record
 from shared.bus.kafka import open_pipe
@@ -19,6 +20,7 @@ from shared.clock import Clock
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import Topic
+from shared.rejecting import Rejecting, rejecting
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import CONSUMER_LAG, RETRIES
 
@@ -32,9 +34,10 @@ class Teacher:
     """The parts of a running teacher."""
 
     settings: TeacherSettings
-    client: OpenAITeacher
+    client: Teaches
     panel: Panel
     rules: Rules
+    reject: Rejecting
     pipe: Pipe
     health: Health
     clock: Clock
@@ -61,7 +64,13 @@ class Teacher:
         self.client.close()
 
     def _handle(self, messages: Sequence[Message]) -> list[Record]:
-        return teach(messages, rules=self.rules, ask_all=self.panel.ask_all, clock=self.clock)
+        return teach(
+            messages,
+            rules=self.rules,
+            ask_all=self.panel.ask_all,
+            reject=self.reject,
+            clock=self.clock,
+        )
 
     def _wait_for_endpoint(self, stop: threading.Event) -> bool:
         """Nothing is read before somebody can answer it. False when told to stop meanwhile."""
@@ -89,15 +98,8 @@ def build(
     clock: Clock,
     health: Health,
 ) -> Teacher:
-    """Wire the teacher. Raises Fatal when the broker won't do."""
-    client = OpenAITeacher(
-        base_url=settings.teacher_base_url,
-        api_key=settings.teacher_api_key.get_secret_value(),
-        model=settings.teacher_model,
-        clock=clock,
-        temperature=settings.teacher_temperature,
-        max_tokens=settings.teacher_max_tokens,
-    )
+    """Wire the teacher. Raises Fatal when the broker won't do, or a task's key is not there."""
+    client = teachers(settings, tasks, clock=clock)
     panel = Panel(
         client,
         policy=Policy(settings.teacher_max_attempts),
@@ -117,8 +119,8 @@ def build(
         deferred_topic=settings.topic(Topic.DEFERRED),
         decisions_topic=settings.topic(Topic.DECISIONS),
         raw_topic=settings.topic(Topic.TRACES_RAW),
-        dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
     )
+    reject = rejecting(SERVICE, settings.topic(Topic.DEAD_LETTERS), clock)
     pipe = open_pipe(
         bootstrap=settings.bootstrap_servers,
         group=settings.group(SERVICE),
@@ -127,4 +129,4 @@ def build(
         transactional_id=f"{settings.group(SERVICE)}-{settings.instance}",
         client_config=settings.kafka,
     )
-    return Teacher(settings, client, panel, rules, pipe, health, clock)
+    return Teacher(settings, client, panel, rules, reject, pipe, health, clock)
