@@ -104,3 +104,16 @@ def test_growth_is_of_nested_parts_and_larger_ones_do_better() -> None:
     assert agreement[-1] > agreement[0]
     again = growth(fitted.judged.fits, seed=0, jobs=1)
     assert np.array_equal(found.right, again.right)
+
+
+def test_what_a_large_task_costs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of at most MOST_FITTED, and the law still ends at all traces."""
+    _, training, fitted = trained(2_000)
+    assert fitted.judged is not None
+    monkeypatch.setattr("shared.core.report.growth.MOST_FITTED", 400)
+    monkeypatch.setattr("shared.core.report.growth.SCORED_ROWS", 150)
+    found = growth(fitted.judged.fits, seed=0, jobs=1)
+    assert len(found.at) == 300
+    assert (found.sizes[:-1] <= 400 * 1.1).all()
+    assert found.sizes[-1] == pytest.approx(0.8 * len(training), rel=0.02)
+    assert (fitted.judged.fits.folds[found.at] < 2).all()
