@@ -14,6 +14,7 @@ from shared.core.types import Floats, Ints, Mask, Scores
 
 PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 MINIMUM_FITTED = 30
+ROWS_A_LABEL = 2  # of fewer nothing is learned that a law would go through
 # So many scored rows tell a curve well enough; the folds they need, at least two, are fitted.
 SCORED_ROWS = 6_000
 MINIMUM_FOLDS = 2
@@ -51,7 +52,8 @@ def growth(fits: StageFits, *, seed: int, jobs: int) -> Growth:
     for part in PARTS:
         kept = np.asarray(place < part * largest)
         fitted = [int((kept & (folds != fold)).sum()) for fold in used]
-        if min(fitted) < MINIMUM_FITTED or _one_label(rows.y, kept, folds, used):
+        least = max(MINIMUM_FITTED, ROWS_A_LABEL * rows.n_labels)
+        if min(fitted) < least or _one_label(rows.y, kept, folds, used):
             continue
         involved = np.flatnonzero(kept | scored)
         some, inside = rows.take(involved), scored[involved]
