@@ -75,7 +75,7 @@ def main() -> None:
 
 def forecasts(name: str, rows: TrainingSet, seed: int, starts: list[int]) -> list[Forecast]:
     """Nested samples of whole groups, each fitted once and used as start and as truth."""
-    order = np.random.default_rng(seed).permutation(int(rows.groups.max()) + 1)[rows.groups]
+    order = np.random.default_rng(1_000 + seed).permutation(int(rows.groups.max()) + 1)[rows.groups]
     place = np.argsort(order, kind="stable")
     sizes = sorted({start * t for start in starts for t in (1, *TIMES) if start * t <= len(rows)})
     grown: dict[int, tuple[TrainingSet, Growth]] = {}

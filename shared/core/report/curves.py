@@ -1,9 +1,10 @@
 """Learning curves: what more traces would bring, with intervals, or that one cannot tell.
 
 Errors fall as a + b n^-c with the number n of traces fitted on (the usual power law; Hestness et
-al. 2017, arXiv 1712.00409). It is fitted to the scored rows and to bootstrap samples of them, near-
-duplicates drawn together; intervals are quantiles over the samples. A forecast's is of what will be
-measured then, on the rows of the slice there will be, not of an agreement nobody can see.
+al. 2017, arXiv 1712.00409), the floor a anything up to nine tenths of today's errors. It is fitted
+to the scored rows and to bootstrap samples of them, near-duplicates drawn together; intervals are
+quantiles over the samples. A forecast's is of what will be measured then, on the rows of the slice
+there will be, not of an agreement nobody can see.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ Verdict = Literal["growing", "plateaued", "cannot_tell"]
 
 SAMPLES = 200
 RISK = 0.1
-EXPONENTS = np.geomspace(0.1, 1.0, 12)
+EXPONENTS = np.geomspace(0.1, 1.0, 20)
 MINIMUM_SIZES = 3
-LEAST_VARIANCE = 0.01  # of one answer: where no error was seen there may still be some
+# A floor as a share of today's errors; none is thought likelier before the errors are seen.
+FLOORS = np.linspace(0.0, 0.9, 10).tolist()
+# As many other traces would have taught a little more or less: of the errors, this share.
+TRAINING_NOISE = 0.08
+# Curves bend: a law of what comes next need not go through what was long ago. By halving, as above.
+BEND = 0.1
+LEAST_NOISE = 0.002
 MINIMUM_ROWS = 30
 # Twice the traces: less than this is not worth waiting for, more than this is credibly something.
 NO_GAIN = 0.01
@@ -85,7 +92,7 @@ def curve(
     if rows.sum() < MINIMUM_ROWS or len(growth.sizes) < MINIMUM_SIZES:
         return None
     errors = resampled(~growth.right[:, rows], weights[rows], groups[rows], seed)
-    laws = fit_laws(growth.sizes, errors)
+    laws = fit_laws(growth.sizes, errors, int(rows.sum()), seed)
     return Curve(
         n_rows=int(rows.sum()),
         sizes=growth.sizes,
@@ -113,36 +120,24 @@ def resampled(wrong: Mask, weights: Floats, groups: Ints, seed: int) -> Floats:
     return np.asarray(errors / (mass.sum(axis=1) + prior.sum(axis=1))[:, None])
 
 
-def fit_laws(sizes: Floats, errors: Floats) -> Laws:
-    """Least squares over a grid of exponents, a and b not negative, each size weighted by one over
-    the variance of its share of errors: the last ones say most of what comes next. errors:
-    float64[r, s]."""
-    spread = errors[0] * (1.0 - errors[0]) + LEAST_VARIANCE
-    w = (1.0 / spread) / (1.0 / spread).sum()
-    best = Laws(errors @ w, np.zeros(len(errors)), np.full(len(errors), EXPONENTS[0]))
-    least = (w * (errors - best.a[:, None]) ** 2).sum(axis=1)
-    for exponent in EXPONENTS.tolist():
-        x = sizes**-exponent
-        for a, b in (_line(x, errors, w), _through_zero(x, errors, w)):
-            squares = (w * (errors - a[:, None] - b[:, None] * x) ** 2).sum(axis=1)
-            better = (squares < least) & (a >= 0) & (b >= 0)
-            least = np.where(better, squares, least)
-            best = Laws(
-                np.where(better, a, best.a),
-                np.where(better, b, best.b),
-                np.where(better, exponent, best.c),
-            )
-    return best
-
-
-def _line(x: Floats, errors: Floats, w: Floats) -> tuple[Floats, Floats]:
-    centred = x - w @ x
-    b = errors @ (w * centred) / (w @ centred**2)
-    return errors @ w - b * (w @ x), b
-
-
-def _through_zero(x: Floats, errors: Floats, w: Floats) -> tuple[Floats, Floats]:
-    return np.zeros(len(errors)), errors @ (w * x) / (w @ x**2)
+def fit_laws(sizes: Floats, errors: Floats, n_rows: int, seed: int) -> Laws:
+    """Of the first row the likeliest law, of every other one drawn by likelihood: so few sizes do
+    not tell a floor from a slower fall, and each sample believes in one of them. errors:
+    float64[r, s], shares of n_rows."""
+    cells = [(floor, c) for floor in FLOORS for c in EXPONENTS.tolist()]
+    floors = errors[:, -1:] * np.asarray([floor for floor, _ in cells])
+    x = sizes ** -np.asarray([c for _, c in cells])[:, None]
+    rest = errors[:, None, :] - floors[:, :, None]
+    noise = TRAINING_NOISE + BEND * np.log2(sizes[-1] / sizes)
+    variance = (noise * errors[0]) ** 2 + errors[0] * (1 - errors[0]) / (2 * n_rows)
+    w = 1.0 / (variance + LEAST_NOISE**2)
+    b = np.maximum((rest * (w * x)).sum(axis=2) / (w * x**2).sum(axis=1), 0.0)
+    squares = (w * (rest - b[:, :, None] * x) ** 2).sum(axis=2)
+    luck = np.random.default_rng(seed).gumbel(size=squares.shape)
+    luck[0] = 0.0
+    chosen = (luck - squares / 2.0).argmax(axis=1)  # Gumbel's trick: by likelihood
+    rows = np.arange(len(errors))
+    return Laws(floors[rows, chosen], b[rows, chosen], np.asarray([c for _, c in cells])[chosen])
 
 
 def _agreement(errors: Floats) -> Interval:
@@ -154,9 +149,9 @@ def _agreement(errors: Floats) -> Interval:
 def _measured(errors: Floats, n_rows: float, seed: int) -> Interval:
     """With the noise of a measurement on so many rows."""
     luck = np.random.default_rng(seed).normal(size=len(errors))
-    luck[0] = 0.0
     rate = np.clip(errors, 0.5 / n_rows, 1.0)
     noisy = errors + luck * np.sqrt(rate * (1.0 - rate) / n_rows)
+    noisy[0] = np.median(errors[1:])
     return _agreement(np.clip(noisy, 0.0, 1.0))
 
 
@@ -166,7 +161,9 @@ def _verdict(laws: Laws, n: float, errors: float, n_rows: int) -> Verdict:
     gain = laws.errors(n) - laws.errors(2 * n)
     if n_rows >= PLATEAU_ROWS and np.quantile(gain[1:], 1 - RISK / 2) < NO_GAIN:
         return "plateaued"
-    grows = np.quantile(gain[1:], RISK / 2) > SOME_GAIN and laws.errors(2 * n)[0] < errors
+    grows = (
+        np.quantile(gain[1:], RISK / 2) > SOME_GAIN and np.median(laws.errors(2 * n)[1:]) < errors
+    )
     return "growing" if grows else "cannot_tell"
 
 
@@ -175,6 +172,7 @@ def _needs(laws: Laws, n: float, target: float) -> Needs | None:
     sizes = np.geomspace(n, FARTHEST * n, 60)
     reached = np.stack([laws.errors(size) <= 1.0 - target for size in sizes.tolist()], axis=1)
     first = np.where(reached.any(axis=1), sizes[reached.argmax(axis=1)], np.inf)
+    first[0] = np.quantile(first[1:], 0.5, method="inverted_cdf")
     if first[0] <= n or not np.isfinite(first[0]):
         return None
     lower, upper = np.quantile(first[1:], [RISK / 2, 1 - RISK / 2], method="inverted_cdf").tolist()

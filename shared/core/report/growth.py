@@ -41,7 +41,8 @@ def growth(fits: StageFits, *, seed: int, jobs: int) -> Growth:
     per_fold = max(len(rows) / FOLDS, 1.0)
     used = list(range(min(FOLDS, max(MINIMUM_FOLDS, round(SCORED_ROWS / per_fold)))))
     rng = np.random.default_rng(seed)
-    place = (rng.permutation(int(rows.groups.max()) + 1) / (rows.groups.max() + 1))[rows.groups]
+    different, group = np.unique(rows.groups, return_inverse=True)
+    place = (rng.permutation(len(different)) / len(different))[group]
     at = np.flatnonzero(np.isin(folds, used) & rows.evidence)
     at = np.sort(rng.permutation(at)[: 2 * SCORED_ROWS])
     y = rows.y[at]
