@@ -12,6 +12,7 @@ import typer
 
 from services.ctl.demo.cluster import Cluster, ClusterSettings
 from services.ctl.demo.plan import make_plan
+from services.ctl.demo.report import write_last_report
 from services.ctl.demo.run import Demo, write_summary
 from services.ctl.demo.traffic import TimedOut, Traffic
 from services.ctl.embedded.processes import ChildDied, ChildNotReady
@@ -75,12 +76,17 @@ def demo(
         say(f"{len(rows)} rows of {data or 'the sample'}; starting broker, Redis and services …")
         with Cluster(settings, plan, rows) as cluster:
             summary = _play(cluster, say, kill_router_on)
+            report = write_last_report(cluster.redis_url, summary, folder)
             path = folder / "summary.json"
             write_summary(summary, path)
             if json:
                 print_json(summary)
             else:
                 _tell(summary, path)
+            if report is not None:
+                say(
+                    f"What the last version handles, and why not the rest: {report}", soft_wrap=True
+                )
             if console:
                 _keep(cluster, console_port)
     except (
