@@ -10,6 +10,7 @@ export TRACER_CACHE ?= $(CURDIR)/.cache
 
 ALPHA ?= 0.95
 DEMO_FLAGS ?=
+BENCH_FLAGS ?=
 PYTEST_FLAGS ?=
 SOURCES := services shared tests deploy benchmarks
 
@@ -82,6 +83,16 @@ layers: $(VENV)/.ready ## import-linter: DESIGN's arrows
 test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
 
+.PHONY: audit
+audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; ends with 3 when unchecked
+	@$(BIN)/python deploy/audit/audit.py
+
+.PHONY: fuzz
+fuzz: setup ## Coverage-guided fuzzing of what is read from topics and registry (SECONDS=60 each)
+	@for target in codecs events graphs registry; do \
+		PYTHONPATH=.:tests $(BIN)/python -m tests.fuzzing.run $$target \
+			--seconds $(or $(SECONDS),60) || exit 1; done
+
 .PHONY: stat
 stat: setup ## The statistical tests with many repeats
 	@TRACER_REPEATS=5000 $(BIN)/python -m pytest tests/statistical --timeout=3600 $(PYTEST_FLAGS)
@@ -112,6 +123,18 @@ DATA_DIR ?= ../shared/data
 .PHONY: bench-peer
 bench-peer: setup ## The reference implementation beside this one (SEEDS=10); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.peer --data $(DATA_DIR)/banking77.jsonl --seeds $(or $(SEEDS),10)
+
+.PHONY: bench-router
+bench-router: setup ## Issue 5's targets: text in, embeddings in, Kafka, scale-out; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.router --data-dir $(DATA_DIR) $(BENCH_FLAGS)
+
+.PHONY: bench-options
+bench-options: setup ## ONNX Runtime's options on this CPU, float32 and int8; writes docs/router.md
+	@$(BIN)/python -m benchmarks.routing.options --data-dir $(DATA_DIR)
+
+.PHONY: swap-test
+swap-test: setup ## 100 swaps in 60 s of traffic on Apache Kafka: nothing lost, p99 and memory
+	@$(BIN)/python -m benchmarks.routing.swaps --data-dir $(DATA_DIR)
 
 .PHONY: bench-official
 bench-official: setup ## Coverage and agreement on the published splits; writes docs/benchmarks.md
@@ -147,8 +170,18 @@ topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRA
 	@$(BIN)/tracerctl topics create
 
 .PHONY: schemas
-schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml
+schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml and the schema of reports
 	@$(BIN)/python -m shared.contracts.asyncapi
+	@$(BIN)/python -m shared.contracts.report_schema
+
+.PHONY: docs
+docs: $(VENV)/.ready ## The documentation as a site in build/site, without warnings
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
+.PHONY: helm-check
+helm-check: $(VENV)/.ready ## Render the Helm chart and check it against Kubernetes' schemas (needs Go)
+	@$(BIN)/python -m deploy.helm.check
 
 .PHONY: clean
 clean: ## Remove what the demo and the tests made (not the caches)

@@ -9,7 +9,10 @@ from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
+from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
+from services.trainer.examine import ExaminerPlan
+from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
@@ -23,8 +26,8 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
-from shared.encoder.cache import CachedEncoder
-from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.encoder.artifact import load_encoder_info
+from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
@@ -49,14 +52,17 @@ class Trainer:
     collector: Collector
     monitor: Monitor
     worker: RefitWorker
+    fits: FitProcess
     health: Health
     clock: Clock
     topic: str
     max_batch: int
+    alpha: AlphaWatch
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
         self.health.ready()
+        threading.Thread(target=self.alpha.follow, args=(stop,), name="alpha", daemon=True).start()
         committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
@@ -103,24 +109,30 @@ class Trainer:
 def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer:
     """Everything the trainer needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     store = WindowStore(settings.store)
-    settings.cache.mkdir(parents=True, exist_ok=True)
-    encoder = CachedEncoder(
-        OnnxEncoder(settings.encoder, threads=settings.encoder_threads),
-        settings.cache / "embeddings.sqlite",
-    )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
-    registry = connect(settings.redis_url.get_secret_value())
+    trust = settings.trust()
+    trust.warn_if_blind()
+    registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
+    plan = ExaminerPlan(
+        store=settings.store,
+        encoder=settings.encoder,
+        threads=settings.encoder_threads,
+        cache=settings.cache,
+        jobs=settings.fit_jobs,
+    )
+    fits = FitProcess(plan.make, log_level=settings.log_level)
     refit = Refit(
         tasks=tasks,
         windows=store,
-        encoder=encoder,
+        encoder=load_encoder_info(settings.encoder).digest,
+        examine=fits,
         registry=registry,
         announce=announce,
         clock=clock,
-        jobs=settings.fit_jobs,
     )
 
     def failed(key: WindowKey, error: Exception) -> None:
@@ -136,6 +148,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     resume(tasks, store, windows, worker)
     topic = settings.topic(Topic.TRACES)
+    reject = rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock)
     return Trainer(
         source=KafkaSource(
             bootstrap=settings.bootstrap_servers,
@@ -149,15 +162,18 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
             store=store,
             windows=windows,
             clock=clock,
-            dead_letter=rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock),
+            dead_letter=reject,
+            accepted=reject.accepted,
             watch=monitor.see,
         ),
         monitor=monitor,
         worker=worker,
+        fits=fits,
         health=health,
         clock=clock,
         topic=topic,
         max_batch=settings.max_batch,
+        alpha=AlphaWatch(tasks, registry, store, worker.submit),
     )
 
 
