@@ -153,6 +153,15 @@ topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRA
 schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml
 	@$(BIN)/python -m shared.contracts.asyncapi
 
+.PHONY: docs
+docs: $(VENV)/.ready ## The documentation as a site in build/site, without warnings
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
+.PHONY: helm-check
+helm-check: $(VENV)/.ready ## Render the Helm chart and check it against Kubernetes' schemas (needs Go)
+	@$(BIN)/python -m deploy.helm.check
+
 .PHONY: clean
 clean: ## Remove what the demo and the tests made (not the caches)
 	@rm -rf .demo .e2e .pytest_cache .mypy_cache .ruff_cache build dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import typer
 
 from services.ctl.output import console, fail, print_json, print_table
@@ -86,6 +87,7 @@ def show(task: TaskArgument, version: str) -> None:
 
 def _status(registry: Registry, task: Task) -> dict[str, Any]:
     active = registry.active(task.name)
+    task = msgspec.structs.replace(task, alpha=active.asked(task.alpha))
     row: dict[str, Any] = {
         "task": task.name,
         "alpha": task.alpha,

@@ -25,6 +25,7 @@ from shared.clock import Clock
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import Topic
+from shared.rejecting import rejecting
 from shared.seen.base import Seen
 from shared.seen.fallback import FallbackSeen
 from shared.seen.memory import MemorySeen
@@ -135,11 +136,11 @@ def build(
         future_tolerance=settings.ingest_future_tolerance,
         raw_topic=settings.topic(Topic.TRACES_RAW),
         traces_topic=settings.topic(Topic.TRACES),
-        dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
     )
+    reject = rejecting(SERVICE, settings.topic(Topic.DEAD_LETTERS), clock)
 
     async def handle(messages: Sequence[Message]) -> None:
-        await ingest(messages, rules=rules, seen=seen, publish=publish, clock=clock)
+        await ingest(messages, rules=rules, seen=seen, publish=publish, reject=reject, clock=clock)
 
     pump = Pump(
         handle,

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
-from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
+from shared.rejecting import Rejecting
 from shared.seen.base import Seen, SeenKey, seen_key
-from shared.telemetry.metrics import DEAD_LETTERS, TRACES_INGESTED, TRACES_REPEATED
+from shared.telemetry.metrics import TRACES_INGESTED, TRACES_REPEATED
 
 SERVICE = "ingest"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,7 +36,6 @@ class Rules:
     future_tolerance: timedelta
     raw_topic: str
     traces_topic: str
-    dead_letters_topic: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +51,31 @@ class Accepted:
 
 
 async def ingest(
-    messages: Sequence[Message], *, rules: Rules, seen: Seen, publish: Publish, clock: Clock
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    seen: Seen,
+    publish: Publish,
+    reject: Rejecting,
+    clock: Clock,
 ) -> None:
     """Turn one batch of raw traces into traces and dead letters.
 
     The order of side effects: look up repeats, publish and wait for every acknowledgement, mark
     as seen; the caller then advances the offsets. A crash between any two steps makes the batch
-    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked.
+    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked,
+    and Fatal when nothing but dead letters comes out.
     """
-    accepted, rejected = sort(messages, rules=rules, now=clock.now())
+    accepted, rejected = sort(messages, rules=rules, reject=reject, now=clock.now())
     fresh = await _without_repeats(accepted, seen)
     await publish([*(item.record for item in fresh), *rejected])
     await seen.add([item.key for item in fresh])
     for item in fresh:
         TRACES_INGESTED.labels(task=item.trace.task).inc()
-    if rejected:
-        DEAD_LETTERS.labels(service=SERVICE, topic=rules.raw_topic).inc(len(rejected))
 
 
 def sort(
-    messages: Sequence[Message], *, rules: Rules, now: datetime
+    messages: Sequence[Message], *, rules: Rules, reject: Rejecting, now: datetime
 ) -> tuple[list[Accepted], list[Record]]:
     """The usable traces, and the dead letters of the rest, each in the order of `messages`."""
     accepted: list[Accepted] = []
@@ -80,15 +84,9 @@ def sort(
         try:
             accepted.append(accept(message, rules=rules, now=now))
         except InvalidMessage as error:
-            rejected.append(
-                dead_letter(
-                    message,
-                    service=SERVICE,
-                    error=error,
-                    at=now,
-                    topic=rules.dead_letters_topic,
-                )
-            )
+            rejected.append(reject(message, error))
+        else:
+            reject.accepted(message)
     return accepted, rejected
 
 

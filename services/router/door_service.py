@@ -45,17 +45,15 @@ class DoorService:
             clock=clock,
             on_fatal=self._fail,
         )
-        token = settings.door_token.get_secret_value() if settings.door_token else ""
         door = Door(
             submit=self._batcher.submit,
             check=router.check,
             clock=clock,
             timeout=settings.door_timeout,
-            token=token or None,
             openapi=openapi(schemas_folder()),
         )
         self._server = WebServer(
-            make_app(door, clock),
+            make_app(door, clock, tokens=settings.tokens(), rate=settings.door_rate),
             settings.door_host,
             settings.door_port or 0,
             grace=settings.door_timeout + _LAST_SECONDS,

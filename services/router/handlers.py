@@ -26,7 +26,8 @@ class Topics:
 
 @dataclass(frozen=True)
 class Router:
-    """Answers micro-batches. `serving` gives what answers for each task, read once per batch."""
+    """Answers micro-batches. `serving` gives what answers for each task, read once per batch;
+    `accepted` is told of each message that is no dead letter, `worked` how many a batch had."""
 
     tasks: Mapping[str, Task]
     serving: Callable[[], Mapping[str, Serving]]
@@ -34,6 +35,8 @@ class Router:
     clock: Clock
     topics: Topics
     dead_letter: Callable[[Message, InvalidMessage], Record]
+    accepted: Callable[[Message], None] = lambda message: None
+    worked: Callable[[int], None] = lambda requests: None
 
     def __call__(self, messages: Sequence[Message]) -> list[Record]:
         """The records of the messages, in their order."""
@@ -46,11 +49,12 @@ class Router:
         serving = self.serving()
         requests: dict[int, Request] = {}
         records: dict[int, list[Record]] = {}
+        unusable: dict[int, InvalidMessage] = {}
         for i, message in enumerate(messages):
             try:
                 requests[i] = self._decode(message)
             except InvalidMessage as error:
-                records[i] = [self.dead_letter(message, error)]
+                unusable[i] = error
         verdicts = self._judge(requests, serving)
         batch_ms = (self.clock.monotonic() - started) * 1000.0
         for i, request in requests.items():
@@ -58,8 +62,14 @@ class Router:
             try:
                 records[i] = self._records(request, verdicts[i], timings, messages[i])
             except InvalidMessage as error:
-                records[i] = [self.dead_letter(messages[i], error)]
+                unusable[i] = error
+        for i, message in enumerate(messages):  # in their order, so that runs are seen
+            if i in unusable:
+                records[i] = [self.dead_letter(message, unusable[i])]
+            else:
+                self.accepted(message)
         metrics.BATCH_SIZE.observe(len(messages))
+        self.worked(len(messages))
         return [records[i] for i in range(len(messages))]
 
     def check(self, request: Request) -> None:
@@ -88,6 +98,7 @@ class Router:
             verdicts |= judge(
                 of_task,
                 serving.get(name, NOBODY),
+                alpha=task.alpha,
                 audit_share=task.audit_share,
                 taxonomy=frozenset(task.labels),
                 encoder=self.encoder,

@@ -60,6 +60,10 @@ class Remembering:
     def version(self) -> str:
         return self.asked.version
 
+    @property
+    def alpha(self) -> float:
+        return self.asked.alpha
+
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         """As the version itself: one answer per input, in order."""
         keys = [_key(self.asked.version, texts) for texts in inputs]

@@ -1,4 +1,4 @@
-"""The door on HTTP: routes, headers and metrics around it, and uvicorn in a thread of its own."""
+"""The door on HTTP: routes, guards and metrics around it, and uvicorn in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.router.door import Door, Refusal, refused
+from services.router.door import MAX_BODY_BYTES, Door, Refusal, refused
 from shared.bus.errors import Fatal
 from shared.clock import Clock
+from shared.http.access import protect
+from shared.http.tokens import Tokens
 from shared.telemetry import metrics
 
 MAX_CONNECTIONS = 1024
-_HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-]
 
 
-def make_app(door: Door, clock: Clock) -> ASGIApp:
-    """The door as an ASGI application."""
+def make_app(door: Door, clock: Clock, *, tokens: Tokens, rate: float) -> ASGIApp:
+    """The door as an ASGI application, open to who shows one of `tokens`."""
     routes = [
         Route("/v1/classify", door.classify, methods=["POST"]),
         Route("/openapi.json", door.describe, methods=["GET"]),
     ]
-    return _Observed(
-        Starlette(routes=routes, exception_handlers={HTTPException: _elsewhere, 500: _failed}),
-        clock,
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _elsewhere, 500: _failed})
+    guarded = protect(
+        app,
+        tokens=tokens,
+        clock=clock,
+        setting="TRACER_DOOR_TOKEN",
+        rate=rate,
+        max_body=MAX_BODY_BYTES,
     )
+    return _Observed(guarded, clock)
 
 
 def _elsewhere(request: Request, error: Exception) -> Response:
@@ -51,7 +55,7 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 class _Observed:
-    """Headers and metrics of every answer."""
+    """Metrics of every answer."""
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
         self._app = app
@@ -64,7 +68,6 @@ class _Observed:
 
         async def observe(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *_HEADERS]}
                 metrics.DOOR_CALLS.labels(str(message["status"])).inc()
                 metrics.DOOR_SECONDS.observe(self._clock.monotonic() - started)
             await send(message)

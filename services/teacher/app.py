@@ -19,6 +19,7 @@ from shared.clock import Clock
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import Topic
+from shared.rejecting import Rejecting, rejecting
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import CONSUMER_LAG, RETRIES
 
@@ -35,6 +36,7 @@ class Teacher:
     client: OpenAITeacher
     panel: Panel
     rules: Rules
+    reject: Rejecting
     pipe: Pipe
     health: Health
     clock: Clock
@@ -61,7 +63,13 @@ class Teacher:
         self.client.close()
 
     def _handle(self, messages: Sequence[Message]) -> list[Record]:
-        return teach(messages, rules=self.rules, ask_all=self.panel.ask_all, clock=self.clock)
+        return teach(
+            messages,
+            rules=self.rules,
+            ask_all=self.panel.ask_all,
+            reject=self.reject,
+            clock=self.clock,
+        )
 
     def _wait_for_endpoint(self, stop: threading.Event) -> bool:
         """Nothing is read before somebody can answer it. False when told to stop meanwhile."""
@@ -117,8 +125,8 @@ def build(
         deferred_topic=settings.topic(Topic.DEFERRED),
         decisions_topic=settings.topic(Topic.DECISIONS),
         raw_topic=settings.topic(Topic.TRACES_RAW),
-        dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
     )
+    reject = rejecting(SERVICE, settings.topic(Topic.DEAD_LETTERS), clock)
     pipe = open_pipe(
         bootstrap=settings.bootstrap_servers,
         group=settings.group(SERVICE),
@@ -127,4 +135,4 @@ def build(
         transactional_id=f"{settings.group(SERVICE)}-{settings.instance}",
         client_config=settings.kafka,
     )
-    return Teacher(settings, client, panel, rules, pipe, health, clock)
+    return Teacher(settings, client, panel, rules, reject, pipe, health, clock)

@@ -9,7 +9,6 @@ from datetime import datetime
 from services.teacher.client import Answer, CannotAnswer
 from services.teacher.panel import Key, Question, Reply
 from shared.bus.base import Message, Record
-from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
@@ -17,7 +16,7 @@ from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Sourc
 from shared.contracts.prompting import prompt_digest
 from shared.contracts.tasks import Price, Task
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
-from shared.telemetry.metrics import DEAD_LETTERS
+from shared.rejecting import Rejecting
 
 SERVICE = "teacher"
 _MAX_LABEL_CHARS = 256
@@ -34,13 +33,18 @@ class Rules:
     deferred_topic: str
     decisions_topic: str
     raw_topic: str
-    dead_letters_topic: str
 
 
 def teach(
-    messages: Sequence[Message], *, rules: Rules, ask_all: AskAll, clock: Clock
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    ask_all: AskAll,
+    reject: Rejecting,
+    clock: Clock,
 ) -> list[Record]:
-    """The records of one batch of deferrals, in their order. Raises Retryable.
+    """The records of one batch of deferrals, in their order. Raises Retryable, and Fatal when
+    nothing but dead letters comes out.
 
     An answered deferral becomes a decision, unless the router has decided already (`audited`),
     and a raw trace; one that can never be answered a decision that says why, and a dead letter.
@@ -50,10 +54,17 @@ def teach(
     now = clock.now()
     records: list[Record] = []
     for message, reading in zip(messages, readings, strict=True):
-        if isinstance(reading, Question):
-            records += _settle(message, reading, replies[reading.key], rules=rules, now=now)
+        settled: list[Record] | _Unusable = (
+            _settle(message, reading, replies[reading.key], rules=rules, now=now)
+            if isinstance(reading, Question)
+            else reading
+        )
+        if isinstance(settled, _Unusable):
+            letter = reject(message, settled.error)
+            records += [*_last_word(message, settled, rules=rules, now=now), letter]
         else:
-            records += _reject(message, reading, rules=rules, now=now)
+            reject.accepted(message)
+            records += settled
     return records
 
 
@@ -79,14 +90,14 @@ def _read(message: Message, tasks: Mapping[str, Task]) -> Question | _Unusable:
 
 def _settle(
     message: Message, question: Question, reply: Reply, *, rules: Rules, now: datetime
-) -> list[Record]:
+) -> list[Record] | _Unusable:
     deferral = question.deferral
     try:
         if isinstance(reply.answer, CannotAnswer):
             raise reply.answer
         label = _label(reply.answer, rules.taxonomies[question.task.name])
     except InvalidMessage as error:
-        return _reject(message, _Unusable(error, deferral), rules=rules, now=now)
+        return _Unusable(error, deferral)
     request_key = deferral.request.id.encode()
     trace = _trace(question, reply.answer, label, now)
     records = [Record(rules.raw_topic, request_key, encode(trace), message.headers)]
@@ -104,21 +115,16 @@ def _settle(
     return records
 
 
-def _reject(message: Message, unusable: _Unusable, *, rules: Rules, now: datetime) -> list[Record]:
-    """A dead letter, and the last word on the request where somebody waits for one."""
-    DEAD_LETTERS.labels(service=SERVICE, topic=rules.deferred_topic).inc()
-    letter = dead_letter(
-        message, service=SERVICE, error=unusable.error, at=now, topic=rules.dead_letters_topic
-    )
+def _last_word(
+    message: Message, unusable: _Unusable, *, rules: Rules, now: datetime
+) -> list[Record]:
+    """The decision that says why there is no answer, where somebody waits for one."""
     deferral = unusable.deferral
     if deferral is None or deferral.outcome is not Outcome.DEFERRED:
-        return [letter]
+        return []
     decision = _decision(deferral, now, error=str(unusable.error), timings=deferral.timings)
     request_key = deferral.request.id.encode()
-    return [
-        Record(rules.decisions_topic, request_key, encode(decision), message.headers),
-        letter,
-    ]
+    return [Record(rules.decisions_topic, request_key, encode(decision), message.headers)]
 
 
 def _label(answer: Answer, taxonomy: Taxonomy) -> str:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
+from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
@@ -53,10 +54,12 @@ class Trainer:
     clock: Clock
     topic: str
     max_batch: int
+    alpha: AlphaWatch
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
         self.health.ready()
+        threading.Thread(target=self.alpha.follow, args=(stop,), name="alpha", daemon=True).start()
         committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
@@ -111,7 +114,9 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
-    registry = connect(settings.redis_url.get_secret_value())
+    trust = settings.trust()
+    trust.warn_if_blind()
+    registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
     refit = Refit(
         tasks=tasks,
@@ -136,6 +141,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     resume(tasks, store, windows, worker)
     topic = settings.topic(Topic.TRACES)
+    reject = rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock)
     return Trainer(
         source=KafkaSource(
             bootstrap=settings.bootstrap_servers,
@@ -149,7 +155,8 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
             store=store,
             windows=windows,
             clock=clock,
-            dead_letter=rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock),
+            dead_letter=reject,
+            accepted=reject.accepted,
             watch=monitor.see,
         ),
         monitor=monitor,
@@ -158,6 +165,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         clock=clock,
         topic=topic,
         max_batch=settings.max_batch,
+        alpha=AlphaWatch(tasks, registry, store, worker.submit),
     )
 
 

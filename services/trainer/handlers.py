@@ -39,7 +39,8 @@ class Collector:
     """The open windows of all tasks, in memory until they close.
 
     `rejected` are dead letters not yet published; what they came from is not released before.
-    `watch` is shown every trace with its partition and offset.
+    `accepted` is told of each message that is none; `watch` is shown every trace with its partition
+    and offset.
     """
 
     tasks: Mapping[str, Task]
@@ -47,6 +48,7 @@ class Collector:
     windows: WindowBook
     clock: Clock
     dead_letter: DeadLetter
+    accepted: Callable[[Message], None] = lambda message: None
     watch: Watch = lambda trace, partition, offset: None
     rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
@@ -62,6 +64,7 @@ class Collector:
             except InvalidMessage as error:
                 self.rejected.append(self.dead_letter(message, error))
             else:
+                self.accepted(message)
                 key, late = self.windows.add(
                     trace.task, trace.occurred_at, partition=message.partition,
                     assigned=partitions, now=self.clock.monotonic(),

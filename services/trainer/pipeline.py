@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
-import msgspec
 import pyarrow as pa
+from msgspec.structs import replace
 
 from services.trainer.case import Case, Incumbent
 from services.trainer.incumbent import on_fresh_evidence, still_valid
@@ -70,12 +70,19 @@ class Refit:
         """Fit, then publish or refuse. Raises RegistryUnavailable, OSError or Retryable; the
         same call may then be made again."""
         task = self.tasks[key.task]
+        task = replace(task, alpha=self.registry.active(task.name).asked(task.alpha))
         started = self.clock.monotonic()
         announcement = self._decide(task, key.day)
         self.announce(announcement)
         seconds = self.clock.monotonic() - started
         self.windows.write_verdict(
-            task.name, key.day, {"kind": announcement.kind.value, "version": announcement.version}
+            task.name,
+            key.day,
+            {
+                "kind": announcement.kind.value,
+                "version": announcement.version,
+                "alpha": task.alpha,
+            },
         )
         metrics.FITS.labels(task.name, announcement.kind.value).inc()
         metrics.FIT_SECONDS.labels(task.name).set(seconds)
@@ -171,8 +178,9 @@ class Refit:
         )  # fmt: skip
 
     def _incumbent(self, task: Task, day: date, active: Active) -> Incumbent | None:
-        """The version that answers now, on the window's evidence; None without one, and where the
-        window is the one it was made of."""
+        """The version that answers now, on the window's evidence; None without one, where the
+        window is the one it was made of, and where it is certified for less than is asked for:
+        routers defer for it, until what is asked for or the version changes."""
         if active.version is None or active.state is State.TRIPPED:
             return None
         if window_of(active.version) >= day.isoformat():
@@ -181,6 +189,8 @@ class Refit:
             artifact = self.registry.load(task.name, active.version)
         except (CorruptArtifact, UnknownVersion) as error:
             log.error("incumbent cannot be judged: %s", error, extra={"task": task.name})
+            return None
+        if artifact.manifest.certificate.alpha < task.alpha:
             return None
         if artifact.manifest.encoder != self.encoder.digest:
             return None  # no router can serve it beside this trainer's versions
@@ -199,7 +209,7 @@ class Refit:
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
     ) -> ModelAnnouncement:
         announcement = self._announcement(kind, case.task, case.day, case.horizon, reason)
-        return msgspec.structs.replace(announcement, figures=case.figures(), **changed)
+        return replace(announcement, figures=case.figures(), **changed)
 
     def _announcement(
         self, kind: AnnouncementKind, task: Task, day: date, horizon: Horizon, reason: str

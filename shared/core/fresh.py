@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy.special import betaincinv
-
-from shared.core.grouping import copies
+from shared.core.shares import share_of
 from shared.core.types import Floats, Ints, Mask
 
 # A certified challenger replaces the incumbent unless that covers this much more: it has seen
@@ -25,8 +23,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Fresh:
-    """A version on fresh evidence. agreement and its bounds (each at level 1 - δ, Clopper and
-    Pearson 1934) are None where it handled nothing."""
+    """A version on fresh evidence. agreement and its bounds (each at level 1 - δ) are None where
+    it handled nothing."""
 
     n: int
     coverage: float
@@ -37,20 +35,16 @@ class Fresh:
 
 def fresh(handled: Mask, agrees: Mask, groups: Ints, weights: Floats, delta: float) -> Fresh:
     """Of n rows observed with one over their weights as probability; near-duplicates share a
-    group. The bounds are of as many rows as weights and copies leave (Kish 1965)."""
-    if not len(handled) or not handled.any():
+    group (`share_of` has the bounds: valid also where the heavy rows are the wrong ones)."""
+    found = share_of(agrees[handled], weights[handled], groups[handled], delta)
+    if found is None:
         return Fresh(len(handled), 0.0)
-    mass = weights[handled]
-    times = copies(groups[handled], mass)[-1]
-    size = float(mass.sum() ** 2 / (times * (mass**2).sum()))
-    agreement = float(mass @ agrees[handled] / mass.sum())
-    errors = size * (1.0 - agreement)
     return Fresh(
         n=len(handled),
-        coverage=float(mass.sum() / weights.sum()),
-        agreement=agreement,
-        lower=float(betaincinv(size - errors, errors + 1.0, delta)) if agreement > 0 else 0.0,
-        upper=float(betaincinv(size - errors + 1.0, errors, 1.0 - delta)) if errors > 0 else 1.0,
+        coverage=float(weights[handled].sum() / weights.sum()),
+        agreement=found.share,
+        lower=found.lower,
+        upper=found.upper,
     )
 
 

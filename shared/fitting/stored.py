@@ -23,7 +23,15 @@ from shared.core.types import Floats, Mask
 from shared.fitting.horizon import Horizon
 
 # A request deferred for one of these would have been deferred whatever its text.
-UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPED, Reason.PROBATION})
+UNSELECTIVE = frozenset(
+    {
+        Reason.NO_ACTIVE_VERSION,
+        Reason.PAUSED,
+        Reason.TRIPPED,
+        Reason.PROBATION,
+        Reason.ALPHA_RAISED,
+    }
+)
 
 
 def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:

@@ -60,10 +60,12 @@ def checked_task(task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A manifest and the blobs it names, both as bytes."""
+    """A manifest and the blobs it names, both as bytes. `signature`: see signatures.py; empty
+    where nobody signed."""
 
     manifest_bytes: bytes
     blobs: Mapping[str, bytes]  # by SHA-256
+    signature: bytes = b""
 
     @property
     def manifest(self) -> Manifest:
@@ -115,7 +117,7 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     version = version_of(artifact.manifest_bytes, manifest.window)
     artifact.verify(version)
     named = {stage.blob: bytes(artifact.blobs[stage.blob]) for stage in manifest.stages}
-    return version, Artifact(artifact.manifest_bytes, named)
+    return version, Artifact(artifact.manifest_bytes, named, artifact.signature)
 
 
 class State(StrEnum):
@@ -146,13 +148,19 @@ class Trial:
 class Active:
     """The active pointer; `epoch` grows with every change, so equal pointers mean no change.
 
-    Without a version the state is SERVING.
+    Without a version the state is SERVING. `alpha` is what an operator asks for instead of the
+    tasks file's; None: the tasks file holds.
     """
 
     version: str | None
     epoch: int
     state: State = State.SERVING
     trial: Trial | None = None
+    alpha: float | None = None
+
+    def asked(self, configured: float) -> float:
+        """The α asked for now, where the tasks file says `configured`."""
+        return configured if self.alpha is None else self.alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +169,8 @@ class HistoryEntry:
 
     `version` is the active one after it, None after a retirement; where only the state changed the
     same as `previous`. The kinds `shadow`, `canary` and `withdrawn` leave the active version alone:
-    there `version` is the one on trial.
+    there `version` is the one on trial. `actor` is who asked for it, None where a service did.
+    `alpha`: of the kind `alpha`, what is asked for from then on (None: what the tasks file says).
     """
 
     kind: AnnouncementKind
@@ -170,6 +179,8 @@ class HistoryEntry:
     epoch: int
     at: datetime
     reason: str
+    actor: str | None = None
+    alpha: float | None = None
 
 
 class Registry(Protocol):
@@ -206,7 +217,13 @@ class Registry(Protocol):
         ...
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """The version on trial becomes the active one and serves, as with `publish`.
 
@@ -215,7 +232,13 @@ class Registry(Protocol):
         ...
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """End the trial without promotion. Raises UnknownVersion as `promote` does."""
         ...
@@ -229,6 +252,7 @@ class Registry(Protocol):
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """Change the state of the active version.
 
@@ -243,6 +267,33 @@ class Registry(Protocol):
         Raises UnknownVersion when `version` is no longer active, TrippedVersion when it is tripped,
         StateChanged when it is not in the state `was`.
         """
+        ...
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        """Ask for another α than the tasks file's, from now on and for every version; None goes
+        back to the tasks file. Versions, state and trial stay as they are.
+
+        Whoever serves a version defers what it would answer while its certificate is for less than
+        is asked. `alpha` is rounded to six decimals. Asked for already: nothing changes, and None
+        is returned.
+
+        `epoch`: only if the pointer still has it, for who has decided by what it showed.
+
+        Raises ValueError for an `alpha` outside (0, 1), StateChanged for another epoch.
+        """
+        ...
+
+    def alpha(self, task: str) -> float | None:
+        """What `set_alpha` asked for last, None where the tasks file holds."""
         ...
 
     def record_audits(
@@ -264,11 +315,20 @@ class Registry(Protocol):
         ...
 
     def active(self, task: str) -> Active:
-        """The active pointer; version None and epoch 0 when nothing was ever published."""
+        """The active pointer; version None and epoch 0 when nothing ever happened."""
         ...
 
     def load(self, task: str, version: str) -> Artifact:
-        """Raises UnknownVersion or CorruptArtifact (SHA-256 of manifest and blobs are checked)."""
+        """Raises UnknownVersion or CorruptArtifact (the signature, where keys are trusted, and the
+        SHA-256 of manifest and blobs are checked)."""
+        ...
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        """Sign a stored version with this registry's key, in place of the signature it has.
+
+        That one must be good; `unsigned`: the operator's word that the version is, although nobody
+        signed it. Raises what `load` raises, and ValueError without a key to sign with.
+        """
         ...
 
     def versions(self, task: str) -> list[str]:
@@ -279,7 +339,15 @@ class Registry(Protocol):
         """What happened, newest first."""
         ...
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
         """Activate `to`, or the version that was active before the current one.
 
         The registry keeps a trail of the versions active before. A rollback goes back along it,
@@ -293,7 +361,9 @@ class Registry(Protocol):
         """
         ...
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
         """Leave the task without an active version or a trial.
 
         Raises UnknownVersion when it has no active version.

@@ -17,6 +17,16 @@ def check_trial(mode: Mode, share: float) -> None:
         raise ValueError(f"a trial's share is 0 to 1, not {share}")
 
 
+def check_alpha(alpha: float | None) -> float | None:
+    """`alpha`, to six decimals. Raises ValueError outside (0, 1)."""
+    if alpha is None:
+        return None
+    rounded = round(float(alpha), 6)
+    if not 0 < rounded < 1:
+        raise ValueError(f"alpha lies between 0 and 1, not at {alpha}")
+    return rounded
+
+
 def check_audits(partition: int, audits: Sequence[tuple[int, bool]]) -> None:
     """Raises ValueError for too many, or offsets that are negative or do not grow."""
     if len(audits) > MAX_AUDITS_PER_CALL:

@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
+from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
     Active,
@@ -31,7 +32,7 @@ from shared.registry.base import (
     publishable,
     verified_manifest,
 )
-from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.checks import check_alpha, check_audits, check_start, check_trial
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
@@ -43,9 +44,12 @@ from shared.registry.scripts import (
     RECORD_AUDITS,
     RETIRE,
     ROLLBACK,
+    SET_ALPHA,
     SET_STATE,
     Keys,
 )
+from shared.registry.signatures import MAX_SIGNATURE_BYTES
+from shared.registry.trust import Trust
 
 
 def connect(
@@ -55,16 +59,20 @@ def connect(
     socket_timeout: float = 2.0,
     transfer_timeout: float = 60.0,
     quiet_seconds: float = 10.0,
+    trust: Trust | None = None,
 ) -> RedisRegistry:
-    """A registry at `url` (redis://, rediss:// or unix://); connects when first used.
+    """A registry at `url` (one server, Sentinel or Cluster: `shared.redis_clients`); connects when
+    first used.
 
     A call fails within about `socket_timeout` seconds of silence, a publish, which sends
     megabytes, within `transfer_timeout`; a subscription silent for `quiet_seconds` is probed.
+    `trust` says what is believed and signs what is published; without it signatures are neither
+    made nor checked.
     Raises ValueError, which never shows the URL's password, when `url` is not one.
     """
 
     def client(timeout: float, health_check_interval: int) -> redis.Redis:
-        return redis.Redis.from_url(
+        return redis_client(
             url,
             protocol=2,
             socket_timeout=timeout,
@@ -75,15 +83,13 @@ def connect(
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
 
-    try:
-        calls = client(socket_timeout, 15)
-        transfers = client(transfer_timeout, 15)
-        hints = client(socket_timeout, 0)
-    except ValueError:
-        # urllib quotes the part it cannot read, which may be a piece of the password.
-        raise ValueError("not a Redis URL; expected redis://user:password@host:port/db") from None
+    calls = client(socket_timeout, 15)
+    transfers = client(transfer_timeout, 15)
+    hints = client(socket_timeout, 0)
     listener = HintListener(hints, quiet_seconds=quiet_seconds, patience_seconds=socket_timeout)
-    return RedisRegistry(calls, transfers, listener, keep_versions=keep_versions)
+    return RedisRegistry(
+        calls, transfers, listener, keep_versions=keep_versions, trust=trust or Trust()
+    )
 
 
 class RedisRegistry:
@@ -96,16 +102,19 @@ class RedisRegistry:
         listener: HintListener,
         *,
         keep_versions: int,
+        trust: Trust,
     ) -> None:
         self._client = client
         self._transfer = transfer
         self._listener = listener
         self._keep = keep_versions
+        self._trust = trust
         self._publish = transfer.register_script(PUBLISH)
         self._rollback = client.register_script(ROLLBACK)
         self._retire = client.register_script(RETIRE)
         self._end_trial = client.register_script(END_TRIAL)
         self._set_state = client.register_script(SET_STATE)
+        self._set_alpha = client.register_script(SET_ALPHA)
         self._record_audits = client.register_script(RECORD_AUDITS)
 
     def acquire(self, task: str) -> int:
@@ -122,14 +131,26 @@ class RedisRegistry:
         return self._store(artifact, fence, at, reason, mode=mode, share=repr(float(share)))
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason)
+        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason, actor)
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason)
+        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason, actor)
 
     def set_state(
         self,
@@ -140,9 +161,10 @@ class RedisRegistry:
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         arguments = [version, state.value, was.value if was else ""]
-        answer = self._change(self._set_state, task, at, reason, arguments)
+        answer = self._change(self._set_state, task, at, reason, arguments, actor)
         match answer[0]:
             case b"unknown":
                 raise UnknownVersion(f"{version} is no longer active for {task}")
@@ -151,6 +173,26 @@ class RedisRegistry:
             case b"changed":
                 raise StateChanged(f"{version} is {as_text(answer[1])}, not {was}")
         return entry_of(answer[1])
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        alpha = check_alpha(alpha)
+        arguments = ["" if alpha is None else repr(alpha), "" if epoch is None else str(epoch)]
+        answer = self._change(self._set_alpha, task, at, reason, arguments, actor)
+        if answer[0] == b"changed":
+            raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
+        return entry_of(answer[1]) if answer[0] == b"ok" else None
+
+    def alpha(self, task: str) -> float | None:
+        return self.active(task).alpha
 
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
@@ -176,22 +218,15 @@ class RedisRegistry:
             return active_of(self._client.hmget(Keys.of(task).active, ACTIVE_FIELDS))
 
     def load(self, task: str, version: str) -> Artifact:
-        keys = Keys.of(task)
-        manifest_bytes = self._fetch_manifest(keys, task, version)
-        manifest = verified_manifest(manifest_bytes, version)
-        if manifest.task != task:
-            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
-        stages = manifest.stages
-        fields = [f"{version}/{stage.blob}" for stage in stages]
-        self._check_sizes(keys, task, version, stages, fields)
+        return self._load(task, version, self._trust)
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        if self._trust.signer is None:
+            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
+        artifact = self._load(task, version, Trust() if unsigned else self._trust)
         with reaching(self._client):
-            found = self._client.hmget(keys.blobs, fields)
-        blobs = {
-            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
-        }
-        artifact = Artifact(manifest_bytes, blobs)
-        artifact.verify(version)
-        return artifact
+            signature = self._trust.signed(artifact).signature
+            self._client.hset(Keys.of(task).signatures, version, signature)
 
     def versions(self, task: str) -> list[str]:
         with reaching(self._client):
@@ -204,8 +239,16 @@ class RedisRegistry:
             entries = self._client.lrange(Keys.of(task).history, 0, limit - 1)
         return [entry_of(entry) for entry in entries]
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
-        answer = self._change(self._rollback, task, at, reason, [to or ""])
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
+        answer = self._change(self._rollback, task, at, reason, [to or ""], actor)
         if answer[0] == b"tripped":
             raise TrippedVersion(f"{to} is tripped and cannot come back")
         if answer[0] == b"unknown":
@@ -213,8 +256,10 @@ class RedisRegistry:
             raise UnknownVersion(f"{task} has no {wanted}")
         return entry_of(answer[1])
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
-        answer = self._change(self._retire, task, at, reason, [])
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
+        answer = self._change(self._retire, task, at, reason, [], actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no active version")
         return entry_of(answer[1])
@@ -231,15 +276,16 @@ class RedisRegistry:
     def _store(
         self, artifact: Artifact, fence: int, at: datetime, reason: str, *, mode: str, share: str
     ) -> Active:
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         blobs = [part for item in artifact.blobs.items() for part in item]
         answer = self._change(
             self._publish,
             artifact.manifest.task,
             at,
             reason,
-            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes, *blobs],
-        )
+            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes,
+             artifact.signature, *blobs],
+        )  # fmt: skip
         if answer[0] == b"stale":
             raise StaleEpoch(f"fence {fence} is not the newest, {as_text(answer[1])}")
         if answer[0] == b"tripped":
@@ -247,29 +293,65 @@ class RedisRegistry:
         return active_of(answer[1:])
 
     def _finish_trial(
-        self, task: str, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
+        self,
+        task: str,
+        kind: AnnouncementKind,
+        version: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None,
     ) -> HistoryEntry:
-        answer = self._change(self._end_trial, task, at, reason, [kind.value, version or ""])
+        arguments = [kind.value, version or ""]
+        answer = self._change(self._end_trial, task, at, reason, arguments, actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
         return entry_of(answer[1])
 
     def _change(
-        self, script: Any, task: str, at: datetime, reason: str, arguments: list[Any]
+        self,
+        script: Any,
+        task: str,
+        at: datetime,
+        reason: str,
+        arguments: list[Any],
+        actor: str | None = None,
     ) -> list[bytes]:
-        common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason]
+        common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason, actor or ""]
         with reaching(self._client):
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
 
-    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> bytes:
+    def _load(self, task: str, version: str, trust: Trust) -> Artifact:
+        keys = Keys.of(task)
+        manifest_bytes, signature = self._fetch_manifest(keys, task, version)
+        trust.check(manifest_bytes, signature, version)
+        manifest = verified_manifest(manifest_bytes, version)
+        if manifest.task != task:
+            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
+        stages = manifest.stages
+        fields = [f"{version}/{stage.blob}" for stage in stages]
+        self._check_sizes(keys, task, version, stages, fields)
+        with reaching(self._client):
+            found = self._client.hmget(keys.blobs, fields)
+        blobs = {
+            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
+        }
+        artifact = Artifact(manifest_bytes, blobs, signature)
+        artifact.verify(version)
+        return artifact
+
+    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> tuple[bytes, bytes]:
+        """With its signature, which is empty where nobody signed."""
         with reaching(self._client):
             if int(self._client.hstrlen(keys.manifests, version)) > MAX_ARTIFACT_BYTES:
                 raise CorruptArtifact(f"manifest of {version} is larger than any published")
+            if int(self._client.hstrlen(keys.signatures, version)) > MAX_SIGNATURE_BYTES:
+                raise CorruptArtifact(f"the signature of {version} is larger than any")
             manifest = self._client.hget(keys.manifests, version)
+            signature = self._client.hget(keys.signatures, version)
         if manifest is None:
             raise UnknownVersion(f"{task} has no version {version}")
-        return as_bytes(manifest)
+        return as_bytes(manifest), as_bytes(signature or b"")
 
     def _check_sizes(
         self, keys: Keys, task: str, version: str, stages: Sequence[Stage], fields: list[str]

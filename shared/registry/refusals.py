@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
+from redis.sentinel import SentinelConnectionPool
 
 from shared.registry.base import RegistryError, RegistryUnavailable
 
@@ -17,6 +18,7 @@ _PASSING = (
     redis.OutOfMemoryError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
+    redis.exceptions.RedisClusterException,  # no node answers; not a RedisError
 )
 # The same, where redis-py has no class for the reply.
 _PASSING_CODES = ("BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS")
@@ -35,5 +37,11 @@ def reaching(client: redis.Redis) -> Iterator[None]:
 
 
 def _address(client: redis.Redis) -> str:
-    where = client.connection_pool.connection_kwargs
+    nodes = getattr(client, "where", None)
+    if nodes is not None:  # a cluster's
+        return str(nodes)
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        return f"Sentinel's {pool.service_name}"
+    where = pool.connection_kwargs
     return str(where.get("path") or f"{where.get('host')}:{where.get('port')}")

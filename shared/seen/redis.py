@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
+from shared.redis_clients import async_client
 from shared.seen.base import SeenKey, SeenUnavailable
+
+_AWAY = (RedisError, RedisClusterException, OSError)
 
 
 class RedisSeen:
@@ -28,7 +30,7 @@ class RedisSeen:
     ) -> None:
         self._prefix = prefix.encode()
         self._horizon_ms = max(1, round(horizon_seconds * 1000))
-        self._redis = Redis.from_url(
+        self._redis = async_client(
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -39,8 +41,12 @@ class RedisSeen:
         if not keys:
             return []
         try:
-            values = await self._redis.mget([self._prefix + key for key in keys])
-        except (RedisError, OSError) as error:
+            # Not MGET: in a cluster the keys lie on several nodes.
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.get(self._prefix + key)
+                values = await pipeline.execute()
+        except _AWAY as error:
             raise SeenUnavailable(_why(error)) from error
         return [value is not None for value in values]
 
@@ -52,7 +58,7 @@ class RedisSeen:
                 for key in keys:
                     pipeline.set(self._prefix + key, b"1", px=self._horizon_ms)
                 await pipeline.execute()
-        except (RedisError, OSError) as error:
+        except _AWAY as error:
             raise SeenUnavailable(_why(error)) from error
 
     async def close(self) -> None:

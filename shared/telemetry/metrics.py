@@ -62,6 +62,11 @@ REMEMBERED = Counter(
     "Texts looked up among the answers remembered, by result (hit or miss)",
     ["result"],
 )
+POINTER_DOUBTS = Counter(
+    "tracer_router_pointer_doubts_total",
+    "Active pointers that went back, or served what was tripped",
+    ["task"],
+)
 DOOR_CALLS = Counter("tracer_door_calls_total", "Calls of the door by HTTP status", ["status"])
 DOOR_SECONDS = Histogram(
     "tracer_door_call_seconds", "Time from a call's head to its answer", buckets=_LATENCY

@@ -328,3 +328,36 @@ def test_a_request_that_grows_beyond_what_a_topic_takes_is_a_dead_letter(
     assert first.topic == "dead-letters"
     assert first.value.startswith(b"metadata: ")
     assert second.topic == "decisions"
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [(None, Reason.CERTIFIED), (0.97, Reason.ALPHA_RAISED), (0.9, Reason.CERTIFIED)],
+)
+def test_a_version_certified_for_less_than_is_asked_for_answers_nothing(
+    artifact: Artifact, encoder: HashEncoder, asked: float | None, reason: Reason
+) -> None:
+    serving = Serving(loaded(artifact, encoder), alpha=asked)
+    (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
+    if reason is Reason.CERTIFIED:
+        assert decode(record.value, Decision).reason is reason
+        return
+    deferral = decode(record.value, Deferral)
+    assert (deferral.outcome, deferral.reason) == (Outcome.DEFERRED, reason)
+    # What it would have said is kept for the trace: its audits go on.
+    assert [(o.version, o.label, o.handled) for o in deferral.opinions] == [("v1", "billing", True)]
+
+
+def test_a_canary_certified_for_less_than_is_asked_for_answers_nothing_either(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    canary = load_version("v2", make_surrogate(encoder, alpha=0.9), encoder, threads=1)
+    version = loaded(artifact, encoder)
+    serving = Serving(version, trial=OnTrial(canary, "canary", 0.5))
+    records = router({"support": serving}, encoder)(
+        [ask(text_of("billing"), f"r{i}") for i in range(40)]
+    )
+    answered = [decode(r.value, Decision) for r in records if r.topic == "decisions"]
+    deferred = [decode(r.value, Deferral) for r in records if r.topic == "deferred"]
+    assert {d.version for d in answered} == {"v1"}
+    assert {(d.version, d.reason) for d in deferred} == {("v2", Reason.ALPHA_RAISED)}

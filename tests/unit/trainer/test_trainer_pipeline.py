@@ -84,7 +84,7 @@ def test_a_certified_surrogate_is_published_announced_and_noted(bench: Bench) ->
     active = bench.registry.active("support")
     assert (active.version, active.epoch) == (announced.version, announced.epoch)
     verdict = bench.store.verdict("support", DAY)
-    assert verdict == {"kind": "published", "version": announced.version}
+    assert verdict == {"kind": "published", "version": announced.version, "alpha": 0.9}
 
 
 def test_what_is_published_serves(bench: Bench) -> None:

@@ -1,0 +1,208 @@
+"""The chart renders, Kubernetes' own schemas take it, and its settings are the services' settings.
+
+Needs Go (it builds helm, minutes the first time, and fetches the schemas); without it these tests
+are skipped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.helm.check import CHART, UNCHECKED, VALUES, Refused, Resource, lint, problems, render
+from deploy.helm.toolbox import Unavailable, helm, kubernetes_schemas
+from shared.contracts.tasks import load_tasks
+from shared.contracts.topics import Topic, load_topics
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the build
+
+SMALL, PRODUCTION = CHART / "ci" / "small-values.yaml", CHART / "ci" / "production-values.yaml"
+SERVICES = {"router", "trainer", "ingest", "teacher"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> None:
+    try:
+        helm()
+        kubernetes_schemas()
+    except Unavailable as error:
+        pytest.skip(f"the chart cannot be rendered here: {error}")
+
+
+@pytest.fixture(scope="module")
+def production() -> list[Resource]:
+    return render(PRODUCTION)
+
+
+@pytest.fixture(scope="module")
+def small() -> list[Resource]:
+    return render(SMALL)
+
+
+def of_kind(resources: list[Resource], kind: str) -> dict[str, Resource]:
+    """By component."""
+    return {
+        resource["metadata"]["labels"]["app.kubernetes.io/component"]: resource
+        for resource in resources
+        if resource["kind"] == kind
+    }
+
+
+def pods(resources: list[Resource]) -> dict[str, dict[str, Any]]:
+    workloads = of_kind(resources, "Deployment") | of_kind(resources, "StatefulSet")
+    return {name: workload["spec"]["template"]["spec"] for name, workload in workloads.items()}
+
+
+def environment(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_kubernetes_takes_it(values: Path) -> None:
+    lint(values)
+    resources = render(values)
+    assert [problem for resource in resources for problem in problems(resource)] == []
+    unchecked = {(each["apiVersion"], each["kind"]) for each in resources} & UNCHECKED
+    assert len(resources) - len(unchecked) >= 15
+
+
+def _unknown_field(resource: Resource) -> None:
+    resource["spec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Always"
+
+
+def _port_of_another_type(resource: Resource) -> None:
+    resource["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] = "health"
+
+
+def _no_selector(resource: Resource) -> None:
+    del resource["spec"]["selector"]
+
+
+def _another_kind(resource: Resource) -> None:
+    resource["kind"] = "Deploymint"
+
+
+@pytest.mark.parametrize(
+    "spoil", [_unknown_field, _port_of_another_type, _no_selector, _another_kind]
+)
+def test_a_broken_manifest_is_found(small: list[Resource], spoil: Callable[[Resource], None]):
+    broken = json.loads(json.dumps(of_kind(small, "Deployment")["router"]))
+    assert problems(broken) == []
+    spoil(broken)
+    assert problems(broken)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("kafka.bootstrapServers=kafka", "bootstrapServers"),
+        ("kafka.bootstrapServers=", "name your brokers"),
+        ("redis.url=http://redis", "url"),
+        ("redis.url=", "where is Redis"),
+        ("router.replica=3", "replica"),
+        ("keda.minReplicas=0", "minReplicas"),
+        ("delivery=twice", "delivery"),
+        ("tasks=null", "tasks"),
+        ("router.door.enabled=true", "TRACER_DOOR_TOKEN"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(setting: str, named: str) -> None:
+    with pytest.raises(Refused, match=named):
+        render(SMALL, setting)
+
+
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_settings_are_those_of_the_services(values: Path) -> None:
+    for service, pod in pods(render(values)).items():
+        module = importlib.import_module(f"services.{service}.config")
+        known = getattr(module, f"{service.capitalize()}Settings").model_fields
+        names = {name for name in environment(pod) if name.startswith("TRACER_")}
+        assert names <= {f"TRACER_{field.upper()}" for field in known}
+
+
+def test_every_pod_is_unprivileged_and_probed(production: list[Resource]) -> None:
+    assert set(pods(production)) == SERVICES
+    for pod in pods(production).values():
+        container = pod["containers"][0]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] == 10001
+        assert not pod["automountServiceAccountToken"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        # /data and /tmp are all that may be written.
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/data", "/tmp"}
+
+
+def test_credentials_come_from_secrets(production: list[Resource]) -> None:
+    for pod in pods(production).values():
+        variables = environment(pod)
+        assert variables["TRACER_KAFKA"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-kafka"
+        assert variables["TRACER_REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-redis"
+
+
+def test_routers_follow_the_lag_of_their_own_group(production: list[Resource]) -> None:
+    scaled = of_kind(production, "ScaledObject")["router"]["spec"]
+    trigger = scaled["triggers"][0]["metadata"]
+    assert trigger["consumerGroup"] == "tracer-router-prod"
+    assert trigger["topic"] == "prod.requests"
+    assert scaled["maxReplicaCount"] <= load_topics()[Topic.REQUESTS].partitions
+    router = of_kind(production, "Deployment")["router"]
+    assert scaled["scaleTargetRef"]["name"] == router["metadata"]["name"]
+    # Replicas in both would undo each other at every upgrade.
+    assert "replicas" not in router["spec"]
+
+
+def test_two_routers_never_share_a_transactional_id(production: list[Resource]) -> None:
+    named = environment(pods(production)["router"])["TRACER_INSTANCE"]
+    assert named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+
+
+def test_policies_select_the_pods_there_are(production: list[Resource]) -> None:
+    policies = of_kind(production, "NetworkPolicy")
+    workloads = of_kind(production, "Deployment") | of_kind(production, "StatefulSet")
+    for name, workload in workloads.items():
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        wanted = policies[name]["spec"]["podSelector"]["matchLabels"]
+        assert wanted.items() <= labels.items()
+    door = [
+        rule for rule in policies["router"]["spec"]["ingress"] if rule["ports"][0]["port"] == 8010
+    ]
+    assert door[0]["from"][0]["namespaceSelector"]["matchLabels"]
+
+
+def test_the_tasks_file_is_one_the_services_read(small: list[Resource], tmp_path: Path) -> None:
+    written = tmp_path / "tasks.yaml"
+    written.write_text(of_kind(small, "ConfigMap")["tasks"]["data"]["tasks.yaml"])
+    assert [str(name) for name in load_tasks(written)] == ["support"]
+
+
+def test_a_changed_task_restarts_the_pods() -> None:
+    def checksum(*settings: str) -> str:
+        router = of_kind(render(SMALL, *settings), "Deployment")["router"]
+        found: str = router["spec"]["template"]["metadata"]["annotations"]["checksum/tasks"]
+        return found
+
+    assert checksum() != checksum("tasks[0].alpha=0.9")
+
+
+def test_every_value_is_described() -> None:
+    """values.schema.json knows every value of values.yaml, and nothing else."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def same(described: dict[str, Any], values: Any, path: str) -> None:
+        if not isinstance(values, dict) or "properties" not in described:
+            return
+        assert set(described["properties"]) - {"global"} == set(values), path
+        for name, value in values.items():
+            same(described["properties"][name], value, f"{path}.{name}")
+
+    same(schema, yaml.safe_load((CHART / "values.yaml").read_text()), "values")
