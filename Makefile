@@ -58,7 +58,7 @@ demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALP
 .PHONY: test
 test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
-	@$(BIN)/python -m pytest tests/integration tests/e2e --durations=15 $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest tests/integration tests/e2e tests/faults --durations=15 $(PYTEST_FLAGS)
 
 # --- parts of it -----------------------------------------------------------------------------
 .PHONY: lint
@@ -86,6 +86,16 @@ test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
 .PHONY: stat
 stat: setup ## The statistical tests with many repeats
 	@TRACER_REPEATS=5000 $(BIN)/python -m pytest tests/statistical --timeout=3600 $(PYTEST_FLAGS)
+
+.PHONY: test-faults
+test-faults: setup ## Seeded schedules of faults on three brokers (SCHEDULES=20 SEED=1 FIRST=0 MINUTES=180)
+	@$(BIN)/python -m tests.faults.run --schedules $(or $(SCHEDULES),20) --seed $(or $(SEED),1) \
+		--first $(or $(FIRST),0) --minutes $(or $(MINUTES),180) $(if $(REPORT),--report)
+
+.PHONY: test-load
+test-load: setup ## An hour at 70% of capacity, then three times it (DURATION=3600 OVERLOAD=300)
+	@$(BIN)/python -m tests.faults.load --duration $(or $(DURATION),3600) \
+		--overload $(or $(OVERLOAD),300) $(if $(REPORT),--report)
 
 # --- a real broker ---------------------------------------------------------------------------
 KAFKA_PORT ?= 9092
@@ -150,8 +160,9 @@ topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRA
 	@$(BIN)/tracerctl topics create
 
 .PHONY: schemas
-schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml
+schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml and the schema of reports
 	@$(BIN)/python -m shared.contracts.asyncapi
+	@$(BIN)/python -m shared.contracts.report_schema
 
 .PHONY: docs
 docs: $(VENV)/.ready ## The documentation as a site in build/site, without warnings

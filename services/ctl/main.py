@@ -16,6 +16,7 @@ from services.ctl.model_commands import status
 from services.ctl.replay import replay
 from services.ctl.scan_command import scan
 from services.ctl.serving_commands import pause, promote, resume, rollback, withdraw
+from services.ctl.source_commands import app as sources_app
 from services.ctl.topic_commands import app as topics_app
 from services.ctl.whatif_command import whatif
 
@@ -42,6 +43,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(keys_app, name="keys")
 app.add_typer(topics_app, name="topics")
+app.add_typer(sources_app, name="sources")
 
 
 def run() -> None:

@@ -19,6 +19,7 @@ from shared.bus.kafka import KafkaPublisher
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.topics import Topic
+from shared.operating import Announce, announcement_of
 from shared.registry.base import (
     HistoryEntry,
     Registry,
@@ -68,26 +69,24 @@ def open_registry(
         registry.close()
 
 
-def announce(settings: ServiceSettings, task: str, entry: HistoryEntry) -> None:
-    """The registry has changed already; a broker that is away is said, not hidden."""
-    announcement = ModelAnnouncement(
-        kind=AnnouncementKind(entry.kind),
-        task=task,
-        announced_at=entry.at,
-        reason=entry.reason,
-        version=entry.version,
-        previous_version=entry.previous,
-        epoch=entry.epoch,
-        actor=entry.actor,
-        alpha=entry.alpha,
-    )
-    record = Record(settings.topic(Topic.MODELS), task.encode(), encode(announcement))
-    try:
+def announcer(settings: ServiceSettings) -> Announce:
+    """Sends an announcement to `models`. What it returns raises Retryable or Fatal."""
+
+    def send(announcement: ModelAnnouncement) -> None:
         publisher = KafkaPublisher(
             bootstrap=settings.bootstrap_servers, client_config=settings.kafka
         )
-        publisher.publish([record])
+        key = announcement.task.encode()
+        publisher.publish([Record(settings.topic(Topic.MODELS), key, encode(announcement))])
         publisher.close()
+
+    return send
+
+
+def announce(settings: ServiceSettings, task: str, entry: HistoryEntry) -> None:
+    """The registry has changed already; a broker that is away is said, not hidden."""
+    try:
+        announcer(settings)(announcement_of(task, entry))
     except (Retryable, Fatal) as error:
         fail(f"done in the registry, but not announced on `models`: {error}")
 

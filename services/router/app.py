@@ -22,6 +22,7 @@ from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
+from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.disk import DiskCopy
 from shared.registry.fleet import connect_fleet
@@ -96,6 +97,7 @@ class RouterService:
 def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterService:
     """Everything the router needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     threads = settings.threads or usable_threads()
     encoder = OnnxEncoder(settings.encoder, threads=threads)
     trust = settings.trust()

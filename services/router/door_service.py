@@ -11,12 +11,13 @@ from services.router.config import RouterSettings
 from services.router.door import Door
 from services.router.handlers import Router
 from services.router.openapi import openapi
-from services.router.web import WebServer, make_app
+from services.router.web import make_app
 from shared.bus.base import Message, Publisher
 from shared.bus.errors import Fatal
 from shared.clock import Clock
 from shared.contracts.topics import schemas_folder
 from shared.telemetry import metrics
+from shared.web_server import WebServer
 
 # Of a call's time, what its batch may spend on the broker; the rest is for the queue.
 PUBLISHING = 0.8
@@ -57,6 +58,8 @@ class DoorService:
             settings.door_host,
             settings.door_port or 0,
             grace=settings.door_timeout + _LAST_SECONDS,
+            name="door",
+            fix="set TRACER_DOOR_PORT to another port, or to 0 for no door",
         )
 
     @property

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from services.router.serving import NOBODY, Serving, Verdict, judge
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.errors import InvalidMessage
@@ -15,6 +17,7 @@ from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, Request
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
+from shared.redaction.load import redact_input
 from shared.telemetry import metrics
 
 
@@ -96,7 +99,7 @@ class Router:
         for name, of_task in by_task.items():
             task = self.tasks[name]
             verdicts |= judge(
-                of_task,
+                {i: _redacted(request, task) for i, request in of_task.items()},
                 serving.get(name, NOBODY),
                 alpha=task.alpha,
                 audit_share=task.audit_share,
@@ -175,3 +178,10 @@ class Router:
         if not message.timestamp_ms:
             return 0.0
         return max(0.0, round(self.clock.now().timestamp() * 1000.0 - message.timestamp_ms, 1))
+
+
+def _redacted(request: Request, task: Task) -> Request:
+    """As the trainer has seen such texts: what is certified is what is asked."""
+    if task.redact is None:
+        return request
+    return msgspec.structs.replace(request, input=redact_input(request.input, task.redact))

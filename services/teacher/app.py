@@ -7,10 +7,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.teacher.client import EndpointRefuses, OpenAITeacher, PassingFault
+from services.teacher.answers import EndpointRefuses, PassingFault, Teaches
 from services.teacher.config import TeacherSettings
 from services.teacher.handlers import SERVICE, Rules, teach
 from services.teacher.panel import Limits, Panel
+from services.teacher.providers import teachers
 from services.teacher.retries import Policy
 from shared.bus.base import Message, Pipe, Record
 from shared.bus.kafka import open_pipe
@@ -33,7 +34,7 @@ class Teacher:
     """The parts of a running teacher."""
 
     settings: TeacherSettings
-    client: OpenAITeacher
+    client: Teaches
     panel: Panel
     rules: Rules
     reject: Rejecting
@@ -97,15 +98,8 @@ def build(
     clock: Clock,
     health: Health,
 ) -> Teacher:
-    """Wire the teacher. Raises Fatal when the broker won't do."""
-    client = OpenAITeacher(
-        base_url=settings.teacher_base_url,
-        api_key=settings.teacher_api_key.get_secret_value(),
-        model=settings.teacher_model,
-        clock=clock,
-        temperature=settings.teacher_temperature,
-        max_tokens=settings.teacher_max_tokens,
-    )
+    """Wire the teacher. Raises Fatal when the broker won't do, or a task's key is not there."""
+    client = teachers(settings, tasks, clock=clock)
     panel = Panel(
         client,
         policy=Policy(settings.teacher_max_attempts),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.teacher.client import Answer, CannotAnswer
+from services.teacher.answers import Answer, CannotAnswer
 from services.teacher.panel import Key, Question, Reply
 from shared.bus.base import Message, Record
 from shared.bus.errors import InvalidMessage

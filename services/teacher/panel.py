@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NewType
 
-from services.teacher.client import Answer, Ask, CannotAnswer, PassingFault
+from services.teacher.answers import Answer, Ask, CannotAnswer, PassingFault
 from services.teacher.retries import Interrupted, Policy, Wait, with_retries
 from shared.bus.errors import Retryable
 from shared.clock import Clock

@@ -26,6 +26,7 @@ from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
@@ -106,6 +107,7 @@ class Trainer:
 def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer:
     """Everything the trainer needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     store = WindowStore(settings.store)
     settings.cache.mkdir(parents=True, exist_ok=True)
     encoder = CachedEncoder(

@@ -23,7 +23,8 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Case:
-    """`fence`: of this trainer. `active`: the pointer when the window was taken up."""
+    """`fence`: of this trainer. `active`: the pointer when the window was taken up. `notes`: what a
+    reader of the report should know of what was left out."""
 
     task: Task
     day: date
@@ -32,6 +33,7 @@ class Case:
     active: Active
     challenger: Challenger
     incumbent: Incumbent | None
+    notes: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, float]:
         """What the verdict was made of, for the announcement."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
 
+import msgspec
+
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
@@ -19,6 +21,7 @@ from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
 from shared.core.window import OffsetBook, WindowBook, WindowKey
+from shared.redaction.load import redact_input
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -36,7 +39,8 @@ class Store(Protocol):
 
 @dataclass
 class Collector:
-    """The open windows of all tasks, in memory until they close.
+    """The open windows of all tasks, in memory until they close; texts as the task has them
+    redacted, so that nothing else is ever stored or learned.
 
     `rejected` are dead letters not yet published; what they came from is not released before.
     `accepted` is told of each message that is none; `watch` is shown every trace with its partition
@@ -115,4 +119,7 @@ class Collector:
                 f"occurred_at must lie between the years {EARLIEST} and {LATEST}",
                 field="occurred_at",
             )
-        return trace
+        redact = self.tasks[trace.task].redact
+        if redact is None:
+            return trace
+        return msgspec.structs.replace(trace, input=redact_input(trace.input, redact))

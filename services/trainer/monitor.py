@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from shared.clock import Clock
-from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Opinion, Source, Trace
+from shared.contracts.audits import is_audit
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Source, Trace
 from shared.contracts.manifest import Manifest, Teacher
 from shared.contracts.tasks import Task
 from shared.core.live import LiveCertificate
-from shared.fitting.stored import UNSELECTIVE
 from shared.registry.base import (
     MAX_AUDITS_PER_CALL,
     Active,
@@ -231,11 +231,6 @@ class Monitor:
             except (UnknownVersion, CorruptArtifact):
                 watched.manifests[version] = None
         return watched.manifests[version]
-
-
-def is_audit(trace: Trace, opinion: Opinion) -> bool:
-    """Whether the trace is a random one of those the version handles, or would."""
-    return opinion.handled and (trace.drawn or trace.deferral_reason in UNSELECTIVE)
 
 
 def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:

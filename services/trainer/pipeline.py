@@ -1,7 +1,8 @@
 """A closed window's refit: the challenger is fitted and the incumbent judged beside it; one is
 published, kept or retired, and that is announced with its figures.
 
-The order of side effects: publish to the registry, read it back, announce, note the verdict.
+The order of side effects: publish to the registry, read it back, announce, store the report, note
+the verdict. A report that cannot be made is logged and counted; it holds nothing up.
 Each step may be repeated after a crash without harm: the same traces give the same artifact, and
 publishing what is active already changes nothing.
 """
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 
 from services.trainer.case import Case, Incumbent
 from services.trainer.incumbent import on_fresh_evidence, still_valid
+from services.trainer.reporting import report_of
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.manifest import sha256, window_of
@@ -72,9 +74,11 @@ class Refit:
         task = self.tasks[key.task]
         task = replace(task, alpha=self.registry.active(task.name).asked(task.alpha))
         started = self.clock.monotonic()
-        announcement = self._decide(task, key.day)
+        announcement, case = self._decide(task, key.day)
         self.announce(announcement)
         seconds = self.clock.monotonic() - started
+        if case is not None:
+            self._report(case, announcement)
         self.windows.write_verdict(
             task.name,
             key.day,
@@ -94,8 +98,23 @@ class Refit:
         )  # fmt: skip
         return announcement
 
-    def _decide(self, task: Task, day: date) -> ModelAnnouncement:
-        """The challenger fitted, the incumbent judged, and what follows put into effect."""
+    def _report(self, case: Case, announcement: ModelAnnouncement) -> None:
+        """What was published is announced already: whatever goes wrong here, routers serve it."""
+        task = case.task.name
+        try:
+            day = self.windows.read(task, [case.day])
+            self.registry.put_report(
+                report_of(case, announcement, day, self.registry, jobs=self.jobs)
+            )
+        except Exception:  # a report must not hold up what it is about
+            metrics.REPORTS.labels(task, "failed").inc()
+            log.exception("the report could not be made", extra={"task": task})
+        else:
+            metrics.REPORTS.labels(task, "stored").inc()
+
+    def _decide(self, task: Task, day: date) -> tuple[ModelAnnouncement, Case | None]:
+        """The challenger fitted, the incumbent judged, and what follows put into effect. Without a
+        case where a newer window was published already."""
         fence = self.registry.acquire(task.name)
         horizon, strays = of_one_kind(self._horizon(task, day))
         if strays:
@@ -104,7 +123,7 @@ class Refit:
         serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, horizon, reason)
+            return self._announcement(AnnouncementKind.REFUSED, task, day, horizon, reason), None
         challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
         incumbent = self._incumbent(task, day, active)
         verdict = None
@@ -116,7 +135,9 @@ class Refit:
                 alpha=task.alpha,
                 still_valid=still_valid(incumbent.manifest, horizon.answered_by, task.labels),
             )
-        return self._act(Case(task, day, fence, horizon, active, challenger, incumbent), verdict)
+        notes = (f"{strays} traces of another number of texts were left out",) if strays else ()
+        case = Case(task, day, fence, horizon, active, challenger, incumbent, notes)
+        return self._act(case, verdict), case
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         if verdict is Verdict.KEPT:

@@ -23,11 +23,13 @@ SHORTEST_TOKEN = 16
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who shows a token. `tasks`: the only ones they may see and use; None: all.
-    `rate`: calls a second of their own, None: the door's."""
+    `rate`: calls a second of their own, None: the door's. `read_only`: may look and change
+    nothing."""
 
     name: str
     tasks: frozenset[str] | None = None
     rate: float | None = None
+    read_only: bool = False
 
     def may_use(self, task: str) -> bool:
         return self.tasks is None or task in self.tasks
@@ -47,6 +49,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
     tasks: list[TaskName] | None = None
     rate: Annotated[float, Meta(gt=0)] | None = None
+    read_only: bool = False
 
 
 class Tokens:
@@ -65,6 +68,10 @@ class Tokens:
     def joined(self, other: Tokens) -> Tokens:
         """These and `other`'s."""
         return Tokens([*self._callers, *other._callers])
+
+    def named(self, name: str) -> Caller | None:
+        """Who is called so; None: nobody any more."""
+        return next((caller for _, caller in self._callers if caller.name == name), None)
 
     def caller(self, authorization: str) -> Caller | None:
         """Whose token an `Authorization` header shows; None: nobody's.
@@ -94,7 +101,8 @@ def one_token(token: str, setting: str) -> Tokens:
 
 
 def read_tokens(text: str, setting: str) -> Tokens:
-    """Tokens of a JSON list of `{"name", "token" or "sha256", "tasks", "rate"}`.
+    """Tokens of a JSON list of `{"name", "token" or "sha256", "tasks", "rate",
+    "read_only"}`.
 
     `tasks` left out: all. Raises InvalidTokens, which names `setting` and what to mend.
     """
@@ -114,7 +122,7 @@ def read_tokens(text: str, setting: str) -> Tokens:
             )
         digest = bytes.fromhex(entry.sha256) if entry.sha256 else digest_of(entry.token or "")
         tasks = None if entry.tasks is None else frozenset(entry.tasks)
-        callers.append((digest, Caller(entry.name, tasks, entry.rate)))
+        callers.append((digest, Caller(entry.name, tasks, entry.rate, entry.read_only)))
     names = [caller.name for _, caller in callers]
     if len({digest for digest, _ in callers}) < len(callers) or len(set(names)) < len(names):
         raise InvalidTokens(f"{setting}: two entries share a name or a token")

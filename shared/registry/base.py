@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Manifest, decode_manifest, sha256, version_of
+from shared.contracts.report import Report
 
 
 class RegistryError(Exception):
@@ -46,8 +47,17 @@ class ArtifactTooLarge(RegistryError):
     """More bytes than a registry takes; nothing was sent."""
 
 
+class CorruptReport(RegistryError):
+    """A stored report cannot be read: damaged, or of a newer release."""
+
+
+class ReportTooLarge(RegistryError):
+    """More bytes than MAX_REPORT_BYTES; nothing was sent."""
+
+
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
 MAX_AUDITS_PER_CALL = 10_000
+MAX_UNPUBLISHED_REPORTS = 10
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -312,6 +322,28 @@ class Registry(Protocol):
 
     def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
         """Outcomes of the version in the order of recording, from position `start` on."""
+        ...
+
+    def put_report(self, report: Report) -> None:
+        """Keep a report under its `key`, in place of an earlier one.
+
+        That of a version is kept as long as the version is stored; of unpublished fits the newest
+        MAX_UNPUBLISHED_REPORTS put are. No change in the sense of epoch, history or hints.
+
+        Raises UnknownVersion when the report's version is not stored, and ReportTooLarge.
+        """
+        ...
+
+    def report(self, task: str, key: str) -> Report | None:
+        """By version or by `shared.contracts.report.unpublished_key`; None where there is none.
+
+        Raises CorruptReport for what cannot be read.
+        """
+        ...
+
+    def reports(self, task: str) -> list[str]:
+        """Keys of the reports there are: of unpublished fits, oldest put first, then of versions,
+        oldest first."""
         ...
 
     def active(self, task: str) -> Active:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from shared.clock import SystemClock
 from shared.contracts.events import AnnouncementKind
+from shared.contracts.report import Report
 from shared.registry.base import (
     Active,
     Artifact,
@@ -23,7 +24,14 @@ from shared.registry.base import (
     checked_task,
     publishable,
 )
-from shared.registry.checks import check_alpha, check_audits, check_start, check_trial
+from shared.registry.checks import (
+    check_alpha,
+    check_audits,
+    check_start,
+    check_trial,
+    report_bytes,
+    report_of,
+)
 from shared.registry.task_state import TaskState
 from shared.registry.trust import Trust
 
@@ -171,6 +179,28 @@ class MemoryRegistry:
         check_start(start)
         with self._changed:
             return tuple(self._state(task).outcomes.get(version, ())[start:])
+
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        with self._changed:
+            state = self._state(report.task)
+            if report.version is None:
+                state.keep_unpublished(report.key, data)
+            elif report.version in state.artifacts:
+                state.reports[report.version] = data
+            else:
+                raise UnknownVersion(f"{report.task} has no version {report.version}")
+
+    def report(self, task: str, key: str) -> Report | None:
+        with self._changed:
+            state = self._state(task)
+            data = state.reports.get(key) or state.unpublished.get(key)
+        return None if data is None else report_of(data, task, key)
+
+    def reports(self, task: str) -> list[str]:
+        with self._changed:
+            state = self._state(task)
+            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
 
     def active(self, task: str) -> Active:
         with self._changed:

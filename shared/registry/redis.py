@@ -16,12 +16,15 @@ from redis.retry import Retry
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
+from shared.contracts.report import MAX_REPORT_BYTES, Report
 from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
+    MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
     CorruptArtifact,
+    CorruptReport,
     HistoryEntry,
     Mode,
     StaleEpoch,
@@ -32,7 +35,14 @@ from shared.registry.base import (
     publishable,
     verified_manifest,
 )
-from shared.registry.checks import check_alpha, check_audits, check_start, check_trial
+from shared.registry.checks import (
+    check_alpha,
+    check_audits,
+    check_start,
+    check_trial,
+    report_bytes,
+    report_of,
+)
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
@@ -41,6 +51,7 @@ from shared.registry.scripts import (
     CHANNEL,
     END_TRIAL,
     PUBLISH,
+    PUT_REPORT,
     RECORD_AUDITS,
     RETIRE,
     ROLLBACK,
@@ -116,6 +127,7 @@ class RedisRegistry:
         self._set_state = client.register_script(SET_STATE)
         self._set_alpha = client.register_script(SET_ALPHA)
         self._record_audits = client.register_script(RECORD_AUDITS)
+        self._put_report = transfer.register_script(PUT_REPORT)
 
     def acquire(self, task: str) -> int:
         with reaching(self._client):
@@ -212,6 +224,33 @@ class RedisRegistry:
         with reaching(self._client):
             outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
         return tuple(outcome == "1" for outcome in as_text(outcomes))
+
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        arguments: list[Any] = [report.version or "", report.key, data, MAX_UNPUBLISHED_REPORTS]
+        with reaching(self._client):
+            kept = self._put_report(keys=Keys.of(report.task).all(), args=arguments)
+        if not kept:
+            raise UnknownVersion(f"{report.task} has no version {report.version}")
+
+    def report(self, task: str, key: str) -> Report | None:
+        keys = Keys.of(task)
+        with reaching(self._client):
+            if int(self._client.hstrlen(keys.reports, key)) > MAX_REPORT_BYTES:
+                raise CorruptReport(f"report {key} of {task} is larger than any put")
+            data = self._client.hget(keys.reports, key)
+        return None if data is None else report_of(as_bytes(data), task, key)
+
+    def reports(self, task: str) -> list[str]:
+        keys = Keys.of(task)
+        with reaching(self._client):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hkeys(keys.reports)
+            pipeline.lrange(keys.unpublished, 0, -1)
+            pipeline.lrange(keys.order, 0, -1)
+            known, unpublished, order = pipeline.execute()
+        there = {as_text(key) for key in known}
+        return [key for key in map(as_text, (*unpublished, *order)) if key in there]
 
     def active(self, task: str) -> Active:
         with reaching(self._client):

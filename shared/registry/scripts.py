@@ -33,6 +33,8 @@ class Keys:
     outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
     marks: str  # hash: partition -> highest offset recorded
     signatures: str  # hash: version -> its manifest's signature
+    reports: str  # hash: version or key of an unpublished fit -> JSON of its report
+    unpublished: str  # list: keys of reports of unpublished fits, oldest put first
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -52,7 +54,7 @@ class Keys:
 # service); then its own.
 _COMMON = f"""
 local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
-local TRIPPED, OUTCOMES, MARKS, SIGNATURES = unpack(KEYS, 9, 12)
+local TRIPPED, OUTCOMES, MARKS, SIGNATURES, REPORTS = unpack(KEYS, 9, 13)
 local CHANNEL, TASK, CALL, AT, REASON, ACTOR = unpack(ARGV, 1, 6)
 
 local function pointer(name)
@@ -151,6 +153,7 @@ local function delete(old)
   redis.call('HDEL', FILES, old)
   redis.call('HDEL', MANIFESTS, old)
   redis.call('HDEL', SIGNATURES, old)
+  redis.call('HDEL', REPORTS, old)
   redis.call('LREM', ORDER, 0, old)
   redis.call('LREM', TRAIL, 0, old)
   redis.call('SREM', TRIPPED, old)
@@ -301,4 +304,22 @@ if first <= #ARGV then
   redis.call('HSET', MARKS, partition, ARGV[#ARGV])
 end
 return redis.call('STRLEN', OUTCOMES)
+"""
+
+# Not a change. ARGV: version, or "" for an unpublished fit, the report's key and bytes, how many of
+# unpublished fits to keep.
+PUT_REPORT = """
+local MANIFESTS, REPORTS, UNPUBLISHED = KEYS[4], KEYS[13], KEYS[14]
+local version, key, report, keep = unpack(ARGV, 1, 4)
+if version ~= '' then
+  if redis.call('HEXISTS', MANIFESTS, version) == 0 then return 0 end
+else
+  redis.call('LREM', UNPUBLISHED, 0, key)
+  redis.call('RPUSH', UNPUBLISHED, key)
+  while redis.call('LLEN', UNPUBLISHED) > tonumber(keep) do
+    redis.call('HDEL', REPORTS, redis.call('LPOP', UNPUBLISHED))
+  end
+end
+redis.call('HSET', REPORTS, key, report)
+return 1
 """

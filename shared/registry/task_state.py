@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.contracts.events import AnnouncementKind
-from shared.registry.base import Active, Artifact, HistoryEntry, State, Trial
+from shared.registry.base import (
+    MAX_UNPUBLISHED_REPORTS,
+    Active,
+    Artifact,
+    HistoryEntry,
+    State,
+    Trial,
+)
 
 
 @dataclass(slots=True)
@@ -27,6 +34,8 @@ class TaskState:
     history: list[HistoryEntry] = field(default_factory=list)  # newest first
     outcomes: dict[str, list[bool]] = field(default_factory=dict)
     marks: dict[tuple[str, int], int] = field(default_factory=dict)
+    reports: dict[str, bytes] = field(default_factory=dict)  # of versions
+    unpublished: dict[str, bytes] = field(default_factory=dict)  # reports, oldest put first
 
     @property
     def active(self) -> Active:
@@ -118,6 +127,13 @@ class TaskState:
             self.marks[version, partition] = max(mark, audits[-1][0])
         return len(outcomes)
 
+    def keep_unpublished(self, key: str, report: bytes) -> None:
+        """As the newest; the oldest beyond the limit are forgotten."""
+        self.unpublished.pop(key, None)
+        self.unpublished[key] = report
+        for oldest in list(self.unpublished)[:-MAX_UNPUBLISHED_REPORTS]:
+            del self.unpublished[oldest]
+
     def prune(self, keep: int) -> None:
         """Delete the oldest versions beyond `keep`, but none in use or in reserve."""
         kept = {self.version, self.spare, self.trial.version if self.trial else None}
@@ -128,6 +144,7 @@ class TaskState:
                 self.trail.remove(version)
             self.tripped.discard(version)
             self.outcomes.pop(version, None)
+            self.reports.pop(version, None)
             self.marks = {key: mark for key, mark in self.marks.items() if key[0] != version}
 
 

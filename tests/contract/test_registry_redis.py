@@ -38,12 +38,13 @@ from tests.contract.registry_laws import (
     settle,
     window_artifact,
 )
+from tests.contract.registry_report_laws import ReportLaws
 from tests.contract.registry_state_laws import StateLaws, set_state, start_trial
 
 pytestmark = pytest.mark.redis
 
 
-class TestRedisRegistry(RegistryLaws, StateLaws):
+class TestRedisRegistry(RegistryLaws, StateLaws, ReportLaws):
     @pytest.fixture(autouse=True)
     def _server(self, redis_url: str) -> None:
         self.url = redis_url
@@ -55,6 +56,11 @@ class TestRedisRegistry(RegistryLaws, StateLaws):
         with redis.Redis.from_url(self.url) as client:
             for field, blob in client.hscan_iter(Keys.of(task).blobs, f"{version}/*"):
                 client.hset(Keys.of(task).blobs, field, bytes([blob[0] ^ 1]) + blob[1:])
+
+    def corrupt_report(self, registry: Registry, task: str, key: str) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            stored = client.hget(Keys.of(task).reports, key)
+            client.hset(Keys.of(task).reports, key, stored[:-1])
 
 
 @pytest.fixture

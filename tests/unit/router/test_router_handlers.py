@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -361,3 +362,23 @@ def test_a_canary_certified_for_less_than_is_asked_for_answers_nothing_either(
     deferred = [decode(r.value, Deferral) for r in records if r.topic == "deferred"]
     assert {d.version for d in answered} == {"v1"}
     assert {(d.version, d.reason) for d in deferred} == {("v2", Reason.ALPHA_RAISED)}
+
+
+def test_a_version_is_asked_redacted_texts_and_the_teacher_gets_the_request(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    """The certificate is of redacted texts, so those are what is answered."""
+    asked: list[tuple[str, ...]] = []
+
+    class Watching(LoadedVersion):
+        def answer(self, inputs, encoder):  # type: ignore[no-untyped-def]
+            asked.extend(inputs)
+            return super().answer(inputs, encoder)
+
+    version = Watching(**vars(loaded(artifact, encoder)))
+    tasks = {"support": Task(name="support", redact="builtin", audit_share=1.0)}
+    some = replace(router({"support": version}, encoder), tasks=tasks)
+    text = "unheard of: ann@example.org"
+    (record,) = [record for record in some([ask(text)]) if record.topic == "deferred"]
+    assert asked == [("unheard of: [EMAIL]",)]
+    assert decode(record.value or b"", Deferral).request.input == text

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.trainer.handlers import Collector
@@ -194,3 +195,13 @@ def test_a_store_that_fails_loses_nothing(store: WindowStore) -> None:
     collected.store = store
     assert list(collected.close_due()) == [WindowKey("support", DAY1)]
     assert ids(store, DAY1) == ["t-1"]
+
+
+def test_texts_are_redacted_before_they_are_stored(store: WindowStore) -> None:
+    collected = collector(store, FakeClock())
+    collected.tasks = {"support": Task(name="support", redact="builtin")}
+    secret = msgspec.structs.replace(trace(1), input=["I am ann@example.org", "nothing here"])
+    collected.add([message(secret, 0), message(trace(2, DAY2), 1)], [0])
+    assert list(collected.close_due()) == [WindowKey("support", DAY1)]
+    (stored,) = store.read("support", [DAY1]).column("input").to_pylist()
+    assert stored == ["I am [EMAIL]", "nothing here"]
