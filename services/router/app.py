@@ -77,6 +77,7 @@ class RouterService:
             max_wait=self.settings.max_wait,
             on_retry=lambda _: metrics.RETRIES.labels("router").inc(),
             on_lag=self._lag,
+            on_batch=metrics.BATCH_SECONDS.observe,
         )
         if self.door is not None and self.door.failure is not None:
             raise self.door.failure
