@@ -83,6 +83,16 @@ layers: $(VENV)/.ready ## import-linter: DESIGN's arrows
 test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
 
+.PHONY: audit
+audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; ends with 3 when unchecked
+	@$(BIN)/python deploy/audit/audit.py
+
+.PHONY: fuzz
+fuzz: setup ## Coverage-guided fuzzing of what is read from topics and registry (SECONDS=60 each)
+	@for target in codecs events graphs registry; do \
+		PYTHONPATH=.:tests $(BIN)/python -m tests.fuzzing.run $$target \
+			--seconds $(or $(SECONDS),60) || exit 1; done
+
 .PHONY: stat
 stat: setup ## The statistical tests with many repeats
 	@TRACER_REPEATS=5000 $(BIN)/python -m pytest tests/statistical --timeout=3600 $(PYTEST_FLAGS)

@@ -36,6 +36,7 @@ from shared.http.rate import RateLimiter
 from shared.redis_clients import client as redis_client
 from shared.registry.glances import connect_glances
 from shared.registry.redis import connect
+from shared.registry.trust import Trust
 from shared.telemetry.health import Health
 from shared.web_server import WebServer
 
@@ -92,7 +93,9 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
     """Everything the console needs, from its settings."""
     tasks = load_tasks(settings.tasks)
     url = settings.redis_url.get_secret_value()
-    registry, glances = connect(url), connect_glances(url)
+    trust = Trust(settings.trusted_keys)
+    trust.warn_if_blind()
+    registry, glances = connect(url, trust=trust), connect_glances(url)
     tallies = RedisTallies(redis_client(url, protocol=2, socket_timeout=5.0))
     context = Context(
         sources=Sources(

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from services.ctl.bench_gate import bench_gate
+from services.ctl.bench_loop_commands import drift, flywheel
 from services.ctl.files import InvalidFile, read_rows
 from services.ctl.output import console, fail, print_json, print_table, progress
 from services.ctl.paths import cache_folder
@@ -25,6 +26,8 @@ from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.fitting.horizon import FeatureKind, Horizon, feature_kind, training_set
 
 app = typer.Typer(help="Measure the claims on your own data.", no_args_is_help=True)
+app.command()(flywheel)
+app.command()(drift)
 
 
 @app.command()

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
+from services.trainer.examine import ExaminerPlan
+from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
@@ -24,8 +26,7 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
-from shared.encoder.cache import CachedEncoder
-from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.encoder.artifact import load_encoder_info
 from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.redis import connect
@@ -51,6 +52,7 @@ class Trainer:
     collector: Collector
     monitor: Monitor
     worker: RefitWorker
+    fits: FitProcess
     health: Health
     clock: Clock
     topic: str
@@ -109,25 +111,28 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     tasks = load_tasks(settings.tasks)
     check_redactors(tasks.values())
     store = WindowStore(settings.store)
-    settings.cache.mkdir(parents=True, exist_ok=True)
-    encoder = CachedEncoder(
-        OnnxEncoder(settings.encoder, threads=settings.encoder_threads),
-        settings.cache / "embeddings.sqlite",
-    )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
     trust = settings.trust()
     trust.warn_if_blind()
     registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
+    plan = ExaminerPlan(
+        store=settings.store,
+        encoder=settings.encoder,
+        threads=settings.encoder_threads,
+        cache=settings.cache,
+        jobs=settings.fit_jobs,
+    )
+    fits = FitProcess(plan.make, log_level=settings.log_level)
     refit = Refit(
         tasks=tasks,
         windows=store,
-        encoder=encoder,
+        encoder=load_encoder_info(settings.encoder).digest,
+        examine=fits,
         registry=registry,
         announce=announce,
         clock=clock,
-        jobs=settings.fit_jobs,
     )
 
     def failed(key: WindowKey, error: Exception) -> None:
@@ -163,6 +168,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         ),
         monitor=monitor,
         worker=worker,
+        fits=fits,
         health=health,
         clock=clock,
         topic=topic,

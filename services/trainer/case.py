@@ -5,49 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from shared.contracts.manifest import Manifest
+from services.trainer.examine import Examination
 from shared.contracts.tasks import Task
-from shared.core.fresh import Fresh
-from shared.fitting.challenger import Challenger
-from shared.fitting.horizon import Horizon
 from shared.registry.base import Active
 
 
 @dataclass(frozen=True)
-class Incumbent:
-    """The version that answers now, on evidence it was not fitted on."""
-
-    manifest: Manifest
-    fresh: Fresh
-
-
-@dataclass(frozen=True)
 class Case:
-    """`fence`: of this trainer. `active`: the pointer when the window was taken up. `notes`: what a
-    reader of the report should know of what was left out."""
+    """`fence`: of this trainer. `active`: the pointer when the window was taken up."""
 
     task: Task
     day: date
     fence: int
-    horizon: Horizon
     active: Active
-    challenger: Challenger
-    incumbent: Incumbent | None
-    notes: tuple[str, ...] = ()
+    found: Examination
 
     def figures(self) -> dict[str, float]:
         """What the verdict was made of, for the announcement."""
         figures: dict[str, float | None] = {
-            "n_evidence": int(self.horizon.evidence.sum()),
-            "challenger_coverage": self.challenger.coverage,
+            "n_evidence": self.found.n_evidence,
+            "n_stored": self.found.n_stored,
+            "challenger_coverage": self.found.challenger.coverage,
         }
-        if self.incumbent is not None:
-            found = self.incumbent.fresh
+        if self.found.fresh is not None:
+            fresh = self.found.fresh
             figures |= {
-                "fresh_evidence": found.n,
-                "incumbent_coverage": found.coverage,
-                "incumbent_agreement": found.agreement,
-                "incumbent_agreement_lower": found.lower,
-                "incumbent_agreement_upper": found.upper,
+                "fresh_evidence": fresh.n,
+                "incumbent_coverage": fresh.coverage,
+                "incumbent_agreement": fresh.agreement,
+                "incumbent_agreement_lower": fresh.lower,
+                "incumbent_agreement_upper": fresh.upper,
             }
         return {name: round(float(v), 4) for name, v in figures.items() if v is not None}

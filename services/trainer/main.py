@@ -18,6 +18,7 @@ def _run(settings: TrainerSettings, around: Surroundings) -> None:
     try:
         trainer.run(around.stop)
     finally:
+        trainer.fits.close()
         trainer.source.close()
         trainer.publisher.close()
 

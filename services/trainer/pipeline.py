@@ -10,27 +10,23 @@ publishing what is active already changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
-import pyarrow as pa
 from msgspec.structs import replace
 
-from services.trainer.case import Case, Incumbent
-from services.trainer.incumbent import on_fresh_evidence, still_valid
-from services.trainer.reporting import report_of
+from services.trainer.case import Case
+from services.trainer.examine import Examine
+from services.trainer.incumbent import still_valid
+from services.trainer.reporting import outcome_of
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.manifest import sha256, window_of
 from shared.contracts.tasks import Task
 from shared.core.fresh import Verdict, judge
 from shared.core.window import WindowKey
-from shared.encoder.base import Encoder
-from shared.fitting.challenger import fit_challenger
-from shared.fitting.horizon import Horizon, of_one_kind
-from shared.fitting.stored import horizon_of
 from shared.registry.base import (
     Active,
     Artifact,
@@ -46,31 +42,27 @@ log = logging.getLogger(__name__)
 Announce = Callable[[ModelAnnouncement], None]
 
 
-class Windows(Protocol):
-    """The stored windows, read side."""
-
-    def read(self, task: str, days: Iterable[date]) -> pa.Table: ...
-
-    def days(self, task: str) -> list[date]: ...
+class Verdicts(Protocol):
+    """The stored windows, where the verdict that follows one is noted."""
 
     def write_verdict(self, task: str, day: date, verdict: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Refit:
-    """Refits a task from scratch after one of its windows has closed."""
+    """Refits a task after one of its windows has closed. encoder: its digest."""
 
     tasks: Mapping[str, Task]
-    windows: Windows
-    encoder: Encoder
+    windows: Verdicts
+    encoder: str
+    examine: Examine
     registry: Registry
     announce: Announce
     clock: Clock
-    jobs: int = 1
 
     def __call__(self, key: WindowKey) -> ModelAnnouncement:
         """Fit, then publish or refuse. Raises RegistryUnavailable, OSError or Retryable; the
-        same call may then be made again."""
+        same call may then be made again; FitFailed where that would not help."""
         task = self.tasks[key.task]
         task = replace(task, alpha=self.registry.active(task.name).asked(task.alpha))
         started = self.clock.monotonic()
@@ -102,10 +94,8 @@ class Refit:
         """What was published is announced already: whatever goes wrong here, routers serve it."""
         task = case.task.name
         try:
-            day = self.windows.read(task, [case.day])
-            self.registry.put_report(
-                report_of(case, announcement, day, self.registry, jobs=self.jobs)
-            )
+            outcome = outcome_of(case, announcement, self.registry)
+            self.registry.put_report(self.examine.report(case.task, case.day, outcome))
         except Exception:  # a report must not hold up what it is about
             metrics.REPORTS.labels(task, "failed").inc()
             log.exception("the report could not be made", extra={"task": task})
@@ -116,42 +106,39 @@ class Refit:
         """The challenger fitted, the incumbent judged, and what follows put into effect. Without a
         case where a newer window was published already."""
         fence = self.registry.acquire(task.name)
-        horizon, strays = of_one_kind(self._horizon(task, day))
-        if strays:
-            log.warning("traces of another number of texts left out", extra={"left_out": strays})
         active = self.registry.active(task.name)
         serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, horizon, reason), None
-        challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
+            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
         incumbent = self._incumbent(task, day, active)
+        found = self.examine(task, day, incumbent)
         verdict = None
-        if incumbent is not None:
+        if incumbent is not None and found.fresh is not None:
+            manifest = incumbent.manifest
             verdict = judge(
-                incumbent.fresh,
-                certified_coverage=incumbent.manifest.certificate.coverage,
-                challenger_coverage=challenger.coverage,
+                found.fresh,
+                certified_coverage=manifest.certificate.coverage,
+                challenger_coverage=found.challenger.coverage,
                 alpha=task.alpha,
-                still_valid=still_valid(incumbent.manifest, horizon.answered_by, task.labels),
+                still_valid=still_valid(manifest, found.answered_by, task.labels),
             )
-        notes = (f"{strays} traces of another number of texts were left out",) if strays else ()
-        case = Case(task, day, fence, horizon, active, challenger, incumbent, notes)
+        case = Case(task, day, fence, active, found)
         return self._act(case, verdict), case
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         if verdict is Verdict.KEPT:
             return self._kept(case)
-        if case.challenger.artifact is not None:
-            return self._publish(case, case.challenger.artifact)
+        if case.found.challenger.artifact is not None:
+            return self._publish(case, case.found.challenger.artifact)
         if verdict is Verdict.RETIRED:
             return self._retire(case)
-        return self._of(case, AnnouncementKind.REFUSED, case.challenger.reason)
+        return self._of(case, AnnouncementKind.REFUSED, case.found.challenger.reason)
 
     def _kept(self, case: Case) -> ModelAnnouncement:
-        refused = case.challenger.artifact is None
+        refused = case.found.challenger.artifact is None
         why = (
-            f"the challenger was refused: {case.challenger.reason}"
+            f"the challenger was refused: {case.found.challenger.reason}"
             if refused
             else ("it handles more fresh traffic than the challenger is certified for")
         )
@@ -163,7 +150,7 @@ class Refit:
     def _retire(self, case: Case) -> ModelAnnouncement:
         reason = (
             "the incumbent no longer holds on fresh evidence and the challenger was refused: "
-            f"{case.challenger.reason}"
+            f"{case.found.challenger.reason}"
         )
         entry = self.registry.retire(case.task.name, at=self.clock.now(), reason=reason)
         return self._of(
@@ -173,7 +160,7 @@ class Refit:
 
     def _publish(self, case: Case, artifact: Artifact) -> ModelAnnouncement:
         """Active at once, or on trial where the task is rolled out in steps."""
-        task, reason = case.task, case.challenger.reason
+        task, reason = case.task, case.found.challenger.reason
         noted = f"window {case.day.isoformat()}: {reason}"
         at = self.clock.now()
         if task.rollout == "direct" or artifact.version == case.active.version:
@@ -198,9 +185,9 @@ class Refit:
             certificate=certificate,
         )  # fmt: skip
 
-    def _incumbent(self, task: Task, day: date, active: Active) -> Incumbent | None:
-        """The version that answers now, on the window's evidence; None without one, where the
-        window is the one it was made of, and where it is certified for less than is asked for:
+    def _incumbent(self, task: Task, day: date, active: Active) -> Artifact | None:
+        """The version that answers now, to be put to the window's evidence; None without one, where
+        the window is the one it was made of, and where it is certified for less than is asked for:
         routers defer for it, until what is asked for or the version changes."""
         if active.version is None or active.state is State.TRIPPED:
             return None
@@ -213,27 +200,20 @@ class Refit:
             return None
         if artifact.manifest.certificate.alpha < task.alpha:
             return None
-        if artifact.manifest.encoder != self.encoder.digest:
+        if artifact.manifest.encoder != self.encoder:
             return None  # no router can serve it beside this trainer's versions
-        window, _ = of_one_kind(
-            horizon_of(self.windows.read(task.name, [day]), taxonomy=task.labels)
-        )
-        found = on_fresh_evidence(artifact, window, self.encoder, delta=task.delta)
-        return Incumbent(artifact.manifest, found)
-
-    def _horizon(self, task: Task, day: date) -> Horizon:
-        stored = [d for d in self.windows.days(task.name) if d <= day]
-        recent = [d for d in stored if (day - d).days < task.horizon_days]
-        return horizon_of(self.windows.read(task.name, recent), taxonomy=task.labels)
+        return artifact
 
     def _of(
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
     ) -> ModelAnnouncement:
-        announcement = self._announcement(kind, case.task, case.day, case.horizon, reason)
-        return replace(announcement, figures=case.figures(), **changed)
+        announcement = self._announcement(kind, case.task, case.day, reason)
+        return replace(
+            announcement, n_traces=case.found.n_traces, figures=case.figures(), **changed
+        )
 
     def _announcement(
-        self, kind: AnnouncementKind, task: Task, day: date, horizon: Horizon, reason: str
+        self, kind: AnnouncementKind, task: Task, day: date, reason: str
     ) -> ModelAnnouncement:
         return ModelAnnouncement(
             kind=kind,
@@ -241,6 +221,5 @@ class Refit:
             announced_at=self.clock.now(),
             reason=reason,
             window=day.isoformat(),
-            n_traces=len(horizon),
-            encoder=self.encoder.digest,
+            encoder=self.encoder,
         )

@@ -1,37 +1,74 @@
-"""The report of a window's fit."""
+"""The report of a window's fit: the fit, and what came of it, which the registry knows."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from services.trainer.case import Case
 from shared.contracts.events import ModelAnnouncement
 from shared.contracts.report import Report
+from shared.contracts.tasks import Task
+from shared.fitting.challenger import Challenger
 from shared.fitting.prices import Calls, calls
+from shared.fitting.reading import Windows
 from shared.fitting.report.build import Before, Subject, make_report
 from shared.redaction.load import load_redactor
 from shared.registry.base import Registry, RegistryError
+from shared.store.parquet import SCHEMA
+
+if TYPE_CHECKING:
+    from services.trainer.case import Case
 
 log = logging.getLogger(__name__)
 
+_COSTS = ("observation_probability", "cost", "input_tokens", "output_tokens")
 
-def report_of(
-    case: Case, announcement: ModelAnnouncement, day: pa.Table, registry: Registry, *, jobs: int
-) -> Report:
-    """day: the window's traces, which say what a day's calls cost. Raises whatever keeps a report
-    from being made."""
-    task, challenger = case.task, case.challenger
-    artifact = challenger.artifact
+
+@dataclass(frozen=True)
+class Outcome:
+    """version: None where nothing was stored. before: the version active until then."""
+
+    version: str | None
+    refused: bool
+    reason: str
+    before: Before | None
+
+
+def outcome_of(case: Case, announcement: ModelAnnouncement, registry: Registry) -> Outcome:
+    """Raises RegistryError."""
+    artifact = case.found.challenger.artifact
     made = artifact.version if artifact is not None else None
-    subject = Subject(
-        task=task.name,
-        window=case.day.isoformat(),
-        version=made if made in registry.versions(task.name) else None,
+    return Outcome(
+        version=made if made in registry.versions(case.task.name) else None,
         refused=artifact is None,
         reason=announcement.reason,
+        before=_before(case, registry, made),
+    )
+
+
+def report_of(
+    task: Task,
+    day: date,
+    challenger: Challenger,
+    outcome: Outcome,
+    costs: pa.Table,
+    *,
+    strays: int,
+    jobs: int,
+) -> Report:
+    """costs: the day's, by `read_costs`. strays: traces that were left out for their number of
+    texts. Raises whatever keeps a report from being made."""
+    subject = Subject(
+        task=task.name,
+        window=day.isoformat(),
+        version=outcome.version,
+        refused=outcome.refused,
+        reason=outcome.reason,
         alpha=task.alpha,
         delta=task.delta,
         audit_share=task.audit_share,
@@ -41,11 +78,17 @@ def report_of(
     return make_report(
         subject,
         challenger.tried,
-        before=_before(case, registry, made),
-        calls=_calls(case, day),
-        notes=case.notes,
+        before=outcome.before,
+        calls=_calls(task, costs),
+        notes=(f"{strays} traces of another number of texts were left out",) if strays else (),
         jobs=jobs,
     )
+
+
+def read_costs(windows: Windows, task: Task, day: date) -> pa.Table:
+    """What the day's calls cost, and what each trace stands for. Raises OSError."""
+    parts = list(windows.scan(task.name, day, _COSTS))
+    return pa.concat_tables(parts) if parts else SCHEMA.empty_table().select(_COSTS)
 
 
 def _before(case: Case, registry: Registry, made: str | None) -> Before | None:
@@ -63,16 +106,16 @@ def _before(case: Case, registry: Registry, made: str | None) -> Before | None:
         return None
 
 
-def _calls(case: Case, day: pa.Table) -> Calls | None:
+def _calls(task: Task, costs: pa.Table) -> Calls | None:
     """All requests the day's traces stand for."""
-    if not len(day):
+    if not len(costs):
         return None
-    weights = 1.0 / np.asarray(day["observation_probability"].to_pylist(), dtype=np.float64)
+    weights = 1.0 / np.asarray(costs["observation_probability"].to_pylist(), dtype=np.float64)
     return calls(
         weights,
-        day["cost"].to_pylist(),
-        day["input_tokens"].to_pylist(),
-        day["output_tokens"].to_pylist(),
-        price=case.task.price,
+        costs["cost"].to_pylist(),
+        costs["input_tokens"].to_pylist(),
+        costs["output_tokens"].to_pylist(),
+        price=task.price,
         per_call=None,
     )

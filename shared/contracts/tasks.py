@@ -61,6 +61,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `{{ labels }}`. `message` is what the user is made to say, `{{ text }}` being the request's.
     `teacher` left out: the endpoint of the teacher's own settings.
     `sources` are the logs of other systems that ingest reads for this task.
+    `max_rows`: of a longer horizon about so many traces are used, a part of each day and label
+    drawn by a hash of the id, each standing for those left out. `half_life_days`: where some are
+    left out, a day counts half as much each so many days. `fit_budget_s`: a fit that takes longer
+    is given up, and the next window's tries again.
     """
 
     name: TaskName
@@ -78,6 +82,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     canary_share: Alpha = 0.1
     promote_after: Annotated[int, Meta(ge=1)] = 200
     horizon_days: Annotated[int, Meta(ge=1)] = 90
+    max_rows: Annotated[int, Meta(ge=1_000)] = 100_000
+    half_life_days: Annotated[float, Meta(gt=0)] | None = None
+    fit_budget_s: Annotated[float, Meta(gt=0)] = 3_600.0
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."
     message: str = "{{ text }}"

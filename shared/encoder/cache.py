@@ -113,10 +113,8 @@ class CachedEncoder:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = keys[start : start + _KEYS_AT_ONCE]
                 marks = ",".join("?" * len(some))
-                rows = self._connection.execute(
-                    f"SELECT text, vector FROM embeddings WHERE encoder = ? AND text IN ({marks})",
-                    [self._encoder_id, *some],
-                )
+                query = "SELECT text, vector FROM embeddings WHERE encoder = ? AND text IN "
+                rows = self._connection.execute(f"{query}({marks})", [self._encoder_id, *some])
                 for key, blob in rows:
                     if len(blob) == 4 * self.dim:
                         found[key] = np.frombuffer(blob, "<f4")

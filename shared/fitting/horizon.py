@@ -29,6 +29,7 @@ class Horizon:
     evidence: bool[n], which traces may certify. weights: float64[n], how much traffic each stands
     for; all 1 if left out. heaviest: the largest weight there could have been. recent: bool[n],
     since a version was last tripped; None if none was. answered_by: the teacher the evidence is of.
+    stored: how many stored traces these were drawn from, where they are a reservoir; else None.
     """
 
     inputs: Sequence[tuple[str, ...]]
@@ -38,6 +39,7 @@ class Horizon:
     heaviest: float = 0.0
     recent: Mask | None = None
     answered_by: Teacher = field(default_factory=Teacher)
+    stored: int | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

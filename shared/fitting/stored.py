@@ -23,9 +23,24 @@ from shared.core.evidence_weights import scale_by_period
 from shared.core.types import Floats, Mask
 from shared.fitting.horizon import Horizon
 
+# All that a horizon is made of; the other columns of a store are for people and replays.
+COLUMNS = (
+    "id",
+    "input",
+    "teacher",
+    "occurred_at",
+    "source",
+    "deferral_reason",
+    "observation_probability",
+    "audit_share",
+    "version",
+    "teacher_model",
+    "prompt",
+)
+
 
 def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
-    """Columns as in `shared.store.parquet.SCHEMA`. Traces whose label is no longer in the
+    """COLUMNS as in `shared.store.parquet.SCHEMA`. Traces whose label is no longer in the
     `taxonomy` (if there is one) are left out: nobody may answer with it."""
     table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
     if taxonomy:

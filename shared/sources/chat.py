@@ -14,6 +14,7 @@ from shared.sources.documents import parse_inner
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _SILENT_PARTS = ("reasoning", "thinking", "redacted_thinking")
 _TOOL_PARTS = ("tool_call", "tool_use", "function_call", "tool-call")
+_ROLES = {"human": "user", "ai": "assistant", "model": "assistant"}  # LangChain, Google
 _CUT_SHORT = ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")
 _FILTERED = ("content_filter", "refusal", "SAFETY")
 
@@ -46,7 +47,8 @@ def message_of(value: Any, role: str = "") -> Said | None:
     """None for what is no message: it has no role, or neither content nor parts."""
     if not isinstance(value, dict):
         return None
-    role = role or str(value.get("role") or "")
+    role = role or str(value.get("role") or "").lower()
+    role = _ROLES.get(role, role)
     body = value.get("parts") if value.get("parts") is not None else value.get("content")
     if not role or (body is None and "content" not in value and not value.get("tool_calls")):
         return None
@@ -95,7 +97,7 @@ def view_of(
     view: dict[str, Any] = {"attributes": attributes, "record": record}
     if asked:
         view["messages"] = [{"role": each.role, "content": each.content} for each in asked]
-        users = [each.content for each in asked if each.role in ("user", "human")]
+        users = [each.content for each in asked if each.role == "user"]
         if users:
             view["input"] = users[-1]
     if answer is not None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -47,6 +49,8 @@ SCHEMA = pa.schema(
 )
 # Parts written before these columns existed read as if nothing had been drawn or said.
 _DEFAULTS: dict[str, Any] = {"drawn": False, "audit_share": 0.0, "opinions": "[]"}
+
+ROWS_AT_ONCE = 32_768
 
 
 class WindowStore:
@@ -90,6 +94,19 @@ class WindowStore:
         ]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
+    def scan(self, task: str, day: date, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The same of one day, some columns, a few tens of thousands of rows at a time."""
+        for part in self._parts(task, day):
+            with _sound(part):
+                found = pads.dataset(part, schema=SCHEMA, filesystem=self._fs, format="parquet")
+                # Without readahead: it would hold many batches of texts.
+                batches = found.to_batches(
+                    columns=list(columns), batch_size=ROWS_AT_ONCE,
+                    batch_readahead=1, fragment_readahead=1, use_threads=False,
+                )  # fmt: skip
+                for batch in batches:
+                    yield _filled(pa.Table.from_batches([batch]))
+
     def days(self, task: str) -> list[date]:
         """Days with stored traces, oldest first."""
         found = self._list(f"{self._root}/task={task}")
@@ -124,21 +141,12 @@ class WindowStore:
         return values
 
     def _table(self, part: str, columns: list[str]) -> pa.Table:
-        try:
+        with _sound(part):
             # With the schema, a column the part does not have is there and null.
             table = pq.read_table(
                 part, filesystem=self._fs, columns=columns, schema=SCHEMA, partitioning=None
             )
-        except pa.ArrowInvalid as error:
-            raise OSError(
-                f"{part} is damaged; move it away to go on without it: {error}"
-            ) from error
-        for name, default in _DEFAULTS.items():
-            if name in columns and table.column(name).null_count:
-                place = table.column_names.index(name)
-                filled = table.column(name).fill_null(default)
-                table = table.set_column(place, SCHEMA.field(name), filled)
-        return table
+        return _filled(table)
 
     def _put(self, path: str, content: pa.Buffer) -> None:
         """Write a file that is there whole or not at all, and on disk once this returns."""
@@ -157,6 +165,24 @@ class WindowStore:
             pafs.FileSelector(folder, allow_not_found=True)
         )
         return found
+
+
+@contextmanager
+def _sound(part: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{part} is damaged; move it away to go on without it: {error}") from error
+
+
+def _filled(table: pa.Table) -> pa.Table:
+    """Columns that the part did not have, with what they would have said."""
+    for name in _DEFAULTS.keys() & set(table.column_names):
+        if table.column(name).null_count:
+            place = table.column_names.index(name)
+            filled = table.column(name).fill_null(_DEFAULTS[name])
+            table = table.set_column(place, SCHEMA.field(name), filled)
+    return table
 
 
 def table_of(traces: Iterable[Trace]) -> pa.Table:

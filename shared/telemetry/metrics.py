@@ -91,3 +91,17 @@ TEACHER_CALLS = Counter(
 TEACHER_SECONDS = Histogram(
     "tracer_teacher_call_seconds", "Duration of a call to the LLM", ["task"], buckets=_LATENCY
 )
+TEACHER_COST = Counter(
+    "tracer_teacher_cost_usd_total",
+    "US dollars the LLM's answers cost, by the price table",
+    ["task"],
+)
+TEACHER_TOKENS = Counter(
+    "tracer_teacher_tokens_total", "Tokens the LLM read and wrote", ["task", "direction"]
+)
+TEACHER_BUDGET_LEFT = Gauge(
+    "tracer_teacher_budget_left_ratio", "Share of the day's budget that is left", ["task"]
+)
+TEACHER_WAITING = Gauge(
+    "tracer_teacher_budget_waiting", "1 while requests wait for the next day's budget", ["task"]
+)

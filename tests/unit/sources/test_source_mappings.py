@@ -111,6 +111,21 @@ def test_too_many_calls_in_one_record_are_refused_together() -> None:
     assert "10001 calls" in why(row([{}] * 10_001))[1]
 
 
+def test_roles_in_other_words_are_the_same_roles() -> None:
+    """As OpenTelemetry's instrumentation of LangChain writes them."""
+    asked = [{"role": "Human", "parts": [{"content": "hello world", "type": "text"}]}]
+    answer = [{"role": "AI", "parts": [{"content": "greeting", "type": "text"}]}]
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.input.messages": json.dumps(asked),
+        "gen_ai.output.messages": json.dumps(answer),
+    }
+    span = {"trace_id": "a", "span_id": "b", "attributes": attributes}
+    readers = [default_reader(TASK, Format.PEER)]
+    [taken] = sort(json.dumps(span).encode(), "here", Format.PEER, readers).taken
+    assert (taken.trace.input, taken.trace.teacher) == ("hello world", "greeting")
+
+
 def test_where_decides_and_types_count() -> None:
     call = {"input": "a", "teacher": "b", "metadata": {"n": 1, "on": True, "name": "triage-2"}}
     for path, condition, takes in [

@@ -10,6 +10,7 @@ import pytest
 from doubles import HashEncoder
 
 from services.trainer.app import resume
+from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
 from services.trainer.worker import RefitWorker
 from shared.clock import FakeClock
@@ -63,7 +64,8 @@ class Bench:
         self.refit = Refit(
             tasks={"support": Task(name="support", alpha=alpha, horizon_days=2)},
             windows=self.store,
-            encoder=self.encoder,
+            encoder=self.encoder.digest,
+            examine=Examiner(self.store, self.encoder),
             registry=self.registry,
             announce=self.announced.append,
             clock=FakeClock(),
@@ -466,6 +468,7 @@ def test_a_report_that_cannot_be_made_holds_nothing_up(
     assert bench.store.verdict("support", DAY) == {
         "kind": "published",
         "version": announced.version,
+        "alpha": 0.9,
     }
     assert bench.registry.reports("support") == []
     assert metrics.REPORTS.labels("support", "failed")._value.get() == before + 1

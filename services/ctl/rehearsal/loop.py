@@ -2,6 +2,9 @@
 
 requests -> router -> deferred -> teacher -> raw traces -> ingest -> traces -> monitor and windows
 -> refit -> registry -> router. What the brokers add (delivery, order) is tested elsewhere.
+
+The one module that may import several services: like the demo it runs them all, but as functions
+(`[tool.importlinter]` in pyproject.toml lists what it may know of each).
 """
 
 from __future__ import annotations
@@ -12,9 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.ingest.handlers import Rules as IngestRules
 from services.ingest.handlers import accept
 from services.router.handlers import Router, Topics
@@ -23,57 +23,26 @@ from services.teacher.client import Answer
 from services.teacher.handlers import Rules as TeacherRules
 from services.teacher.handlers import teach
 from services.teacher.panel import Key, Question, Reply
+from services.trainer.examine import Examiner
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
 from shared.bus.base import Message, Record
-from shared.bus.errors import InvalidMessage
+from shared.bus.fates import DeadLetterLimit
 from shared.clock import FakeClock
 from shared.contracts.codec import decode, encode
-from shared.contracts.events import Decision, ModelAnnouncement, Outcome, Request, Trace
+from shared.contracts.events import Decision, Input, ModelAnnouncement, Outcome, Request, Trace
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
 from shared.registry.disk import DiskCopy
 from shared.registry.memory import MemoryRegistry
+from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 
 BATCH = 50
-# Asks the teacher: the request's id and text, when it was asked.
-Teacher = Callable[[str, str], str]
-
-
-class RememberingEncoder:
-    """An encoder that embeds each row of word pieces once."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._known: dict[tuple[int, ...], NDArray[np.float32]] = {}
-
-    @property
-    def digest(self) -> str:
-        return self._encoder.digest
-
-    @property
-    def dim(self) -> int:
-        return self._encoder.dim
-
-    @property
-    def vocabulary(self) -> int:
-        return self._encoder.vocabulary
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoder.tokenize(texts)
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self.encode_tokens(self.tokenize(texts))
-
-    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        keys = [tuple(row) for row in rows]
-        new = list(dict.fromkeys(key for key in keys if key not in self._known))
-        if new:
-            self._known.update(zip(new, self._encoder.encode_tokens(new), strict=True))
-        return np.stack([self._known[key] for key in keys])
+# What the teacher answers to the request of an id.
+Teacher = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -106,31 +75,32 @@ class Loop:
             tasks=list(tasks), registry=self.registry, copies=DiskCopy(self.folder / "models"),
             encoder=self.encoder, threads=1,
         )  # fmt: skip
+        # Nothing here may be rejected: the first one ends the rehearsal with its reason.
+        self._never = rejecting("rehearsal", "dead-letters", self.clock, DeadLetterLimit(0))
         self.router = Router(
             tasks=tasks, serving=self.models.snapshot, encoder=self.encoder, clock=self.clock,
-            topics=Topics("decisions", "deferred"), dead_letter=_never,
+            topics=Topics("decisions", "deferred"), dead_letter=self._never,
         )  # fmt: skip
         self.monitor = Monitor(
             tasks=tasks, registry=self.registry, announce=self.announced.append, clock=self.clock
         )
         self.refit = Refit(
-            tasks=tasks, windows=self.store, encoder=self.encoder, registry=self.registry,
+            tasks=tasks, windows=self.store, encoder=self.encoder.digest,
+            examine=Examiner(self.store, self.encoder), registry=self.registry,
             announce=self.announced.append, clock=self.clock,
         )  # fmt: skip
-        self._rules = TeacherRules(
-            tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw", "dead-letters"
-        )
+        self._rules = TeacherRules(tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw")
         self._ingest = IngestRules(
             taxonomies=taxonomies(tasks), raw_topic="traces.raw", traces_topic="traces",
-            dead_letters_topic="dead-letters", future_tolerance=timedelta(days=1),
+            future_tolerance=timedelta(days=1),
         )  # fmt: skip
         self._offset = 0
         self._waiting: deque[tuple[int, Trace]] = deque()
         self._seen = 0
         self._held: list[Trace] = []
 
-    def run_day(self, day: date, requests: Mapping[str, str]) -> list[Decided]:
-        """Requests by id, spread over the day, then the window's close and its refit."""
+    def run_day(self, day: date, requests: Mapping[str, Input]) -> list[Decided]:
+        """Requests by id, spread over the day; `close` ends it."""
         start = datetime.combine(day, time(), UTC)
         step = timedelta(days=1) / (len(requests) + 1)
         ids, decided = list(requests), []
@@ -145,11 +115,12 @@ class Loop:
                 messages.append(Message("requests", 0, i, request_id.encode(), encode(request)))
             decided += self._batch(messages)
         self._arrive(everything=True)
-        self.close(day)
         return decided
 
-    def close(self, day: date) -> ModelAnnouncement:
-        """Store the day's window and refit."""
+    def close(self, day: date) -> ModelAnnouncement | None:
+        """Store the day's window and refit; a day without a trace has no window."""
+        if not self._held:
+            return None
         self.store.write(self.task.name, day, self._held)
         self._held.clear()
         return self.refit(WindowKey(self.task.name, day))
@@ -168,7 +139,9 @@ class Loop:
             Message("deferred", 0, i, r.key, r.value)
             for i, r in enumerate(records) if r.topic == "deferred"
         ]  # fmt: skip
-        answered = teach(deferred, rules=self._rules, ask_all=self._ask_all, clock=self.clock)
+        answered = teach(
+            deferred, rules=self._rules, ask_all=self._ask_all, reject=self._never, clock=self.clock
+        )
         decisions: dict[str, Decided] = {}
         for record in [*records, *answered]:
             if record.topic == "decisions":
@@ -199,10 +172,6 @@ class Loop:
         replies = {}
         for question in questions:
             request = question.deferral.request
-            label = self.teacher(request.id, str(request.input))
+            label = self.teacher(request.id)
             replies[question.key] = Reply(Answer(label, self.model), 0.0)
         return replies
-
-
-def _never(message: Message, error: InvalidMessage) -> Record:
-    raise error

@@ -1,0 +1,126 @@
+"""What a closed window comes to: the challenger fitted, the incumbent put to fresh evidence.
+
+All that a refit computes and nothing that it changes, so that it can happen in another process.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+from services.trainer.incumbent import on_fresh_evidence
+from services.trainer.reporting import Outcome, read_costs, report_of
+from shared.contracts.manifest import Teacher
+from shared.contracts.report import Report
+from shared.contracts.tasks import Task
+from shared.core.fresh import Fresh
+from shared.encoder.base import Encoder
+from shared.encoder.cache import CachedEncoder
+from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.fitting.challenger import Challenger, fit_challenger
+from shared.fitting.horizon import of_one_kind
+from shared.fitting.reading import Windows, read_day, read_horizon
+from shared.registry.base import Artifact
+from shared.store.parquet import WindowStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """n_traces, n_evidence: of the horizon fitted on. n_stored: how many traces it was drawn from,
+    where it is a reservoir. answered_by: the teacher of the evidence. fresh: the incumbent's, None
+    where there was none to judge."""
+
+    n_traces: int
+    n_evidence: int
+    n_stored: int | None
+    answered_by: Teacher
+    challenger: Challenger
+    fresh: Fresh | None
+
+
+class Examine(Protocol):
+    """Raises OSError or Retryable where the same call may succeed later, FitFailed where not."""
+
+    def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination: ...
+
+    def report(self, task: Task, day: date, outcome: Outcome) -> Report:
+        """Of the examination just made, and what came of it."""
+        ...
+
+
+class FitFailed(Exception):
+    """The fit came to nothing: it failed, took too long, or its process died."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Kept for the report: what stays where it was made, being as large as the horizon."""
+
+    task: str
+    day: date
+    challenger: Challenger
+    strays: int
+
+
+@dataclass
+class Examiner:
+    """In this process. Deterministic: the same traces give the same artifact."""
+
+    windows: Windows
+    encoder: Encoder
+    jobs: int = 1
+    _last: _Fitted | None = None
+
+    def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
+        horizon, strays = of_one_kind(read_horizon(self.windows, task, day))
+        if strays:
+            log.warning("traces of another number of texts left out", extra={"left_out": strays})
+        challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
+        self._last = _Fitted(task.name, day, challenger, strays)
+        found = None
+        if incumbent is not None:
+            window, _ = of_one_kind(read_day(self.windows, task, day))
+            found = on_fresh_evidence(incumbent, window, self.encoder, delta=task.delta)
+        return Examination(
+            n_traces=len(horizon),
+            n_evidence=int(horizon.evidence.sum()),
+            n_stored=horizon.stored,
+            answered_by=horizon.answered_by,
+            challenger=replace(challenger, tried=None),
+            fresh=found,
+        )
+
+    def report(self, task: Task, day: date, outcome: Outcome) -> Report:
+        last, self._last = self._last, None
+        if last is None or (last.task, last.day) != (task.name, day):
+            raise FitFailed("the fit to report on is gone: its process ended")
+        costs = read_costs(self.windows, task, day)
+        return report_of(
+            task, day, last.challenger, outcome, costs, strays=last.strays, jobs=self.jobs
+        )
+
+
+@dataclass(frozen=True)
+class ExaminerPlan:
+    """What an examiner is made of, in whatever process it is made.
+
+    store: as `WindowStore` takes it. threads: of the encoder.
+    """
+
+    store: str
+    encoder: Path
+    threads: int | None
+    cache: Path
+    jobs: int
+
+    def make(self) -> Examiner:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        encoder = CachedEncoder(
+            OnnxEncoder(self.encoder, threads=self.threads), self.cache / "embeddings.sqlite"
+        )
+        return Examiner(WindowStore(self.store), encoder, self.jobs)
