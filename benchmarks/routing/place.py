@@ -52,7 +52,6 @@ class Place:
             "TRACER_TOPIC_PREFIX": self.prefix,
             "TRACER_GROUP_SUFFIX": f"-{self.name}",
             "TRACER_ENCODER": str(encoder),
-            "TRACER_UNSIGNED": "allow",
             "TRACER_DOOR_PORT": "0",
             "TRACER_CACHE_MB": "0",  # the same texts come again and again here
         }
