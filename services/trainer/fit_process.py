@@ -18,7 +18,7 @@ from datetime import date
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from services.trainer.examine import Examination, Examine, FitFailed
+from services.trainer.examination import Examination, Examine, FitFailed
 from shared.bus.errors import Retryable
 from shared.contracts.tasks import Task
 from shared.registry.base import Artifact
@@ -27,6 +27,7 @@ from shared.telemetry.log import configure_logging
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 1.0
+START_SECONDS = 600.0
 Make = Callable[[], Examine]
 
 
@@ -38,6 +39,7 @@ class FitProcess:
         self._make = make
         self._log_level = log_level
         self._child: tuple[BaseProcess, Connection] | None = None
+        self._ready = False
         self._closed = False
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
@@ -45,6 +47,7 @@ class FitProcess:
             raise Retryable("the trainer is stopping")
         process, connection = self._child or self._start()
         try:
+            self._wait_until_ready(connection)
             connection.send((task, day, incumbent))
             if not connection.poll(task.fit_budget_s):
                 self._end()
@@ -71,12 +74,25 @@ class FitProcess:
         self._end()
 
     def _end(self) -> None:
-        child, self._child = self._child, None
+        child, self._child, self._ready = self._child, None, False
         if child is not None:
             process, connection = child
             process.kill()
             process.join()
             connection.close()
+
+    def _wait_until_ready(self, connection: Connection) -> None:
+        """Starting takes seconds of imports, which no task's budget has to pay for."""
+        if self._ready:
+            return
+        if not connection.poll(START_SECONDS):
+            self._end()
+            raise Retryable(f"the fits' process was not ready within {START_SECONDS:g} seconds")
+        outcome = connection.recv()
+        if isinstance(outcome, Exception):
+            self._end()
+            raise outcome
+        self._ready = True
 
     def _start(self) -> tuple[BaseProcess, Connection]:
         # Not forked: the parent has Kafka's and ONNX Runtime's threads, which a fork would lose.
@@ -104,7 +120,12 @@ def _serve(connection: Connection, make: Make, log_level: str, parent: int) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to decide about
     configure_logging("trainer", log_level)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    examine: Examine | None = None
+    try:
+        examine = make()
+        connection.send(None)
+    except Exception as error:  # noqa: BLE001 - the parent is told, and may start another
+        connection.send(_told(error))
+        return
     while True:
         try:
             task, day, incumbent = connection.recv()
@@ -112,14 +133,17 @@ def _serve(connection: Connection, make: Make, log_level: str, parent: int) -> N
             return
         outcome: Examination | Exception
         try:
-            examine = examine or make()
             outcome = examine(task, day, incumbent)
-        except (OSError, Retryable) as error:
-            outcome = Retryable(f"{type(error).__name__}: {error}")
-        except Exception as error:  # what it was the parent is told; the next call is answered
+        except Exception as error:  # whatever one fit raises, the next call is answered
             log.exception("fit failed", extra={"task": task.name})
-            outcome = FitFailed(f"{type(error).__name__}: {error}")
+            outcome = _told(error)
         connection.send(outcome)
+
+
+def _told(error: Exception) -> Exception:
+    """What the parent is told: a text, since not every exception survives the way there."""
+    text = f"{type(error).__name__}: {error}"
+    return Retryable(text) if isinstance(error, OSError | Retryable) else FitFailed(text)
 
 
 def _end_with(parent: int) -> None:

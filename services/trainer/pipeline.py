@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from services.trainer.case import Case
-from services.trainer.examine import Examine
+from services.trainer.examination import Examine
 from services.trainer.incumbent import still_valid
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
