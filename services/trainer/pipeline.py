@@ -33,6 +33,7 @@ from shared.registry.base import (
     State,
     UnknownVersion,
 )
+from shared.registry.fit_note import FitNote
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,15 @@ class Refit:
         seconds = self.clock.monotonic() - started
         self.windows.write_verdict(
             task.name, key.day, {"kind": announcement.kind.value, "version": announcement.version}
+        )
+        self.registry.note_fit(
+            task.name,
+            FitNote(
+                window=key.day.isoformat(),
+                verdict=announcement.kind.value,
+                reason=announcement.reason,
+                at=announcement.announced_at,
+            ),
         )
         metrics.FITS.labels(task.name, announcement.kind.value).inc()
         metrics.FIT_SECONDS.labels(task.name).set(seconds)

@@ -24,6 +24,7 @@ from shared.registry.base import (
     publishable,
 )
 from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.fit_note import FitNote
 from shared.registry.task_state import TaskState
 
 
@@ -38,6 +39,7 @@ class MemoryRegistry:
         self._keep = keep_versions
         self._clock = SystemClock()
         self._tasks: dict[str, TaskState] = {}
+        self._notes: dict[str, FitNote] = {}
         self._changed = threading.Condition()
         self._changes = 1
         self._seen = threading.local()  # each waiting thread gets every hint
@@ -152,6 +154,16 @@ class MemoryRegistry:
     def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
         with self._changed:
             return self._state(task).history[: max(0, limit)]
+
+    def note_fit(self, task: str, note: FitNote) -> None:
+        with self._changed:
+            self._state(task)  # a task's name, and the store at hand
+            self._notes[task] = note
+
+    def last_fit(self, task: str) -> FitNote | None:
+        with self._changed:
+            self._state(task)
+            return self._notes.get(task)
 
     def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
         with self._changed:
