@@ -25,7 +25,7 @@ RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.
  && /venv/bin/tracerctl encoder export --out /encoder
 
 FROM python:${PYTHON} AS base
-RUN useradd --uid 10001 --create-home tracer && mkdir -p /data && chown tracer /data
+RUN useradd --uid 10001 --create-home tracer && mkdir -p /data /keys /signing && chown tracer /data /keys /signing
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     TRACER_HEALTH_HOST=0.0.0.0 TRACER_HEALTH_PORT=8080 TRACER_TASKS=/config/tasks.yaml
 USER tracer

@@ -10,6 +10,7 @@ export TRACER_CACHE ?= $(CURDIR)/.cache
 
 ALPHA ?= 0.95
 DEMO_FLAGS ?=
+BENCH_FLAGS ?=
 PYTEST_FLAGS ?=
 SOURCES := services shared tests deploy benchmarks
 
@@ -57,7 +58,7 @@ demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALP
 .PHONY: test
 test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
-	@$(BIN)/python -m pytest tests/integration tests/e2e --durations=15 $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest tests/integration tests/e2e tests/faults --durations=15 $(PYTEST_FLAGS)
 
 # --- parts of it -----------------------------------------------------------------------------
 .PHONY: lint
@@ -82,9 +83,29 @@ layers: $(VENV)/.ready ## import-linter: DESIGN's arrows
 test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
 
+.PHONY: audit
+audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; ends with 3 when unchecked
+	@$(BIN)/python deploy/audit/audit.py
+
+.PHONY: fuzz
+fuzz: setup ## Coverage-guided fuzzing of what is read from topics and registry (SECONDS=60 each)
+	@for target in codecs events graphs registry; do \
+		PYTHONPATH=.:tests $(BIN)/python -m tests.fuzzing.run $$target \
+			--seconds $(or $(SECONDS),60) || exit 1; done
+
 .PHONY: stat
 stat: setup ## The statistical tests with many repeats
 	@TRACER_REPEATS=5000 $(BIN)/python -m pytest tests/statistical --timeout=3600 $(PYTEST_FLAGS)
+
+.PHONY: test-faults
+test-faults: setup ## Seeded schedules of faults on three brokers (SCHEDULES=20 SEED=1 FIRST=0 MINUTES=180)
+	@$(BIN)/python -m tests.faults.run --schedules $(or $(SCHEDULES),20) --seed $(or $(SEED),1) \
+		--first $(or $(FIRST),0) --minutes $(or $(MINUTES),180) $(if $(REPORT),--report)
+
+.PHONY: test-load
+test-load: setup ## An hour at 70% of capacity, then three times it (DURATION=3600 OVERLOAD=300)
+	@$(BIN)/python -m tests.faults.load --duration $(or $(DURATION),3600) \
+		--overload $(or $(OVERLOAD),300) $(if $(REPORT),--report)
 
 # --- a real broker ---------------------------------------------------------------------------
 KAFKA_PORT ?= 9092
@@ -102,6 +123,18 @@ DATA_DIR ?= ../shared/data
 .PHONY: bench-peer
 bench-peer: setup ## The reference implementation beside this one (SEEDS=10); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.peer --data $(DATA_DIR)/banking77.jsonl --seeds $(or $(SEEDS),10)
+
+.PHONY: bench-router
+bench-router: setup ## Issue 5's targets: text in, embeddings in, Kafka, scale-out; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.router --data-dir $(DATA_DIR) $(BENCH_FLAGS)
+
+.PHONY: bench-options
+bench-options: setup ## ONNX Runtime's options on this CPU, float32 and int8; writes docs/router.md
+	@$(BIN)/python -m benchmarks.routing.options --data-dir $(DATA_DIR)
+
+.PHONY: swap-test
+swap-test: setup ## 100 swaps in 60 s of traffic on Apache Kafka: nothing lost, p99 and memory
+	@$(BIN)/python -m benchmarks.routing.swaps --data-dir $(DATA_DIR)
 
 .PHONY: bench-official
 bench-official: setup ## Coverage and agreement on the published splits; writes docs/benchmarks.md
@@ -141,8 +174,14 @@ topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRA
 	@$(BIN)/tracerctl topics create
 
 .PHONY: schemas
-schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml
+schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml and the schema of reports
 	@$(BIN)/python -m shared.contracts.asyncapi
+	@$(BIN)/python -m shared.contracts.report_schema
+
+.PHONY: docs
+docs: $(VENV)/.ready ## The documentation as a site in build/site, without warnings
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
 
 .PHONY: helm-check
 helm-check: $(VENV)/.ready ## Render the Helm chart and check it against Kubernetes' schemas (needs Go)

@@ -25,9 +25,9 @@ def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def filled(rows: Rows, filling: int) -> NDArray[np.int64]:
-    """int64[len(rows), longest row, at least 1], shorter rows filled up."""
-    shape = (len(rows), max(1, max(map(len, rows), default=0)))
+def filled(rows: Rows, filling: int, width: int = 1) -> NDArray[np.int64]:
+    """int64[len(rows), longest row, at least `width`], shorter rows filled up."""
+    shape = (len(rows), max(width, max(map(len, rows), default=0)))
     ids = np.full(shape, filling, np.int64)
     for target, row in zip(ids, rows, strict=True):
         target[: len(row)] = row

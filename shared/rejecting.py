@@ -1,25 +1,47 @@
-"""What a service does with a message it cannot use: count it, and make it a dead letter."""
+"""What a service does with a message it cannot use: count it, and make it a dead letter; and stop
+when nothing else comes of its messages any more."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
+from shared.bus.fates import DeadLetterLimit
 from shared.clock import Clock
 from shared.telemetry import metrics
 
 
-def rejecting(
-    service: str, topic: str, clock: Clock
-) -> Callable[[Message, InvalidMessage], Record]:
-    """Makes records for the dead-letter `topic`."""
+class Rejecting:
+    """Makes records for a dead-letter topic. One per consumer, told of every message in order."""
 
-    def reject(message: Message, error: InvalidMessage) -> Record:
-        metrics.DEAD_LETTERS.labels(service, message.topic).inc()
+    def __init__(self, service: str, topic: str, clock: Clock, limit: DeadLetterLimit) -> None:
+        self._service = service
+        self._topic = topic
+        self._clock = clock
+        self._limit = limit
+
+    def __call__(self, message: Message, error: InvalidMessage) -> Record:
+        """The dead letter. Raises Fatal, naming `error`, when there were too many in a row."""
+        if self._limit.rejected(message, error):
+            metrics.DEAD_LETTERS.labels(self._service, message.topic).inc()
         return dead_letter(
-            message, service=service, error=error, field=error.field, at=clock.now(), topic=topic
+            message,
+            service=self._service,
+            error=error,
+            field=error.field,
+            at=self._clock.now(),
+            topic=self._topic,
         )
 
-    return reject
+    def accepted(self, message: Message) -> None:
+        """It could be used. What came by another way than a topic (offset below 0) says nothing
+        of the topic."""
+        if message.offset >= 0:
+            self._limit.handled()
+
+
+def rejecting(
+    service: str, topic: str, clock: Clock, limit: DeadLetterLimit | None = None
+) -> Rejecting:
+    """For the dead-letter `topic`, with its prefix; the usual limit unless another is given."""
+    return Rejecting(service, topic, clock, limit or DeadLetterLimit())

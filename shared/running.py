@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from shared.bus.errors import Fatal
 from shared.bus.runner import stop_on_signals
 from shared.clock import Clock, SystemClock
@@ -47,7 +45,7 @@ def run_service(
     """
     try:
         settings = settings_of()
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's, and those of secrets in files
         print(f"{name}: {error}", file=sys.stderr)  # there is no log level yet
         return MISCONFIGURED
     configure_logging(name, settings.log_level)

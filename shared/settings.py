@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shared.secret_files import SecretFiles
 
 
 class ServiceSettings(BaseSettings):
     """What every service needs. Each field is read from `TRACER_<FIELD>`.
 
     `kafka` holds further librdkafka settings as JSON, for example
-    `TRACER_KAFKA='{"security.protocol": "SASL_SSL", ...}'`; it is masked when printed.
+    `TRACER_KAFKA='{"security.protocol": "SASL_SSL", ...}'`; it is masked when printed. A secret
+    may be in a file instead, which `TRACER_<FIELD>_FILE` names.
     """
 
     model_config = SettingsConfigDict(
@@ -36,6 +39,21 @@ class ServiceSettings(BaseSettings):
     health_host: str = "127.0.0.1"
     health_port: int = 0
     log_level: str = "INFO"
+    # Whose signatures count: a keyring of `tracerctl keys`. Without one nothing is believed, unless
+    # `allow` says that whatever is in the registry is.
+    trusted_keys: Path | None = None
+    unsigned: Literal["refuse", "allow"] = "refuse"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, SecretFiles(settings_cls), env_settings
 
     def topic(self, name: str) -> str:
         return f"{self.topic_prefix}{name}"

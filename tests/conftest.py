@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from services.ctl.embedded.redis_server import EmbeddedRedis
+
+# Services started by tests believe unsigned versions, unless a test gives them keys.
+os.environ.setdefault("TRACER_UNSIGNED", "allow")
 
 pytest_plugins = ["tests.kafka_fixtures"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import Manifest, Teacher
+from shared.contracts.manifest import FrontierPoint, Manifest, Teacher
 from shared.core.grouping import group_folds
 from shared.core.stages import FOLDS, fit_stages
 from shared.encoder.base import Encoder
@@ -32,7 +32,7 @@ def text_of(label: str) -> str:
 
 def make_surrogate(
     encoder: Encoder, *, threshold: float = 0.8, window: str = "2026-01-05", task: str = "support",
-    lexical: bool = True, teacher: Teacher | None = None,
+    lexical: bool = True, teacher: Teacher | None = None, alpha: float = 0.95,
 ) -> Artifact:  # fmt: skip
     """Trained on word salads of one label each and on muddles of two, which the teacher labels
     either way; the same arguments give the same bytes. Without the `lexical` stage everything is
@@ -57,10 +57,13 @@ def make_surrogate(
         labels=LABELS,
         stages=stages,
         certificate=CertificateSummary(
-            kind="crossfit", alpha=0.9, delta=0.1, method="lexical", n_evidence=300,
+            kind="crossfit", alpha=alpha, delta=0.1, method="lexical", n_evidence=300,
             coverage=0.9, agreement=0.95, agreement_lower=0.92,
         ),
-        frontier=(),
+        frontier=tuple(
+            FrontierPoint(alpha=at, coverage=share, agreement=at + 0.01, agreement_lower=at)
+            for at, share in ((0.95, 0.9), (0.97, 0.6), (0.98, 0.0))
+        ),
         n_traces=len(texts),
         traces_sha256="0" * 64,
         teacher=teacher,

@@ -109,6 +109,10 @@ def _copy_dependencies(maven: str, target: Path, attempts: int) -> None:
     raise KafkaUnavailable(f"Maven could not fetch Apache Kafka {version()}: {reason}")
 
 
+def new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -118,7 +122,9 @@ def free_port() -> int:
 class LocalKafka:
     """One broker process; `bootstrap` is its address, the same again after `restart`.
 
-    Without `data` it keeps its log in a temporary folder that `stop` removes.
+    Without `data` it keeps its log in a temporary folder that `stop` removes. `properties` override
+    the broker's own; brokers of one cluster are given the same `cluster_id`, and are all launched
+    before any is waited for.
     """
 
     def __init__(
@@ -128,6 +134,7 @@ class LocalKafka:
         data: Path | None = None,
         properties: Mapping[str, str] | None = None,
         heap: str = "512m",
+        cluster_id: str | None = None,
         java: str = "java",
         maven: str = "mvn",
     ) -> None:
@@ -135,6 +142,7 @@ class LocalKafka:
             raise KafkaUnavailable(f"no Java: {java!r} is not on the PATH (Kafka needs Java 17)")
         self._libs = fetch(maven=maven)
         self._own_data = data is None
+        self._cluster_id = cluster_id or new_cluster_id()
         self._data = data or Path(tempfile.mkdtemp(prefix="local-kafka-"))
         self._data.mkdir(parents=True, exist_ok=True)
         self._log = self._data / "server.log"
@@ -156,8 +164,16 @@ class LocalKafka:
         self.stop()
 
     def start(self) -> None:
-        """Format the log folder if it is new, start, and return when the broker serves."""
-        self._format()
+        """Prepare, start, and return when the broker serves."""
+        self.launch()
+        self.wait_started()
+
+    def launch(self) -> None:
+        """Prepare, and start the process without waiting for it.
+
+        It ends with the thread that calls this (Linux), so that has to be a lasting one.
+        """
+        self.prepare()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*self._command, "kafka.Kafka", str(self._config)],
@@ -166,9 +182,17 @@ class LocalKafka:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while "Kafka Server started" not in self._log.read_text(errors="replace"):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+
+    def started(self) -> bool:
+        """Whether the broker has said that it serves."""
+        return "Kafka Server started" in self._log.read_text(errors="replace")
+
+    def wait_started(self, seconds: float = START_SECONDS) -> None:
+        """Until the launched broker serves. Raises KafkaUnavailable with the end of its log."""
+        deadline = time.monotonic() + seconds
+        while not self.started():
+            ended = self._process is None or self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
                 self.kill()
                 raise KafkaUnavailable(f"Kafka did not start:\n{self._tail()}")
             time.sleep(0.05)
@@ -210,12 +234,12 @@ class LocalKafka:
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
-    def _format(self) -> None:
+    def prepare(self) -> None:
+        """Format the log folder, if it is new."""
         if (self._data / "log" / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # "=": an id may start with a dash.
-        arguments = ["format", f"--cluster-id={cluster}", f"--config={self._config}"]
+        arguments = ["format", f"--cluster-id={self._cluster_id}", f"--config={self._config}"]
         done = subprocess.run(
             [*self._command, "kafka.tools.StorageTool", *arguments],
             capture_output=True,

@@ -18,3 +18,5 @@ def environment() -> ServiceSettings:
             for problem in error.errors()
         )
         fail(problems, code=2)
+    except ValueError as error:  # a secret's file
+        fail(str(error), code=2)

@@ -11,13 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.ctl.encoded import Encoded, encoded
-from services.ctl.prices import Calls, calls
 from shared.contracts.events import Reason
 from shared.contracts.manifest import Manifest, Teacher
 from shared.contracts.tasks import Task
 from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.core.types import Floats, Ints, Mask
 from shared.encoder.base import Encoder
+from shared.fitting.prices import Calls, calls
 from shared.fitting.stored import horizon_of
 from shared.onnx.cascade import Answers, CascadeSession
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import typer
 
+from services.ctl.alpha_command import alpha
 from services.ctl.bench_commands import app as bench_app
+from services.ctl.dead_letter_commands import app as dead_letters_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
+from services.ctl.fleet_command import fleet
+from services.ctl.key_commands import app as keys_app
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
 from services.ctl.replay import replay
 from services.ctl.scan_command import scan
 from services.ctl.serving_commands import pause, promote, resume, rollback, withdraw
+from services.ctl.source_commands import app as sources_app
 from services.ctl.topic_commands import app as topics_app
 from services.ctl.whatif_command import whatif
 
@@ -25,15 +30,20 @@ app.command()(scan)
 app.command()(whatif)
 app.command()(replay)
 app.command()(status)
+app.command()(fleet)
 app.command()(rollback)
 app.command()(pause)
 app.command()(resume)
 app.command()(promote)
 app.command()(withdraw)
+app.command()(alpha)
 app.add_typer(bench_app, name="bench")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(models_app, name="models")
 app.add_typer(encoder_app, name="encoder")
+app.add_typer(keys_app, name="keys")
 app.add_typer(topics_app, name="topics")
+app.add_typer(sources_app, name="sources")
 
 
 def run() -> None:

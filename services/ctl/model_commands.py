@@ -93,6 +93,7 @@ def show(task: TaskArgument, version: str) -> None:
 
 def _status(registry: Registry, task: Task) -> dict[str, Any]:
     active = registry.active(task.name)
+    task = msgspec.structs.replace(task, alpha=active.asked(task.alpha))
     row: dict[str, Any] = {
         "task": task.name,
         "alpha": task.alpha,

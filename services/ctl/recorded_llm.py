@@ -2,8 +2,10 @@
 
     python -m services.ctl.recorded_llm --answers FILE.jsonl --port 0 --port-file FILE
 
-It speaks the part of the OpenAI API that the teacher uses: `POST /v1/chat/completions` (without
-streaming) and `GET /v1/models`, on the loopback interface only. A text that is not in the
+It speaks the parts of their APIs that the teacher uses, without streaming and on the loopback
+interface only: OpenAI's (`POST /v1/chat/completions`), Azure's (the same at
+`/openai/deployments/<name>/chat/completions`), Anthropic's (`POST /v1/messages`), and their lists
+of models. A text that is not in the
 recording gets the answer `unknown`. Faults can be asked for, to see what the teacher does.
 """
 
@@ -13,26 +15,31 @@ import argparse
 import itertools
 import json
 import os
+import re
+import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+from services.ctl.recorded_dialects import AnthropicDialect, Dialect, OpenAIDialect, failure
 from shared.clock import Clock, SystemClock
 from shared.contracts.prompting import user_message
 
 UNKNOWN = "unknown"
 _LOOPBACK = "127.0.0.1"
 _MAX_BODY_BYTES = 4_000_000
-_CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
 _HANG_SECONDS = 3600.0
+AZURE = "/openai/deployments/NAME/chat/completions"
+_DEPLOYMENT = re.compile(r"^/openai/deployments/[^/]+/chat/completions$")
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """`fail_every` and `hang_every` count chat calls; 0 means never."""
+    """`fail_every` and `hang_every` count chat calls; 0 means never. `structured` False: a request
+    for an answer by a schema is refused, as by an endpoint that knows none."""
 
     latency_seconds: float = 0.0
     fail_every: int = 0
@@ -40,6 +47,7 @@ class Behaviour:
     hang_every: int = 0
     api_key: str | None = None
     model: str = "recorded"
+    structured: bool = True
 
 
 def load_answers(path: Path) -> dict[str, str]:
@@ -102,16 +110,18 @@ class RecordedLLM:
         self._server.shutdown()
         self._server.server_close()
 
-    def authorised(self, header: str | None) -> bool:
+    def authorised(self, header: Callable[[str], str | None]) -> bool:
         key = self._behaviour.api_key
-        return key is None or header == f"Bearer {key}"
+        if key is None or header("Authorization") == f"Bearer {key}":
+            return True
+        return key in (header("x-api-key"), header("api-key"))
 
     def models(self) -> dict[str, Any]:
         model = {"id": self._behaviour.model, "object": "model", "created": 0, "owned_by": "tracer"}
         return {"object": "list", "data": [model]}
 
-    def chat(self, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Status and JSON of one chat completion."""
+    def chat(self, body: bytes, dialect: Dialect) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of one answer."""
         number = self.calls = next(self._count)
         behaviour = self._behaviour
         if behaviour.hang_every and number % behaviour.hang_every == 0:
@@ -119,46 +129,32 @@ class RecordedLLM:
         if behaviour.latency_seconds:
             self._closing.wait(behaviour.latency_seconds)
         if behaviour.fail_every and number % behaviour.fail_every == 0:
-            return behaviour.fail_status, failure("a fault that was asked for", "server_error")
+            return behaviour.fail_status, dialect.failure(
+                "a fault that was asked for", "server_error"
+            )
         try:
             request = json.loads(body)
-            contents = [str(message["content"]) for message in request["messages"]]
-            asked = last_user_message(request["messages"])
-        except (ValueError, KeyError, TypeError) as error:
-            return 400, failure(f"not a chat completion request: {error}", "invalid_request_error")
+            asked = dialect.read(request)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"not a chat completion request: {error}"
+            return 400, dialect.failure(why, "invalid_request_error")
         if request.get("stream"):
             return 400, failure("streaming is not supported", "invalid_request_error", "stream")
-        answer = self._answers.get(asked, UNKNOWN)
-        return 200, self._completion(number, str(request.get("model") or ""), contents, answer)
-
-    def _completion(
-        self, number: int, model: str, contents: Iterable[str], answer: str
-    ) -> dict[str, Any]:
-        asked, said = sum(map(_tokens, contents)), _tokens(answer)
-        return {
-            "id": f"chatcmpl-recorded-{number}",
-            "object": "chat.completion",
-            "created": int(self._clock.now().timestamp()),
-            "model": model or self._behaviour.model,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": answer, "refusal": None},
-                    "logprobs": None,
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": {
-                "prompt_tokens": asked,
-                "completion_tokens": said,
-                "total_tokens": asked + said,
-            },
-        }
+        if asked.structured and not behaviour.structured:
+            return 400, dialect.failure("unknown parameter", "invalid_request_error")
+        asked = asked if asked.model else replace(asked, model=behaviour.model)
+        label = self._answers.get(asked.text, UNKNOWN)
+        return 200, dialect.answer(asked, label, number, int(self._clock.now().timestamp()))
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # teachers connect many times at once
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that vanished is no error of ours; anything else is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -167,7 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
     llm: ClassVar[RecordedLLM]
 
     def do_GET(self) -> None:
-        self._route({"/v1/models": lambda: (200, self.llm.models())})
+        listed = lambda: (200, self.llm.models())  # noqa: E731
+        self._route({"/v1/models": listed, "/openai/models": listed})
 
     def do_POST(self) -> None:
         try:
@@ -179,11 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(400, failure("a Content-Length is needed", "invalid_request_error"))
             return
         body = self.rfile.read(length)
-        self._route({"/v1/chat/completions": lambda: self.llm.chat(body)})
+        openai = lambda: self.llm.chat(body, OpenAIDialect())  # noqa: E731
+        anthropic = lambda: self.llm.chat(body, AnthropicDialect())  # noqa: E731
+        self._route({"/v1/chat/completions": openai, AZURE: openai, "/v1/messages": anthropic})
 
     def _route(self, routes: Mapping[str, Any]) -> None:
         path = self.path.split("?")[0].rstrip("/")
-        if not self.llm.authorised(self.headers.get("Authorization")):
+        path = _DEPLOYMENT.sub(AZURE, path)
+        if not self.llm.authorised(self.headers.get):
             self._answer(401, failure("Incorrect API key provided", "invalid_request_error"))
         elif path not in routes:
             self._answer(404, failure(f"no such path: {path}", "invalid_request_error"))
@@ -205,23 +205,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """One line per call would drown the demo's output."""
-
-
-def last_user_message(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The content of the last message by the user. Raises ValueError without one."""
-    for message in reversed(messages):
-        if message["role"] == "user":
-            return str(message["content"])
-    raise ValueError("no message by the user")
-
-
-def failure(message: str, kind: str, parameter: str | None = None) -> dict[str, Any]:
-    """An error as the OpenAI API words it."""
-    return {"error": {"message": message, "type": kind, "param": parameter, "code": None}}
-
-
-def _tokens(text: str) -> int:
-    return max(1, round(len(text) / _CHARS_PER_TOKEN))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

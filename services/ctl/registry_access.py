@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from shared.bus.kafka import KafkaPublisher
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.topics import Topic
+from shared.operating import Announce, announcement_of
 from shared.registry.base import (
     HistoryEntry,
     Registry,
@@ -27,6 +29,8 @@ from shared.registry.base import (
     UnknownVersion,
 )
 from shared.registry.redis import connect
+from shared.registry.signatures import Signer
+from shared.registry.trust import Trust, UntrustedArtifact
 from shared.settings import ServiceSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -36,11 +40,17 @@ By = Annotated[str | None, typer.Option(help="Who asks, announced; default: your
 
 
 @contextmanager
-def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
-    """The registry the environment names; its errors end the command with what to do."""
+def open_registry(
+    keyring: Path | None = None, signer: Signer | None = None
+) -> Iterator[tuple[Registry, ServiceSettings]]:
+    """The registry the environment names; its errors end the command with what to do.
+
+    `keyring`: whose signatures count, in place of the environment's.
+    """
     settings = environment()
     try:
-        registry = connect(settings.redis_url.get_secret_value())
+        trust = Trust(keyring or settings.trusted_keys, signer)
+        registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     except ValueError as error:
         fail(f"TRACER_REDIS_URL: {error}")
     try:
@@ -49,6 +59,8 @@ def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
         fail(f"{error}; see `tracerctl models list TASK`")
     except (TrippedVersion, StateChanged) as error:
         fail(f"{error}; see `tracerctl status`")
+    except UntrustedArtifact as error:
+        fail(f"{error}; see `tracerctl keys list`")
     except RegistryError as error:
         fail(f"{error}; is TRACER_REDIS_URL right?")
     except ValueError as error:  # a task name that is none
@@ -57,25 +69,24 @@ def open_registry() -> Iterator[tuple[Registry, ServiceSettings]]:
         registry.close()
 
 
-def announce(settings: ServiceSettings, task: str, entry: HistoryEntry, by: str | None) -> None:
-    """The registry has changed already; a broker that is away is said, not hidden."""
-    announcement = ModelAnnouncement(
-        kind=AnnouncementKind(entry.kind),
-        task=task,
-        announced_at=entry.at,
-        reason=entry.reason,
-        version=entry.version,
-        previous_version=entry.previous,
-        epoch=entry.epoch,
-        actor=by or _login(),
-    )
-    record = Record(settings.topic(Topic.MODELS), task.encode(), encode(announcement))
-    try:
+def announcer(settings: ServiceSettings) -> Announce:
+    """Sends an announcement to `models`. What it returns raises Retryable or Fatal."""
+
+    def send(announcement: ModelAnnouncement) -> None:
         publisher = KafkaPublisher(
             bootstrap=settings.bootstrap_servers, client_config=settings.kafka
         )
-        publisher.publish([record])
+        key = announcement.task.encode()
+        publisher.publish([Record(settings.topic(Topic.MODELS), key, encode(announcement))])
         publisher.close()
+
+    return send
+
+
+def announce(settings: ServiceSettings, task: str, entry: HistoryEntry) -> None:
+    """The registry has changed already; a broker that is away is said, not hidden."""
+    try:
+        announcer(settings)(announcement_of(task, entry))
     except (Retryable, Fatal) as error:
         fail(f"done in the registry, but not announced on `models`: {error}")
 
@@ -103,10 +114,16 @@ def _outcome(entry: HistoryEntry) -> str:
             return f"{entry.version} answers again."
         case AnnouncementKind.WITHDRAWN:
             return f"{entry.version} is no longer on trial."
+        case AnnouncementKind.ALPHA:
+            asked = "what the tasks file says" if entry.alpha is None else entry.alpha
+            return f"α is {asked} from now on; the trainer refits at once."
     return f"{entry.previous or 'nothing'} → {entry.version or 'nothing'} is active."
 
 
-def _login() -> str | None:
+def who(by: str | None) -> str | None:
+    """`by`, or the login name."""
+    if by:
+        return by
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container's user without a name

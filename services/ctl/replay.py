@@ -9,25 +9,38 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
+from rich.markup import escape
 
 from services.ctl.environment import environment
 from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
 from services.ctl.output import console, fail, print_json, progress
+from services.ctl.source_files import Report, calls_of, readers_for
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
+from shared.contracts.events import RawTrace
+from shared.contracts.mapping import Format
 from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.contracts.topics import Topic
 from shared.settings import ServiceSettings
+from shared.sources.files import UnreadableFile
 
 BATCH = 1_000
+_WHY = {True: "(rows of `split: test` are left out)", False: "by the task's mapping"}
 _PASSED_ON = ("occurred_at", "model", "tokens", "cost", "metadata")
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line.")],
+    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line; or see --format.")],
     task: Annotated[str, typer.Option(help="The task they belong to.")],
+    format: Annotated[
+        Format | None, typer.Option(help="Another system's log, read by the task's mapping.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--batch-input", help="openai_batch: the batch's input file.")
+    ] = None,
     days: Annotated[int, typer.Option(help="Days to spread undated rows over.", min=1)] = 1,
     start: Annotated[
         datetime | None,
@@ -35,39 +48,70 @@ def replay(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Publish a file's traces to `traces.raw`. Rows of `split: test` are left out."""
+    """Publish a file's traces to `traces.raw`. Rows of `split: test` are left out.
+
+    With --format, calls that cannot be used are counted and left out; `tracerctl sources check`
+    shows them beforehand.
+    """
     settings = environment()
     _check_task(settings, task)
+    report = Report()
     try:
-        rows = [row for row in read_rows(file) if row.split in FIT_SPLITS]
-    except InvalidFile as error:
+        if format is None:
+            rows = [row for row in read_rows(file) if row.split in FIT_SPLITS]
+            found: list[dict[str, Any]] = [_trace(row, task) for row in rows]
+        else:
+            readers = readers_for(settings.tasks, task, format)
+            calls = calls_of(file, format, readers, report, inputs)
+            found = [_fields(call.result) for call in calls if isinstance(call.result, RawTrace)]
+    except (InvalidFile, UnreadableFile) as error:
         fail(str(error))
-    if not rows:
-        fail(f"{file}: no traces to publish (rows of `split: test` are left out)")
+    if not found:
+        fail(
+            "\n".join(
+                [
+                    f"{file}: no traces to publish {_WHY[format is None]}",
+                    *map(escape, report.lines()),
+                ]
+            )
+        )
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = start.replace(tzinfo=UTC) if start else today - timedelta(days=days)
     topic = settings.topic(Topic.TRACES_RAW)
+    sent = _publish(settings, topic, _dated(found, first, days), len(found))
+    if json:
+        result = {"file": str(file), "task": task, "topic": topic, "published": sent}
+        if format is not None:
+            result |= {"refused": report.refused, "skipped": report.skipped}
+            result |= {"reasons": dict(report.reasons)}
+        print_json(result)
+    else:
+        console.print(f"{sent} traces published to {topic}.")
+        for line in report.lines():
+            console.print(line, markup=False)
+
+
+def _publish(
+    settings: ServiceSettings, topic: str, traces: Iterator[dict[str, Any]], total: int
+) -> int:
+    """How many were published; ends the command when not all could be."""
     records = (
-        Record(topic, row.id.encode(), jsonlib.dumps(trace).encode())
-        for row, trace in zip(rows, _traces(rows, task, first, days), strict=True)
+        Record(topic, trace["id"].encode(), jsonlib.dumps(trace).encode()) for trace in traces
     )
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     sent = 0
     try:
         with progress() as bar:
-            shown = bar.add_task("publishing", total=len(rows))
+            shown = bar.add_task("publishing", total=total)
             while batch := list(islice(records, BATCH)):
                 publisher.publish(batch)
                 sent += len(batch)
                 bar.advance(shown, len(batch))
     except (Retryable, Fatal) as error:
-        fail(f"{error}; {sent} of {len(rows)} traces were published (repeats are dropped by id)")
+        fail(f"{error}; {sent} of {total} traces were published (repeats are dropped by id)")
     finally:
         publisher.close()
-    if json:
-        print_json({"file": str(file), "task": task, "topic": topic, "published": sent})
-    else:
-        console.print(f"{sent} traces published to {topic}.")
+    return sent
 
 
 def _check_task(settings: ServiceSettings, task: str) -> None:
@@ -82,19 +126,28 @@ def _check_task(settings: ServiceSettings, task: str) -> None:
         fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
 
 
-def _traces(rows: list[Row], task: str, first: datetime, days: int) -> Iterator[dict[str, Any]]:
-    """Rows as raw traces; those without `occurred_at` are spread evenly over the days."""
-    for i, row in enumerate(rows):
-        trace: dict[str, Any] = {
-            "id": row.id,
-            "task": task,
-            "input": row.texts[0] if len(row.texts) == 1 else list(row.texts),
-            "teacher": row.teacher,
-            "occurred_at": (first + timedelta(days=days * i / len(rows))).isoformat(),
-        }
-        trace |= {f: row.raw[f] for f in _PASSED_ON if row.raw.get(f) is not None}
-        if "teacher" in row.raw and isinstance(row.raw.get("label"), str):
-            trace["label"] = row.raw["label"]
-        if "teacher_model" in row.raw:
-            trace.setdefault("model", row.raw["teacher_model"])
-        yield trace
+def _trace(row: Row, task: str) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "id": row.id,
+        "task": task,
+        "input": row.texts[0] if len(row.texts) == 1 else list(row.texts),
+        "teacher": row.teacher,
+    }
+    trace |= {f: row.raw[f] for f in _PASSED_ON if row.raw.get(f) is not None}
+    if "teacher" in row.raw and isinstance(row.raw.get("label"), str):
+        trace["label"] = row.raw["label"]
+    if "teacher_model" in row.raw:
+        trace.setdefault("model", row.raw["teacher_model"])
+    return trace
+
+
+def _fields(trace: RawTrace) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(trace)
+    return fields
+
+
+def _dated(traces: list[dict[str, Any]], first: datetime, days: int) -> Iterator[dict[str, Any]]:
+    """Those without `occurred_at` are spread evenly over the days."""
+    for i, trace in enumerate(traces):
+        moment = first + timedelta(days=days * i / len(traces))
+        yield {"occurred_at": moment.isoformat(), **trace}

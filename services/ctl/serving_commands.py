@@ -6,8 +6,6 @@ Each changes the registry in one step, which routers follow within a second, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -20,9 +18,11 @@ from services.ctl.registry_access import (
     announce,
     open_registry,
     tell,
+    who,
 )
+from shared import operating
 from shared.clock import SystemClock
-from shared.registry.base import HistoryEntry, Registry, State, UnknownVersion
+from shared.operating import Act
 
 Trial = Annotated[
     str | None, typer.Option("--version", help="Only if this is the version on trial.")
@@ -37,28 +37,28 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Make an earlier version active again; routers swap within a second."""
-    change(task, by, json, lambda r, at: r.rollback(task, to=to, at=at, reason=reason))
+    change(task, json, operating.rollback(task, to, reason, who(by)))
 
 
 def retire(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Leave the task without an active version: everything is deferred to the teacher."""
-    change(task, by, json, lambda r, at: r.retire(task, at=at, reason=reason))
+    change(task, json, operating.retire(task, None, reason, who(by)))
 
 
 def pause(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Stop the active version's answers: everything is deferred until `resume`."""
-    change(task, by, json, lambda r, at: _move(r, task, State.PAUSED, None, at, reason))
+    change(task, json, operating.pause(task, None, reason, who(by)))
 
 
 def resume(
     task: TaskArgument, reason: Reason = "by hand", by: By = None, json: Json = False
 ) -> None:
     """Let a paused version answer again."""
-    change(task, by, json, lambda r, at: _move(r, task, State.SERVING, State.PAUSED, at, reason))
+    change(task, json, operating.resume(task, None, reason, who(by)))
 
 
 def promote(
@@ -69,7 +69,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Make the version on trial the active one; `rollback` undoes it."""
-    change(task, by, json, lambda r, at: r.promote(task, version=version, at=at, reason=reason))
+    change(task, json, operating.promote(task, version, reason, who(by)))
 
 
 def withdraw(
@@ -80,26 +80,14 @@ def withdraw(
     json: Json = False,
 ) -> None:
     """End the trial; the version stays stored and the active one stays active."""
-    change(task, by, json, lambda r, at: r.withdraw(task, version=version, at=at, reason=reason))
+    change(task, json, operating.withdraw(task, version, reason, who(by)))
 
 
-def change(
-    task: str, by: str | None, json: bool, act: Callable[[Registry, datetime], HistoryEntry]
-) -> None:
+def change(task: str, json: bool, act: Act) -> None:
     """Do it, announce it and say it."""
-    at = SystemClock().now()
     with open_registry() as (registry, settings):
-        entry = act(registry, at)
-        changed = entry.at == at  # an older entry means that nothing had to change
-        if changed:
-            announce(settings, task, entry, by)
-    tell(entry, task, json, changed=changed)
-
-
-def _move(
-    registry: Registry, task: str, state: State, was: State | None, at: datetime, reason: str
-) -> HistoryEntry:
-    version = registry.active(task).version
-    if version is None:
-        raise UnknownVersion(f"{task} has no active version")
-    return registry.set_state(task, state, version=version, was=was, at=at, reason=reason)
+        done = act(registry, SystemClock().now())
+        if done.changed and done.entry:
+            announce(settings, task, done.entry)
+    if done.entry:
+        tell(done.entry, task, json, changed=done.changed)

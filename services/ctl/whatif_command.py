@@ -30,6 +30,7 @@ from shared.onnx.parity import ParityError
 from shared.onnx.session import InvalidStage
 from shared.registry.base import Artifact, RegistryError
 from shared.registry.redis import connect
+from shared.registry.trust import Trust
 
 
 def whatif(
@@ -133,7 +134,9 @@ def _against(task: str | None, version: str | None, encoder: str) -> Artifact | 
 
 def _active(task: str, encoder: str) -> Artifact | None:
     try:
-        registry = connect(environment().redis_url.get_secret_value())
+        settings = environment()
+        trust = Trust(settings.trusted_keys)
+        registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     except ValueError:
         return None
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,8 @@ from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from services.ingest.config import IngestSettings
-from services.ingest.handlers import SERVICE, Rules, ingest
+from services.ingest.handlers import SERVICE, Publish, Rules, ingest
+from services.ingest.otlp_door import OtlpDoor
 from services.ingest.security import credentials
 from services.ingest.stream import FaustPublisher, Pump
 from services.ingest.watch import Watch
@@ -25,10 +26,12 @@ from shared.clock import Clock
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import Topic
+from shared.rejecting import rejecting
 from shared.seen.base import Seen
 from shared.seen.fallback import FallbackSeen
 from shared.seen.memory import MemorySeen
 from shared.seen.redis import RedisSeen
+from shared.sources.catalogue import readers_by_topic
 from shared.telemetry.health import Health
 
 log = logging.getLogger(__name__)
@@ -38,17 +41,30 @@ _MAX_REQUEST_BYTES = 2_097_152
 
 
 class Ingest:
-    """A Faust app with one agent on `traces.raw`; made and run in one event loop."""
+    """A Faust app with one agent on `traces.raw` and the source topics; made and run in one event
+    loop."""
 
-    def __init__(self, app: App, pump: Pump, watch: Watch, *, seen: Seen, topic: str) -> None:
+    def __init__(
+        self,
+        app: App,
+        pump: Pump,
+        watch: Watch,
+        *,
+        seen: Seen,
+        topics: Collection[str],
+        publish: Publish,
+        door: OtlpDoor | None,
+    ) -> None:
         self._app = app
         self._pump = pump
         self._watch = watch
         self._seen = seen
+        self._door = door
+        self._publish = publish
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         # acks=False: offsets are committed by the pump alone, see stream.py.
         source = app.topic(
-            topic, key_type=bytes, value_type=bytes, key_serializer="raw",
+            *topics, key_type=bytes, value_type=bytes, key_serializer="raw",
             value_serializer="raw", acks=False, allow_empty=True,
         )  # fmt: skip
         app.agent(source, name=SERVICE, concurrency=1)(self._agent)
@@ -64,6 +80,8 @@ class Ingest:
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self._start()
+            if self._door is not None:
+                self._door.open(self._publish)
             tasks = [
                 asyncio.create_task(self._watch.run(self._app.consumer)),
                 asyncio.create_task(self._app.wait_until_stopped()),
@@ -72,6 +90,8 @@ class Ingest:
             await asyncio.wait((*tasks, self._failure), return_when=asyncio.FIRST_COMPLETED)
             self._raise_failure(tasks[0])
         finally:
+            if self._door is not None:
+                await self._door.shut()
             await self._pump.stop()
             for task in tasks:
                 task.cancel()
@@ -122,11 +142,16 @@ def build(
     clock: Clock,
     health: Health,
     data: Path,
+    door: OtlpDoor | None = None,
 ) -> Ingest:
     """Wire ingest; to be called in the event loop it will run in. Faust keeps files in `data`.
 
-    Raises Fatal for security settings that Faust cannot keep.
+    `door` is open while ingest can publish what it is sent.
+
+    Raises Fatal for security settings that Faust cannot keep, InvalidTasks for a mapping whose
+    paths cannot be compiled.
     """
+    sources = readers_by_topic(tasks.values())
     app = _faust_app(settings, data)
     seen = _seen(settings, clock)
     publish = FaustPublisher(app)
@@ -135,11 +160,12 @@ def build(
         future_tolerance=settings.ingest_future_tolerance,
         raw_topic=settings.topic(Topic.TRACES_RAW),
         traces_topic=settings.topic(Topic.TRACES),
-        dead_letters_topic=settings.topic(Topic.DEAD_LETTERS),
+        sources=sources,
     )
+    reject = rejecting(SERVICE, settings.topic(Topic.DEAD_LETTERS), clock)
 
     async def handle(messages: Sequence[Message]) -> None:
-        await ingest(messages, rules=rules, seen=seen, publish=publish, clock=clock)
+        await ingest(messages, rules=rules, seen=seen, publish=publish, reject=reject, clock=clock)
 
     pump = Pump(
         handle,
@@ -148,7 +174,9 @@ def build(
         health=health,
     )
     watch = Watch(pump, health)
-    return Ingest(app, pump, watch, seen=seen, topic=rules.raw_topic)
+    return Ingest(
+        app, pump, watch, seen=seen, topics=[rules.raw_topic, *sources], door=door, publish=publish
+    )
 
 
 def _seen(settings: IngestSettings, clock: Clock) -> Seen:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from services.ingest.expanding import Sources, Tally, expand
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
-from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
+from shared.rejecting import Rejecting
 from shared.seen.base import Seen, SeenKey, seen_key
-from shared.telemetry.metrics import DEAD_LETTERS, TRACES_INGESTED, TRACES_REPEATED
+from shared.telemetry.metrics import SOURCE_CALLS, TRACES_INGESTED, TRACES_REPEATED
 
 SERVICE = "ingest"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,13 +32,16 @@ class Publish(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a raw trace is held to, and where the results go."""
+    """What a raw trace is held to, and where the results go.
+
+    Records of a topic in `sources` are read by its format, those of all others as raw traces.
+    """
 
     taxonomies: Mapping[str, Taxonomy]
     future_tolerance: timedelta
     raw_topic: str
     traces_topic: str
-    dead_letters_topic: str
+    sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +57,88 @@ class Accepted:
 
 
 async def ingest(
-    messages: Sequence[Message], *, rules: Rules, seen: Seen, publish: Publish, clock: Clock
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    seen: Seen,
+    publish: Publish,
+    reject: Rejecting,
+    clock: Clock,
 ) -> None:
     """Turn one batch of raw traces into traces and dead letters.
 
     The order of side effects: look up repeats, publish and wait for every acknowledgement, mark
     as seen; the caller then advances the offsets. A crash between any two steps makes the batch
-    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked.
+    be read again: traces may repeat, none is lost. Raises Retryable, before anything is marked,
+    and Fatal when nothing but dead letters comes out.
     """
-    accepted, rejected = sort(messages, rules=rules, now=clock.now())
+    tally: Tally = Counter()
+    accepted, rejected = sort(messages, rules=rules, reject=reject, now=clock.now(), tally=tally)
     fresh = await _without_repeats(accepted, seen)
     await publish([*(item.record for item in fresh), *rejected])
     await seen.add([item.key for item in fresh])
     for item in fresh:
         TRACES_INGESTED.labels(task=item.trace.task).inc()
-    if rejected:
-        DEAD_LETTERS.labels(service=SERVICE, topic=rules.raw_topic).inc(len(rejected))
+    for (format, result), count in tally.items():
+        SOURCE_CALLS.labels(format=format, result=result).inc(count)
 
 
 def sort(
-    messages: Sequence[Message], *, rules: Rules, now: datetime
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    reject: Rejecting,
+    now: datetime,
+    tally: Tally | None = None,
 ) -> tuple[list[Accepted], list[Record]]:
-    """The usable traces, and the dead letters of the rest, each in the order of `messages`."""
+    """The usable traces, and the dead letters of the rest, each in the order of `messages`.
+
+    What became of the calls in records of source topics is added to `tally`.
+    """
+    counts: Tally = Counter() if tally is None else tally
     accepted: list[Accepted] = []
     rejected: list[Record] = []
-    for message in messages:
+    readings = (each for message in messages for each in _read(message, rules, counts))
+    for part, reading in readings:
         try:
-            accepted.append(accept(message, rules=rules, now=now))
+            accepted.append(_accept(reading, part, rules=rules, now=now))
         except InvalidMessage as error:
-            rejected.append(
-                dead_letter(
-                    message,
-                    service=SERVICE,
-                    error=error,
-                    at=now,
-                    topic=rules.dead_letters_topic,
-                )
-            )
+            rejected.append(reject(part, error))
+        else:
+            reject.accepted(part)
     return accepted, rejected
 
 
 def accept(message: Message, *, rules: Rules, now: datetime) -> Accepted:
     """Validate one raw trace and normalise it. Raises InvalidMessage naming the field."""
+    return _accept(_decoded(message), message, rules=rules, now=now)
+
+
+def _read(
+    message: Message, rules: Rules, tally: Tally
+) -> Iterator[tuple[Message, RawTrace | InvalidMessage]]:
+    """What a record holds, with the record reduced to it: one raw trace, or a source's calls."""
+    source = rules.sources.get(message.topic)
+    if source is not None and message.value:
+        yield from expand(message, *source, tally)
+    else:
+        yield message, _decoded(message)
+
+
+def _decoded(message: Message) -> RawTrace | InvalidMessage:
     if not message.value:
-        raise InvalidMessage("the record is empty")
+        return InvalidMessage("the record is empty")
     try:
-        raw = decode(message.value, RawTrace)
+        return decode(message.value, RawTrace)
     except InvalidEvent as error:
-        raise InvalidMessage(str(error), field=error.field) from error
+        return InvalidMessage(str(error), field=error.field)
+
+
+def _accept(
+    raw: RawTrace | InvalidMessage, message: Message, *, rules: Rules, now: datetime
+) -> Accepted:
+    if isinstance(raw, InvalidMessage):
+        raise raw
     trace = _normalise(raw, message, rules=rules, now=now)
     record = Record(rules.traces_topic, trace.id.encode(), encode(trace), message.headers)
     if record.size > MAX_RECORD_BYTES:

@@ -13,10 +13,14 @@ from pathlib import Path
 from services.ingest.app import build
 from services.ingest.config import IngestSettings
 from services.ingest.handlers import SERVICE
+from services.ingest.otlp_door import Limits, OtlpDoor
+from services.ingest.otlp_web import OtlpServer, make_app
 from services.ingest.quiet import quieten
 from shared.bus.errors import Fatal, Retryable
 from shared.clock import Clock, SystemClock
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.contracts.topics import Topic
+from shared.sources.catalogue import door_readers
 from shared.telemetry.health import Health, HealthServer
 from shared.telemetry.log import configure_logging
 
@@ -41,6 +45,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tracer-ingest-") as data:
         try:
             asyncio.run(_run(settings, tasks, clock, Path(data)))
+        except InvalidTasks as error:
+            log.error("%s", error)
+            return 2
         except Fatal as error:
             log.critical("%s", error, exc_info=error)
             return 1
@@ -55,17 +62,47 @@ async def _run(settings: IngestSettings, tasks: dict[str, Task], clock: Clock, d
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    door, web = await _open_door(settings, tasks, clock)
     try:
         while not stop.is_set():
             try:
-                await build(settings, tasks, clock=clock, health=health, data=data).run(stop)
+                await build(settings, tasks, clock=clock, health=health, data=data, door=door).run(
+                    stop
+                )
             except Retryable as error:
                 log.warning("%s; trying again in %g s", error, _RESTART_SECONDS)
                 health.not_ready(str(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
     finally:
+        if web is not None:
+            await web.close()
         server.close()
+
+
+async def _open_door(
+    settings: IngestSettings, tasks: dict[str, Task], clock: Clock
+) -> tuple[OtlpDoor | None, OtlpServer | None]:
+    if settings.otlp_port is None:
+        return None, None
+    readers = door_readers(tasks.values())
+    if not any(readers.values()):
+        raise InvalidTasks(
+            f"{settings.tasks}: TRACER_OTLP_PORT is set, but no task has a source of format "
+            "otlp_proto or otlp_json; add `sources: [{format: otlp_proto}]` to one"
+        )
+    limits = Limits(
+        body=settings.otlp_max_body,
+        unpacked=settings.otlp_max_unpacked,
+        calls=settings.otlp_max_calls,
+        seconds=settings.otlp_timeout,
+    )
+    door = OtlpDoor(readers, topic=settings.topic(Topic.TRACES_RAW), limits=limits, clock=clock)
+    app = make_app(door, tokens=settings.tokens(), rate=settings.otlp_rate, clock=clock)
+    web = OtlpServer(app, settings.otlp_host, settings.otlp_port, grace=settings.otlp_timeout)
+    web.start()
+    log.info("OTLP on %s port %d", settings.otlp_host, web.port)
+    return door, web
 
 
 if __name__ == "__main__":

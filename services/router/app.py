@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass
 
 from services.router.config import RouterSettings
 from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
+from services.router.heartbeat import Heartbeat
 from services.router.models import Models
+from services.router.remembering import Remembered
 from shared.bus.base import Pipe
 from shared.bus.kafka import KafkaPublisher, open_pipe
 from shared.bus.runner import run_pipe
@@ -18,8 +21,10 @@ from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
+from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.disk import DiskCopy
+from shared.registry.fleet import connect_fleet
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
 from shared.telemetry import metrics
@@ -39,6 +44,7 @@ class RouterService:
     clock: Clock
     settings: RouterSettings
     door: DoorService | None = None
+    heartbeat: Heartbeat | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer or the door cannot go on."""
@@ -52,6 +58,10 @@ class RouterService:
             target=self.models.follow, args=(stop, self.settings.poll), name="models", daemon=True
         )
         follower.start()
+        if self.heartbeat is not None:
+            threading.Thread(
+                target=self.heartbeat.run, args=(stop,), name="heartbeat", daemon=True
+            ).start()
         if self.door is not None:
             self.health.require(alive=self.door.stuck)
             self.door.start(stop)
@@ -65,10 +75,15 @@ class RouterService:
             max_batch=self.settings.max_batch,
             max_wait=self.settings.max_wait,
             on_retry=lambda _: metrics.RETRIES.labels("router").inc(),
-            on_lag=metrics.CONSUMER_LAG.labels("router").set,
+            on_lag=self._lag,
         )
         if self.door is not None and self.door.failure is not None:
             raise self.door.failure
+
+    def _lag(self, messages: int) -> None:
+        metrics.CONSUMER_LAG.labels("router").set(messages)
+        if self.heartbeat is not None:
+            self.heartbeat.lag(messages)
 
     def close(self) -> None:
         """Calls in work are finished first."""
@@ -81,15 +96,29 @@ class RouterService:
 def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterService:
     """Everything the router needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     threads = settings.threads or usable_threads()
     encoder = OnnxEncoder(settings.encoder, threads=threads)
+    trust = settings.trust()
+    trust.warn_if_blind()
     models = Models(
         tasks=sorted(tasks),
-        registry=connect(settings.redis_url.get_secret_value()),
-        copies=DiskCopy(settings.models),
+        registry=connect(settings.redis_url.get_secret_value(), trust=trust),
+        copies=DiskCopy(settings.models, trust),
         encoder=encoder,
         threads=threads,
+        remembered=Remembered(round(settings.cache_mb * 1e6)),
     )
+    heartbeat = Heartbeat(
+        connect_fleet(settings.redis_url.get_secret_value()),
+        instance=settings.instance,
+        host=os.uname().nodename,
+        mode=settings.delivery,
+        tasks=sorted(tasks),
+        serving=models.snapshot,
+        clock=clock,
+    )
+    reject = rejecting("router", settings.topic(Topic.DEAD_LETTERS), clock)
     router = Router(
         tasks=tasks,
         serving=models.snapshot,
@@ -98,7 +127,9 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         topics=Topics(
             decisions=settings.topic(Topic.DECISIONS), deferred=settings.topic(Topic.DEFERRED)
         ),
-        dead_letter=rejecting("router", settings.topic(Topic.DEAD_LETTERS), clock),
+        dead_letter=reject,
+        accepted=reject.accepted,
+        worked=heartbeat.worked,
     )
     door = _open_door(settings, router, clock) if settings.door_port else None
     pipe = open_pipe(
@@ -110,7 +141,7 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         instance_id=settings.group_instance,
         client_config=settings.kafka,
     )
-    return RouterService(pipe, router, models, health, clock, settings, door)
+    return RouterService(pipe, router, models, health, clock, settings, door, heartbeat)
 
 
 def _open_door(settings: RouterSettings, router: Router, clock: Clock) -> DoorService:

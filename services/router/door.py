@@ -1,13 +1,13 @@
 """The synchronous door: `POST /v1/classify` for callers who cannot wait for a topic.
 
-Everything it holds is bounded: the size of a body, the bytes of all bodies in hand, the requests
+Who calls, how often and with how large a body is settled before (web.py, shared/http). Everything
+held here is bounded: the bytes of all bodies in hand, the requests
 that wait for the worker, and how long a call may take. Beyond a bound the answer says so at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,11 +21,11 @@ from starlette.responses import Response
 
 from services.router.batcher import Closed, Full
 from services.router.calls import Call, Problem, Refused, Unusable, message_of, read_call
-from services.router.loopback import is_loopback
 from shared.bus.base import Headers, Message
-from shared.bus.errors import Fatal, Retryable
+from shared.bus.errors import Fatal, InvalidMessage, Retryable
 from shared.clock import Clock
 from shared.contracts.events import Request
+from shared.http.access import caller_of
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_HELD_BYTES = 64 * 1024 * 1024
@@ -61,14 +61,12 @@ class Refusal(Exception):
 
 @dataclass
 class Door:
-    """Answers calls. `timeout`: seconds from a whole body to its answer. `token`: what a caller
-    must show; None where only this machine can call."""
+    """Answers calls. `timeout`: seconds from a whole body to its answer."""
 
     submit: Submit
     check: Callable[[Request], None]
     clock: Clock
     timeout: float
-    token: str | None = None
     openapi: bytes = b"{}"
     _in_hand: _InHand = field(default_factory=lambda: _InHand())
 
@@ -76,12 +74,11 @@ class Door:
         """POST /v1/classify."""
         held = _Held(self._in_hand)
         try:
-            self._admit(request)
             if request.headers.get("content-type", "").partition(";")[0].strip() != _JSON:
                 raise Refusal(
                     415, "the body is not declared as JSON", f"send Content-Type: {_JSON}"
                 )
-            call = read_call(await _body(request, held), self.check)
+            call = read_call(await _body(request, held), self._checker(request))
             decisions = await self._decide(call, _trace_headers(request))
         except Unusable as error:
             return _json(422, msgspec.json.encode(Refused(error=error.problem)))
@@ -94,29 +91,22 @@ class Door:
 
     async def describe(self, request: HttpRequest) -> Response:
         """GET /openapi.json."""
-        try:
-            self._admit(request)
-        except Refusal as refusal:
-            return refused(refusal)
         return _json(200, self.openapi)
 
-    def _admit(self, request: HttpRequest) -> None:
-        """Raises Refusal."""
-        if self.token is None:
-            # A page in a browser of this machine may call under a name of its own that leads here.
-            if not is_loopback(_host(request)):
-                raise Refusal(
-                    403, "without a token only calls to localhost are answered",
-                    "call by the name localhost, or set TRACER_DOOR_TOKEN",
-                )  # fmt: skip
-            return
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(shown.strip().encode(), self.token.encode())
-        if scheme.lower() != "bearer" or not same:
-            raise Refusal(
-                401, "no token, or not the right one", "send Authorization: Bearer <token>",
-                headers={"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
+    def _checker(self, request: HttpRequest) -> Callable[[Request], None]:
+        """`check`, and that the caller's token is good for the task. Who may not use a task is not
+        told that it exists, nor which others do."""
+        caller = caller_of(request.scope)
+        if caller.tasks is None:
+            return self.check
+
+        def check(asked: Request) -> None:
+            if not caller.may_use(asked.task):
+                known = ", ".join(sorted(caller.tasks or ())) or "none"
+                raise InvalidMessage(f"unknown task {asked.task!r}; known: {known}", field="task")
+            self.check(asked)
+
+        return check
 
     async def _decide(self, call: Call, headers: Headers) -> list[bytes]:
         """Raises Refusal when nothing was decided, or nobody knows."""
@@ -158,11 +148,6 @@ class _Held:
 
     def grow(self, to: int) -> None:
         """Raises Refusal."""
-        if to > MAX_BODY_BYTES:
-            raise Refusal(
-                413, f"the body has more than {MAX_BODY_BYTES} bytes", "send fewer requests a call",
-                headers=_HANG_UP,
-            )  # fmt: skip
         more = max(0, to - self._mine)
         if self._all.size + more > MAX_HELD_BYTES:
             raise Refusal(503, "too many bytes are in hand", _AGAIN_FIX, headers=_AGAIN | _HANG_UP)
@@ -205,12 +190,6 @@ def _trace_headers(request: HttpRequest) -> Headers:
     if state and len(state) <= _MAX_TRACESTATE:
         headers += (("tracestate", state.encode("latin-1")),)
     return headers
-
-
-def _host(request: HttpRequest) -> str:
-    """The name by which it was called, without the port."""
-    host = request.headers.get("host", "")
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def refused(refusal: Refusal) -> Response:

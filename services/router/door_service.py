@@ -11,12 +11,13 @@ from services.router.config import RouterSettings
 from services.router.door import Door
 from services.router.handlers import Router
 from services.router.openapi import openapi
-from services.router.web import WebServer, make_app
+from services.router.web import make_app
 from shared.bus.base import Message, Publisher
 from shared.bus.errors import Fatal
 from shared.clock import Clock
 from shared.contracts.topics import schemas_folder
 from shared.telemetry import metrics
+from shared.web_server import WebServer
 
 # Of a call's time, what its batch may spend on the broker; the rest is for the queue.
 PUBLISHING = 0.8
@@ -45,20 +46,20 @@ class DoorService:
             clock=clock,
             on_fatal=self._fail,
         )
-        token = settings.door_token.get_secret_value() if settings.door_token else ""
         door = Door(
             submit=self._batcher.submit,
             check=router.check,
             clock=clock,
             timeout=settings.door_timeout,
-            token=token or None,
             openapi=openapi(schemas_folder()),
         )
         self._server = WebServer(
-            make_app(door, clock),
+            make_app(door, clock, tokens=settings.tokens(), rate=settings.door_rate),
             settings.door_host,
             settings.door_port or 0,
             grace=settings.door_timeout + _LAST_SECONDS,
+            name="door",
+            fix="set TRACER_DOOR_PORT to another port, or to 0 for no door",
         )
 
     @property

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from services.router.serving import NOBODY, Serving, Verdict, judge
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.errors import InvalidMessage
@@ -15,6 +17,7 @@ from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, Request
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
+from shared.redaction.load import redact_input
 from shared.telemetry import metrics
 
 
@@ -26,7 +29,8 @@ class Topics:
 
 @dataclass(frozen=True)
 class Router:
-    """Answers micro-batches. `serving` gives what answers for each task, read once per batch."""
+    """Answers micro-batches. `serving` gives what answers for each task, read once per batch;
+    `accepted` is told of each message that is no dead letter, `worked` how many a batch had."""
 
     tasks: Mapping[str, Task]
     serving: Callable[[], Mapping[str, Serving]]
@@ -34,6 +38,8 @@ class Router:
     clock: Clock
     topics: Topics
     dead_letter: Callable[[Message, InvalidMessage], Record]
+    accepted: Callable[[Message], None] = lambda message: None
+    worked: Callable[[int], None] = lambda requests: None
 
     def __call__(self, messages: Sequence[Message]) -> list[Record]:
         """The records of the messages, in their order."""
@@ -46,11 +52,12 @@ class Router:
         serving = self.serving()
         requests: dict[int, Request] = {}
         records: dict[int, list[Record]] = {}
+        unusable: dict[int, InvalidMessage] = {}
         for i, message in enumerate(messages):
             try:
                 requests[i] = self._decode(message)
             except InvalidMessage as error:
-                records[i] = [self.dead_letter(message, error)]
+                unusable[i] = error
         verdicts = self._judge(requests, serving)
         batch_ms = (self.clock.monotonic() - started) * 1000.0
         for i, request in requests.items():
@@ -58,8 +65,14 @@ class Router:
             try:
                 records[i] = self._records(request, verdicts[i], timings, messages[i])
             except InvalidMessage as error:
-                records[i] = [self.dead_letter(messages[i], error)]
+                unusable[i] = error
+        for i, message in enumerate(messages):  # in their order, so that runs are seen
+            if i in unusable:
+                records[i] = [self.dead_letter(message, unusable[i])]
+            else:
+                self.accepted(message)
         metrics.BATCH_SIZE.observe(len(messages))
+        self.worked(len(messages))
         return [records[i] for i in range(len(messages))]
 
     def check(self, request: Request) -> None:
@@ -86,8 +99,9 @@ class Router:
         for name, of_task in by_task.items():
             task = self.tasks[name]
             verdicts |= judge(
-                of_task,
+                {i: _redacted(request, task) for i, request in of_task.items()},
                 serving.get(name, NOBODY),
+                alpha=task.alpha,
                 audit_share=task.audit_share,
                 taxonomy=frozenset(task.labels),
                 encoder=self.encoder,
@@ -164,3 +178,10 @@ class Router:
         if not message.timestamp_ms:
             return 0.0
         return max(0.0, round(self.clock.now().timestamp() * 1000.0 - message.timestamp_ms, 1))
+
+
+def _redacted(request: Request, task: Task) -> Request:
+    """As the trainer has seen such texts: what is certified is what is asked."""
+    if task.redact is None:
+        return request
+    return msgspec.structs.replace(request, input=redact_input(request.input, task.redact))

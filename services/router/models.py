@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.router.pointer_watch import PointerWatch
+from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
 from services.router.surrogate import UnusableArtifact, load_version
 from shared.encoder.base import Encoder
@@ -50,10 +52,14 @@ class Models:
     copies: Copies
     encoder: Encoder
     threads: int
+    remembered: Remembered = field(default_factory=lambda: Remembered(0))
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
+    _doubted: dict[str, Active] = field(default_factory=dict)
     _known: bool = False
+    _missing: set[str] = field(default_factory=set)  # tasks whose trial could not be fetched
+    _watch: PointerWatch = field(default_factory=PointerWatch)
 
     def snapshot(self) -> Mapping[str, Serving]:
         """What to answer one batch with. Never changes under the reader.
@@ -81,7 +87,9 @@ class Models:
         """Follow the registry once, task by task. Raises RegistryUnavailable."""
         for task in self.tasks:
             active = self.registry.active(task)
-            if active == self._seen.get(task):
+            if active == self._seen.get(task) and task not in self._missing:
+                continue
+            if not self._credible(task, active):
                 continue
             if active.version is None and active.trial is None:
                 self._without_version(task, active)
@@ -117,12 +125,37 @@ class Models:
         artifact = None
         if active.version is not None and self._in_use(task, active.version) is None:
             artifact = self.registry.load(task, active.version)
-        trial = active.trial
-        tried = None
-        if trial is not None and self._in_use(task, trial.version) is None:
-            tried = self.registry.load(task, trial.version)
+        tried = self._fetch_trial(task, active)
+        if task in self._missing and active == self._seen.get(task):
+            return  # nothing new
         if self._swap(task, active, artifact, tried) and active.version is not None:
             self._keep(task, active, artifact)
+
+    def _fetch_trial(self, task: str, active: Active) -> Artifact | None:
+        """A trial that cannot be trusted must not hold up what happens to the active version."""
+        trial = active.trial
+        if trial is None or self._in_use(task, trial.version) is not None:
+            self._missing.discard(task)
+            return None
+        try:
+            found = self.registry.load(task, trial.version)
+        except (CorruptArtifact, UnknownVersion) as error:
+            self._missing.add(task)  # and look again
+            self._complain(task, active, f"trial: {error}")
+            return None
+        self._missing.discard(task)
+        return found
+
+    def _credible(self, task: str, active: Active) -> bool:
+        """Whether to follow the pointer; what is odd about it is said once, and counted."""
+        refusal, doubt = self._watch.refusal(task, active), self._watch.doubt(task, active)
+        if (refusal or doubt) and self._doubted.get(task) != active:
+            self._doubted[task] = active
+            metrics.POINTER_DOUBTS.labels(task).inc()
+            log.error(
+                "odd pointer: %s", refusal or doubt, extra={"task": task, "followed": not refusal}
+            )
+        return refusal is None
 
     def _in_use(self, task: str, version: str) -> Version | None:
         """The version, if it is loaded as the active one or as the one on trial."""
@@ -138,6 +171,7 @@ class Models:
                 version=self._version(task, active.version, artifact),
                 state=active.state,
                 trial=self._trial(task, active.trial, tried),
+                alpha=active.alpha,
             )
         except UnusableArtifact as error:
             self._complain(task, active, str(error))
@@ -145,12 +179,13 @@ class Models:
             return False
         self._loaded = {**self._loaded, task: serving}
         self._seen[task] = active
+        self._watch.note(task, active)
         metrics.SWAPS.labels(task).inc()
         metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
         log.info(
             "serving",
             extra={"task": task, "version": active.version, "epoch": active.epoch,
-                   "state": active.state.value,
+                   "state": active.state.value, "alpha": active.alpha,
                    "trial": active.trial.version if active.trial else None},
         )  # fmt: skip
         return True
@@ -161,7 +196,8 @@ class Models:
             return None
         if artifact is None:
             return self._in_use(task, version)
-        return load_version(version, artifact, self.encoder, threads=self.threads)
+        loaded = load_version(version, artifact, self.encoder, threads=self.threads)
+        return Remembering(loaded, self.remembered) if self.remembered.room else loaded
 
     def _trial(self, task: str, trial: Trial | None, artifact: Artifact | None) -> OnTrial | None:
         """A trial that this router cannot load is left out: the active version goes on."""

@@ -23,6 +23,11 @@ class Version(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def alpha(self) -> float:
+        """What it is certified for."""
+        ...
+
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]: ...
 
 
@@ -43,11 +48,12 @@ class OnTrial:
 
 @dataclass(frozen=True)
 class Serving:
-    """What answers for a task."""
+    """What answers for a task. `alpha`: what an operator asks for; None: what is configured."""
 
     version: Version | None
     state: State = State.SERVING
     trial: OnTrial | None = None
+    alpha: float | None = None
 
 
 NOBODY = Serving(None)
@@ -80,11 +86,12 @@ def judge(
     requests: Mapping[int, Request],
     serving: Serving,
     *,
+    alpha: float,
     audit_share: float,
     taxonomy: Collection[str],
     encoder: Encoder,
 ) -> dict[int, Verdict]:
-    """A verdict for each request of one task, by the keys given."""
+    """A verdict for each request of one task, by the keys given. `alpha`: as configured."""
     canary = {
         i: request
         for i, request in requests.items()
@@ -96,13 +103,16 @@ def judge(
         asked = _ask(canary, serving.trial.version, encoder)
         answers.update({i: (serving.trial.version.version, answer) for i, answer in asked.items()})
     verdicts = {}
+    falls_short = _falling_short(serving, alpha)
     for i, request in requests.items():
         version, answer = answers[i]
         drawn = chosen("audit", request.id, audit_share)
         answer = _in_taxonomy(answer, taxonomy)
         opinions = _opinion(version, answer)
         if serving.state is State.PROBATION and i not in canary:
-            answer = _on_probation(answer)
+            answer = _silenced(answer, Reason.PROBATION)
+        if version in falls_short:
+            answer = _silenced(answer, Reason.ALPHA_RAISED)
         verdicts[i] = Verdict(answer, version, drawn, opinions)
     return _with_shadows(verdicts, rest, serving, taxonomy, encoder)
 
@@ -137,11 +147,16 @@ def _in_taxonomy(answer: Answer, taxonomy: Collection[str]) -> Answer:
     return answer
 
 
-def _on_probation(answer: Answer) -> Answer:
+def _falling_short(serving: Serving, configured: float) -> set[str]:
+    """The versions in use that are certified for less than is asked for now."""
+    asked = configured if serving.alpha is None else serving.alpha
+    in_use = (serving.version, serving.trial.version if serving.trial else None)
+    return {v.version for v in in_use if v is not None and v.alpha < asked}
+
+
+def _silenced(answer: Answer, why: Reason) -> Answer:
     """The teacher answers instead, and so says whether the version would have been right."""
-    if answer.reason is Reason.CERTIFIED:
-        return replace(answer, reason=Reason.PROBATION)
-    return answer
+    return replace(answer, reason=why) if answer.reason is Reason.CERTIFIED else answer
 
 
 def _with_shadows(

@@ -45,6 +45,10 @@ class LoadedVersion:
     manifest: Manifest
     cascade: CascadeSession
 
+    @property
+    def alpha(self) -> float:
+        return self.manifest.certificate.alpha
+
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         """One answer per input (one or two texts each), in order. Texts are cut into word pieces
         once; only what the lexical stage leaves over is embedded."""

@@ -1,55 +1,39 @@
-"""One call to an OpenAI-compatible endpoint, and what can come of it."""
+"""One call to an OpenAI-compatible endpoint, Azure's among them, and what can come of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+import logging
+from typing import Any
 
 import msgspec
-from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AzureOpenAI, OpenAI
 
-from shared.bus.errors import InvalidMessage, Retryable
+from services.teacher.answers import (
+    MAX_WHY_CHARS,
+    Answer,
+    Ask,
+    CannotAnswer,
+    EndpointRefuses,
+    PassingFault,
+    counted,
+    fate,
+    may_not_know_how,
+    structured_label,
+)
 from shared.clock import Clock
-from shared.contracts.events import Input, Tokens
-from shared.contracts.prompting import read_answer, system_prompt, user_message
+from shared.contracts.events import Input
+from shared.contracts.prompting import (
+    answer_schema,
+    answers_structured,
+    asked_message,
+    read_answer,
+    system_prompt,
+)
 from shared.contracts.tasks import Task
 
-_MAX_WHY_CHARS = 300
-_REFUSED_KEY = (401, 403)
-_PASSING = (408, 409, 425, 429)
+__all__ = ["Answer", "Ask", "CannotAnswer", "EndpointRefuses", "OpenAITeacher", "PassingFault"]
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model said, read as a label; `model` is the name the endpoint gives itself."""
-
-    label: str
-    model: str
-    tokens: Tokens | None = None
-
-
-class PassingFault(Exception):
-    """The same call may succeed later, not before `retry_after` seconds if that is given."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class EndpointRefuses(Retryable):
-    """The endpoint does not let us in: every call fails until somebody repairs the settings."""
-
-
-class CannotAnswer(InvalidMessage):
-    """This request will never be answered."""
-
-
-class Ask(Protocol):
-    def __call__(self, task: Task, text: Input, *, timeout: float) -> Answer:
-        """Raises PassingFault, EndpointRefuses or CannotAnswer."""
-        ...
+log = logging.getLogger(__name__)
 
 
 class _Message(msgspec.Struct):
@@ -84,18 +68,30 @@ class OpenAITeacher:
     def __init__(
         self,
         *,
-        base_url: str,
+        base_url: str | None,
         api_key: str,
         model: str,
         clock: Clock,
         temperature: float | None = 0.0,
         max_tokens: int | None = None,
+        azure_version: str | None = None,
     ) -> None:
-        self._client = OpenAI(base_url=base_url, api_key=api_key, max_retries=0)
-        self._base_url = base_url
+        """`azure_version`: the API version of an Azure resource at `base_url`, whose deployment
+        `model` is."""
+        if azure_version is not None:
+            self._client: OpenAI = AzureOpenAI(
+                azure_endpoint=base_url or "",
+                api_key=api_key,
+                api_version=azure_version,
+                max_retries=0,
+            )
+        else:
+            self._client = OpenAI(base_url=base_url, api_key=api_key, max_retries=0)
+        self._base_url = base_url or str(self._client.base_url)
         self._secret = api_key
         self._model = model
         self._clock = clock
+        self._in_words_only = False
         self._options: dict[str, Any] = {}
         if temperature is not None:
             self._options["temperature"] = temperature
@@ -104,23 +100,41 @@ class OpenAITeacher:
 
     def __call__(self, task: Task, text: Input, *, timeout: float) -> Answer:
         """Raises PassingFault, EndpointRefuses or CannotAnswer."""
+        structured = answers_structured(task) and not self._in_words_only
+        try:
+            return _read(self._ask(task, text, timeout, structured), self._model, structured)
+        except APIStatusError as error:
+            if not structured or not may_not_know_how(error.status_code):
+                raise self._fate(error) from error
+        try:
+            answer = _read(self._ask(task, text, timeout, False), self._model, False)
+        except APIStatusError as error:
+            raise self._fate(error) from error
+        log.warning("%s does not answer by a JSON schema: asking in words", self._base_url)
+        self._in_words_only = True
+        return answer
+
+    def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
+        """The body of the answer. Raises PassingFault or APIStatusError."""
+        options = dict(self._options)
+        if structured:
+            schema = {"name": "answer", "strict": True, "schema": answer_schema(task)}
+            options["response_format"] = {"type": "json_schema", "json_schema": schema}
         try:
             response = self._client.chat.completions.with_raw_response.create(
                 model=self._model,
                 messages=[
                     {"role": "system", "content": system_prompt(task)},
-                    {"role": "user", "content": user_message(text)},
+                    {"role": "user", "content": asked_message(task, text)},
                 ],
                 timeout=timeout,
-                **self._options,
+                **options,
             )
         except APITimeoutError as error:
             raise PassingFault(f"no answer within {timeout:.1f} s") from error
         except APIConnectionError as error:
             raise PassingFault(f"no connection to {self._base_url}") from error
-        except APIStatusError as error:
-            raise self._fate(error) from error
-        return _read(response.content, self._model)
+        return response.content
 
     def probe(self, *, timeout: float) -> None:
         """Whether the endpoint is there and lets us in. Raises PassingFault or EndpointRefuses."""
@@ -129,27 +143,26 @@ class OpenAITeacher:
         except APIConnectionError as error:
             raise PassingFault(f"no connection to {self._base_url}") from error
         except APIStatusError as error:
-            fate = self._fate(error)
+            found = self._fate(error)
             # Not every endpoint lists its models; any other answer shows that it is there.
-            if not isinstance(fate, CannotAnswer):
-                raise fate from error
+            if not isinstance(found, CannotAnswer):
+                raise found from error
 
     def close(self) -> None:
         self._client.close()
 
     def _fate(self, error: APIStatusError) -> PassingFault | EndpointRefuses | CannotAnswer:
-        status = error.status_code
-        if status in _REFUSED_KEY:
-            # Without the endpoint's words: they may repeat part of the key.
-            return EndpointRefuses(f"{self._base_url} refuses the API key ({status})")
-        if status in _PASSING or status >= 500:
-            after = _retry_after(error.response.headers, self._clock.now())
-            return PassingFault(f"the endpoint answered {status}", retry_after=after)
-        why = str(error.message).replace(self._secret, "***")[:_MAX_WHY_CHARS]
-        return CannotAnswer(f"the endpoint answered {status}: {why}", field="request.input")
+        return fate(
+            error.status_code,
+            error.response.headers,
+            str(error.message),
+            url=self._base_url,
+            secret=self._secret,
+            now=self._clock.now(),
+        )
 
 
-def _read(body: bytes, model: str) -> Answer:
+def _read(body: bytes, model: str, structured: bool) -> Answer:
     try:
         completion = msgspec.json.decode(body, type=_Completion)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -160,31 +173,12 @@ def _read(body: bytes, model: str) -> Answer:
     choice = completion.choices[0]
     if choice.message.refusal or choice.finish_reason == "content_filter":
         why = choice.message.refusal or "stopped by its content filter"
-        raise CannotAnswer(f"the model refused: {why[:_MAX_WHY_CHARS]}", field="request.input")
-    label = read_answer(choice.message.content or "")
+        raise CannotAnswer(f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input")
+    content = choice.message.content or ""
+    label = structured_label(content) if structured else read_answer(content)
     if not label:
         reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
         raise CannotAnswer(f"the answer is empty{reason}", field="request.input")
     usage = completion.usage
-    tokens = None
-    if usage is not None and usage.prompt_tokens >= 0 and usage.completion_tokens >= 0:
-        tokens = Tokens(input=usage.prompt_tokens, output=usage.completion_tokens)
+    tokens = counted(usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
     return Answer(label, completion.model or model, tokens)
-
-
-def _retry_after(headers: Any, now: datetime) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `Retry-After` (seconds or a date)."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

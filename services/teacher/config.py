@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from pydantic import Field, SecretStr
 
 from shared.settings import ServiceSettings
@@ -30,3 +33,12 @@ class TeacherSettings(ServiceSettings):
     # How long one request may fail while others are answered before it is given up.
     teacher_patience_seconds: float = Field(default=600.0, gt=0)
     teacher_stall_seconds: float = Field(default=300.0, gt=0)
+
+    # Prices by model (YAML), for tasks without a price of their own; where budgets are counted:
+    # in each process by itself, or in Redis for all teachers together.
+    teacher_prices: Path | None = None
+    teacher_budget_store: Literal["memory", "redis"] = "memory"
+    # To share the tasks among groups of teachers (each with its own TRACER_GROUP_SUFFIX), as JSON
+    # lists: the only tasks of this one, and those that are another's.
+    teacher_tasks: frozenset[str] | None = None
+    teacher_not_tasks: frozenset[str] = frozenset()

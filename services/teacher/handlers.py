@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.teacher.client import Answer, CannotAnswer
+from services.teacher.answers import Answer, CannotAnswer
+from services.teacher.budget import Unavailable
+from services.teacher.costs import cost_of
 from services.teacher.panel import Key, Question, Reply
 from shared.bus.base import Message, Record
-from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
-from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source, Tokens
+from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source
 from shared.contracts.prompting import prompt_digest
-from shared.contracts.tasks import Price, Task
+from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
-from shared.telemetry.metrics import DEAD_LETTERS
+from shared.rejecting import Rejecting
 
 SERVICE = "teacher"
 _MAX_LABEL_CHARS = 256
@@ -27,33 +28,57 @@ AskAll = Callable[[Sequence[Question]], Mapping[Key, Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The tasks the teacher knows, and where its records go."""
+    """The tasks the teacher knows, and where its records go.
+
+    `only` and `never` share the work of several groups of teachers: what is not this group's is
+    passed over, and unreadable records are for the group without `only`.
+    """
 
     tasks: Mapping[str, Task]
     taxonomies: Mapping[str, Taxonomy]
     deferred_topic: str
     decisions_topic: str
     raw_topic: str
-    dead_letters_topic: str
+    only: frozenset[str] | None = None
+    never: frozenset[str] = frozenset()
+
+    def mine(self, task: str) -> bool:
+        return task not in self.never and (self.only is None or task in self.only)
 
 
 def teach(
-    messages: Sequence[Message], *, rules: Rules, ask_all: AskAll, clock: Clock
+    messages: Sequence[Message],
+    *,
+    rules: Rules,
+    ask_all: AskAll,
+    reject: Rejecting,
+    clock: Clock,
 ) -> list[Record]:
-    """The records of one batch of deferrals, in their order. Raises Retryable.
+    """The records of one batch of deferrals, in their order. Raises Retryable, and Fatal when
+    nothing but dead letters comes out.
 
     An answered deferral becomes a decision, unless the router has decided already (`audited`),
     and a raw trace; one that can never be answered a decision that says why, and a dead letter.
     """
-    readings = [_read(message, rules.tasks) for message in messages]
-    replies = ask_all([item for item in readings if isinstance(item, Question)])
+    read = [(message, _read(message, rules)) for message in messages]
+    ours = [(message, reading) for message, reading in read if reading is not None]
+    replies = ask_all([item for _, item in ours if isinstance(item, Question)])
     now = clock.now()
     records: list[Record] = []
-    for message, reading in zip(messages, readings, strict=True):
-        if isinstance(reading, Question):
-            records += _settle(message, reading, replies[reading.key], rules=rules, now=now)
+    for message, reading in ours:
+        settled: list[Record] | _Unusable = (
+            _settle(message, reading, replies[reading.key], rules=rules, now=now)
+            if isinstance(reading, Question)
+            else reading
+        )
+        if isinstance(settled, _Unusable):
+            if isinstance(settled.error, Unavailable):
+                reject.accepted(message)  # nothing is wrong with it, however many there are
+            letter = reject(message, settled.error)
+            records += [*_last_word(message, settled, rules=rules, now=now), letter]
         else:
-            records += _reject(message, reading, rules=rules, now=now)
+            reject.accepted(message)
+            records += settled
     return records
 
 
@@ -65,12 +90,17 @@ class _Unusable:
     deferral: Deferral | None = None
 
 
-def _read(message: Message, tasks: Mapping[str, Task]) -> Question | _Unusable:
+def _read(message: Message, rules: Rules) -> Question | _Unusable | None:
+    """None: not this group's."""
     try:
         deferral = decode(message.value, Deferral)
     except InvalidEvent as error:
+        if rules.only is not None:
+            return None
         return _Unusable(InvalidMessage(str(error), field=error.field))
-    task = tasks.get(deferral.request.task)
+    if not rules.mine(deferral.request.task):
+        return None
+    task = rules.tasks.get(deferral.request.task)
     if task is None:
         why = f"unknown task {deferral.request.task!r}"
         return _Unusable(InvalidMessage(why, field="request.task"), deferral)
@@ -79,14 +109,14 @@ def _read(message: Message, tasks: Mapping[str, Task]) -> Question | _Unusable:
 
 def _settle(
     message: Message, question: Question, reply: Reply, *, rules: Rules, now: datetime
-) -> list[Record]:
+) -> list[Record] | _Unusable:
     deferral = question.deferral
     try:
         if isinstance(reply.answer, CannotAnswer):
             raise reply.answer
         label = _label(reply.answer, rules.taxonomies[question.task.name])
     except InvalidMessage as error:
-        return _reject(message, _Unusable(error, deferral), rules=rules, now=now)
+        return _Unusable(error, deferral)
     request_key = deferral.request.id.encode()
     trace = _trace(question, reply.answer, label, now)
     records = [Record(rules.raw_topic, request_key, encode(trace), message.headers)]
@@ -104,21 +134,16 @@ def _settle(
     return records
 
 
-def _reject(message: Message, unusable: _Unusable, *, rules: Rules, now: datetime) -> list[Record]:
-    """A dead letter, and the last word on the request where somebody waits for one."""
-    DEAD_LETTERS.labels(service=SERVICE, topic=rules.deferred_topic).inc()
-    letter = dead_letter(
-        message, service=SERVICE, error=unusable.error, at=now, topic=rules.dead_letters_topic
-    )
+def _last_word(
+    message: Message, unusable: _Unusable, *, rules: Rules, now: datetime
+) -> list[Record]:
+    """The decision that says why there is no answer, where somebody waits for one."""
     deferral = unusable.deferral
     if deferral is None or deferral.outcome is not Outcome.DEFERRED:
-        return [letter]
+        return []
     decision = _decision(deferral, now, error=str(unusable.error), timings=deferral.timings)
     request_key = deferral.request.id.encode()
-    return [
-        Record(rules.decisions_topic, request_key, encode(decision), message.headers),
-        letter,
-    ]
+    return [Record(rules.decisions_topic, request_key, encode(decision), message.headers)]
 
 
 def _label(answer: Answer, taxonomy: Taxonomy) -> str:
@@ -175,7 +200,7 @@ def _trace(question: Question, answer: Answer, label: str, now: datetime) -> Raw
         occurred_at=request.occurred_at or now,
         model=answer.model,
         tokens=answer.tokens,
-        cost=_cost(question.task.price, answer.tokens),
+        cost=cost_of(question.task.price, answer.tokens) if answer.cost is None else answer.cost,
         metadata=request.metadata,
         source=Source.DEFERRED if deferred else Source.AUDITED,
         observation_probability=deferral.observation_probability,
@@ -185,18 +210,4 @@ def _trace(question: Question, answer: Answer, label: str, now: datetime) -> Raw
         audit_share=deferral.audit_share,
         version=deferral.version,
         prompt=prompt_digest(question.task),
-    )
-
-
-def _cost(price: Price, tokens: Tokens | None) -> float | None:
-    """US dollars; None where the task has no price, or has one by tokens nobody counted."""
-    if price == Price():
-        return None
-    if tokens is None:
-        by_token = price.per_million_input_tokens or price.per_million_output_tokens
-        return None if by_token else price.per_call
-    return (
-        price.per_call
-        + tokens.input * price.per_million_input_tokens / 1e6
-        + tokens.output * price.per_million_output_tokens / 1e6
     )

@@ -11,7 +11,7 @@ from services.teacher.handlers import SERVICE
 from shared.contracts.tasks import load_tasks
 from shared.running import Surroundings, run_service
 
-_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2", "openai")
+_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "anthropic")
 
 
 def main() -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NewType
 
-from services.teacher.client import Answer, Ask, CannotAnswer, PassingFault
+from services.teacher.answers import Answer, Ask, CannotAnswer, PassingFault
+from services.teacher.budget import Unavailable
 from services.teacher.retries import Interrupted, Policy, Wait, with_retries
 from shared.bus.errors import Retryable
 from shared.clock import Clock
@@ -101,6 +102,9 @@ class Panel:
                 f"{len(faults)} of {len(by_key)} not answered: {faults[0]}"
             ) from faults[0]
         replies = {key: self._replies[key] for key in by_key}
+        for key, reply in replies.items():
+            if isinstance(reply.answer, Unavailable):
+                del self._replies[key]  # redriven another day it is to be asked again
         self._forget()
         return replies
 
@@ -117,6 +121,9 @@ class Panel:
                 try:
                     answer = self._ask(task, question.deferral.request.input, timeout=timeout)
                     result = "answered"
+                except Unavailable:
+                    result = "unavailable"
+                    raise
                 except CannotAnswer:
                     result = "failed"
                     raise

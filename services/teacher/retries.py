@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from services.teacher.client import PassingFault
+from services.teacher.answers import PassingFault
 from shared.clock import Clock
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
+from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
 from services.trainer.examination import FitFailed
 from services.trainer.examine import ExaminerPlan
@@ -27,6 +28,7 @@ from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
 from shared.encoder.artifact import load_encoder_info
+from shared.redaction.load import check_redactors
 from shared.registry.base import Registry, RegistryError
 from shared.registry.fit_note import FitNote
 from shared.registry.redis import connect
@@ -57,10 +59,12 @@ class Trainer:
     clock: Clock
     topic: str
     max_batch: int
+    alpha: AlphaWatch
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
         self.health.ready()
+        threading.Thread(target=self.alpha.follow, args=(stop,), name="alpha", daemon=True).start()
         committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
@@ -107,10 +111,13 @@ class Trainer:
 def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer:
     """Everything the trainer needs, from its settings."""
     tasks = load_tasks(settings.tasks)
+    check_redactors(tasks.values())
     store = WindowStore(settings.store)
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
-    registry = connect(settings.redis_url.get_secret_value())
+    trust = settings.trust()
+    trust.warn_if_blind()
+    registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
     plan = ExaminerPlan(
         store=settings.store,
@@ -140,6 +147,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     resume(tasks, store, windows, worker)
     topic = settings.topic(Topic.TRACES)
+    reject = rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock)
     return Trainer(
         source=KafkaSource(
             bootstrap=settings.bootstrap_servers,
@@ -153,7 +161,8 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
             store=store,
             windows=windows,
             clock=clock,
-            dead_letter=rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock),
+            dead_letter=reject,
+            accepted=reject.accepted,
             watch=monitor.see,
         ),
         monitor=monitor,
@@ -163,6 +172,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         clock=clock,
         topic=topic,
         max_batch=settings.max_batch,
+        alpha=AlphaWatch(tasks, registry, store, worker.submit),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
+from shared.registry.trust import Trust, trust_of
 from shared.settings import ServiceSettings
 
 
@@ -25,3 +27,22 @@ class TrainerSettings(ServiceSettings):
     fit_jobs: int = Field(default=1, ge=1)
     encoder_threads: int | None = None
     max_batch: int = Field(default=5_000, ge=1)
+    # What versions are signed with, in PEM; best from a file: TRACER_SIGNING_KEY_FILE.
+    signing_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _what_is_published_is_believed(self) -> Self:
+        self.trust()
+        return self
+
+    def trust(self) -> Trust:
+        """Whom to believe, and what to sign with. Raises ValueError."""
+        key = self.signing_key.get_secret_value() if self.signing_key else None
+        if self.trusted_keys is not None and not key:
+            raise ValueError(
+                "TRACER_SIGNING_KEY is not set: no router would believe what is published; set "
+                "TRACER_SIGNING_KEY_FILE to the key of `tracerctl keys new`"
+            )
+        return trust_of(
+            self.trusted_keys, unsigned_allowed=self.unsigned == "allow", signing_key=key
+        )

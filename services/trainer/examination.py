@@ -15,6 +15,8 @@ from shared.contracts.tasks import Task
 from shared.registry.base import Artifact
 
 if TYPE_CHECKING:
+    from services.trainer.reporting import Outcome
+    from shared.contracts.report import Report
     from shared.core.fresh import Fresh
     from shared.fitting.challenger import Challenger
 
@@ -37,6 +39,10 @@ class Examine(Protocol):
     """Raises OSError or Retryable where the same call may succeed later, FitFailed where not."""
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination: ...
+
+    def report(self, task: Task, day: date, outcome: Outcome) -> Report:
+        """Of the examination just made, and what came of it."""
+        ...
 
 
 class FitFailed(Exception):

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from services.trainer.examination import Examination
+from services.trainer.examination import Examination, FitFailed
 from services.trainer.incumbent import on_fresh_evidence
+from services.trainer.reporting import Outcome, read_costs, report_of
+from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
-from shared.fitting.challenger import fit_challenger
+from shared.fitting.challenger import Challenger, fit_challenger
 from shared.fitting.horizon import of_one_kind
 from shared.fitting.reading import Windows, read_day, read_horizon
 from shared.registry.base import Artifact
@@ -23,18 +25,30 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class _Fitted:
+    """Kept for the report: what stays where it was made, being as large as the horizon."""
+
+    task: str
+    day: date
+    challenger: Challenger
+    strays: int
+
+
+@dataclass
 class Examiner:
     """In this process. Deterministic: the same traces give the same artifact."""
 
     windows: Windows
     encoder: Encoder
     jobs: int = 1
+    _last: _Fitted | None = None
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
         horizon, strays = of_one_kind(read_horizon(self.windows, task, day))
         if strays:
             log.warning("traces of another number of texts left out", extra={"left_out": strays})
         challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
+        self._last = _Fitted(task.name, day, challenger, strays)
         found = None
         if incumbent is not None:
             window, _ = of_one_kind(read_day(self.windows, task, day))
@@ -44,8 +58,17 @@ class Examiner:
             n_evidence=int(horizon.evidence.sum()),
             n_stored=horizon.stored,
             answered_by=horizon.answered_by,
-            challenger=replace(challenger, tried=None),  # as large as the horizon; nobody asks
+            challenger=replace(challenger, tried=None),
             fresh=found,
+        )
+
+    def report(self, task: Task, day: date, outcome: Outcome) -> Report:
+        last, self._last = self._last, None
+        if last is None or (last.task, last.day) != (task.name, day):
+            raise FitFailed("the fit to report on is gone: its process ended")
+        costs = read_costs(self.windows, task, day)
+        return report_of(
+            task, day, last.challenger, outcome, costs, strays=last.strays, jobs=self.jobs
         )
 
 

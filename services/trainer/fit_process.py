@@ -17,12 +17,17 @@ from collections.abc import Callable
 from datetime import date
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
 from services.trainer.examination import Examination, Examine, FitFailed
 from shared.bus.errors import Retryable
+from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.registry.base import Artifact
 from shared.telemetry.log import configure_logging
+
+if TYPE_CHECKING:
+    from services.trainer.reporting import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +48,30 @@ class FitProcess:
         self._closed = False
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
+        found = self._ask("examine", task, (task, day, incumbent))
+        assert isinstance(found, Examination)
+        return found
+
+    def report(self, task: Task, day: date, outcome: Outcome) -> Report:
+        report = self._ask("report", task, (task, day, outcome))
+        assert isinstance(report, Report)
+        return report
+
+    def _ask(self, what: str, task: Task, arguments: tuple[object, ...]) -> object:
+        """Within the task's budget, or the process is ended and FitFailed raised."""
         if self._closed:
             raise Retryable("the trainer is stopping")
         process, connection = self._child or self._start()
         try:
             self._wait_until_ready(connection)
-            connection.send((task, day, incumbent))
+            connection.send((what, arguments))
             if not connection.poll(task.fit_budget_s):
                 self._end()
                 raise FitFailed(
                     f"it took longer than fit_budget_s = {task.fit_budget_s:g} seconds and was "
                     "ended: raise that, or lower max_rows"
                 )
-            outcome = connection.recv()
+            answer = connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             if self._closed:  # by us: nothing failed, the next start fits again
                 raise Retryable("the trainer is stopping") from None
@@ -63,15 +79,18 @@ class FitProcess:
             code = process.exitcode
             self._end()
             raise FitFailed(f"its process ended, {_how(code)}") from None
-        if isinstance(outcome, Exception):
-            raise outcome
-        assert isinstance(outcome, Examination)
-        return outcome
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """End the process, whatever it is doing; calls after this are put off for ever."""
         self._closed = True
-        self._end()
+        child = self._child
+        if child is not None:  # its connection is the caller's, who may be waiting on it
+            process, _ = child
+            process.kill()
+            process.join()
 
     def _end(self) -> None:
         child, self._child, self._ready = self._child, None, False
@@ -104,6 +123,8 @@ class FitProcess:
         process.start()
         theirs.close()
         self._child = process, ours
+        if self._closed:  # by another thread, meanwhile
+            process.kill()
         return self._child
 
 
@@ -128,16 +149,16 @@ def _serve(connection: Connection, make: Make, log_level: str, parent: int) -> N
         return
     while True:
         try:
-            task, day, incumbent = connection.recv()
+            what, arguments = connection.recv()
         except EOFError:
             return
-        outcome: Examination | Exception
+        answer: object
         try:
-            outcome = examine(task, day, incumbent)
-        except Exception as error:  # whatever one fit raises, the next call is answered
-            log.exception("fit failed", extra={"task": task.name})
-            outcome = _told(error)
-        connection.send(outcome)
+            answer = (examine.report if what == "report" else examine)(*arguments)
+        except Exception as error:  # whatever one call raises, the next is answered
+            log.exception("%s failed", what, extra={"task": arguments[0].name})
+            answer = _told(error)
+        connection.send(answer)
 
 
 def _told(error: Exception) -> Exception:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
 
+import msgspec
+
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
@@ -19,6 +21,7 @@ from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
 from shared.core.window import OffsetBook, WindowBook, WindowKey
+from shared.redaction.load import redact_input
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -36,10 +39,12 @@ class Store(Protocol):
 
 @dataclass
 class Collector:
-    """The open windows of all tasks, in memory until they close.
+    """The open windows of all tasks, in memory until they close; texts as the task has them
+    redacted, so that nothing else is ever stored or learned.
 
     `rejected` are dead letters not yet published; what they came from is not released before.
-    `watch` is shown every trace with its partition and offset.
+    `accepted` is told of each message that is none; `watch` is shown every trace with its partition
+    and offset.
     """
 
     tasks: Mapping[str, Task]
@@ -47,6 +52,7 @@ class Collector:
     windows: WindowBook
     clock: Clock
     dead_letter: DeadLetter
+    accepted: Callable[[Message], None] = lambda message: None
     watch: Watch = lambda trace, partition, offset: None
     rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
@@ -62,6 +68,7 @@ class Collector:
             except InvalidMessage as error:
                 self.rejected.append(self.dead_letter(message, error))
             else:
+                self.accepted(message)
                 key, late = self.windows.add(
                     trace.task, trace.occurred_at, partition=message.partition,
                     assigned=partitions, now=self.clock.monotonic(),
@@ -112,4 +119,7 @@ class Collector:
                 f"occurred_at must lie between the years {EARLIEST} and {LATEST}",
                 field="occurred_at",
             )
-        return trace
+        redact = self.tasks[trace.task].redact
+        if redact is None:
+            return trace
+        return msgspec.structs.replace(trace, input=redact_input(trace.input, redact))

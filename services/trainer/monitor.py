@@ -15,12 +15,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from shared.clock import Clock
-from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Opinion, Source, Trace
-from shared.contracts.manifest import Teacher
+from shared.contracts.audits import is_audit
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Source, Trace
+from shared.contracts.manifest import Manifest, Teacher
 from shared.contracts.tasks import Task
 from shared.core.live import LiveCertificate
-from shared.fitting.stored import UNSELECTIVE
 from shared.registry.base import (
     MAX_AUDITS_PER_CALL,
     Active,
@@ -52,7 +54,7 @@ class _Watched:
     )
     teachers: list[Teacher] = field(default_factory=list)  # newest last
     live: dict[str, LiveCertificate] = field(default_factory=dict)
-    certified_for: dict[str, Teacher | None] = field(default_factory=dict)
+    manifests: dict[str, Manifest | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -102,8 +104,9 @@ class Monitor:
 
     def _judge(self, task: Task, watched: _Watched) -> None:
         active = self.registry.active(task.name)
+        task = replace(task, alpha=active.asked(task.alpha))
         in_use = {active.version, active.trial.version if active.trial else None}
-        for known in (watched.live, watched.certified_for):
+        for known in (watched.live, watched.manifests):
             for version in set(known) - in_use:
                 del known[version]
         if active.version is not None and active.state in (State.SERVING, State.PROBATION):
@@ -121,10 +124,10 @@ class Monitor:
         if changed is not None:
             self._change(task, active, State.TRIPPED, changed, live)
         elif live.tripped:
-            self._change(task, active, State.TRIPPED, _below(task, live), live)
+            self._change(task, active, State.TRIPPED, _below(live), live)
         elif active.state is State.SERVING and live.suspicious:
             reason = (
-                f"agreement may have fallen below α = {task.alpha}: the teacher answers until "
+                f"agreement may have fallen below α = {live.alpha}: the teacher answers until "
                 "it is known"
             )
             self._change(task, active, State.PROBATION, reason, live)
@@ -139,9 +142,9 @@ class Monitor:
         try:
             if live.tripped:
                 entry = self.registry.withdraw(
-                    task.name, version=trial.version, at=at, reason=_below(task, live)
+                    task.name, version=trial.version, at=at, reason=_below(live)
                 )
-            elif live.n >= task.promote_after and live.agreement >= task.alpha:
+            elif self._deserves(task, watched, trial, live):
                 reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
                 entry = self.registry.promote(
                     task.name, version=trial.version, at=at, reason=reason
@@ -151,6 +154,13 @@ class Monitor:
         except UnknownVersion:  # promoted or withdrawn by somebody else meanwhile
             return
         self._tell(task, entry, trial.version, live)
+
+    def _deserves(self, task: Task, watched: _Watched, trial: Trial, live: LiveCertificate) -> bool:
+        """Whether a trial may be promoted: one certified for less than is asked for would answer
+        nothing."""
+        manifest = self._manifest(task.name, watched, trial.version)
+        certified = manifest is None or manifest.certificate.alpha >= task.alpha
+        return certified and live.n >= task.promote_after and live.agreement >= task.alpha
 
     def _change(
         self, task: Task, active: Active, state: State, reason: str, live: LiveCertificate
@@ -192,8 +202,13 @@ class Monitor:
         )
 
     def _live(self, task: Task, watched: _Watched, version: str) -> LiveCertificate:
-        """The version's live certificate, with all outcomes recorded so far."""
-        live = watched.live.setdefault(version, LiveCertificate(task.alpha, task.delta))
+        """The version's live certificate, with all outcomes recorded so far. It is held to what is
+        asked for, but to no more than it was certified for."""
+        manifest = self._manifest(task.name, watched, version)
+        alpha = min(task.alpha, manifest.certificate.alpha) if manifest else task.alpha
+        live = watched.live.get(version)
+        if live is None or live.alpha != alpha:
+            live = watched.live[version] = LiveCertificate(alpha, task.delta)
         live.observe_all(self.registry.audits(task.name, version, live.n))
         return live
 
@@ -201,22 +216,21 @@ class Monitor:
         """Why the certificate is of another teacher than the one that answers now, if it is."""
         if len(watched.teachers) < FOREIGN_TRACES:
             return None
-        if version not in watched.certified_for:
-            try:
-                teacher = self.registry.load(task, version).manifest.teacher
-            except (UnknownVersion, CorruptArtifact):
-                teacher = None
-            watched.certified_for[version] = teacher
-        certified_for = watched.certified_for[version]
+        manifest = self._manifest(task, watched, version)
+        certified_for = manifest.teacher if manifest else None
         if certified_for is None:
             return None
         differing = [_difference(certified_for, teacher) for teacher in watched.teachers]
         return differing[-1] if all(differing) else None
 
-
-def is_audit(trace: Trace, opinion: Opinion) -> bool:
-    """Whether the trace is a random one of those the version handles, or would."""
-    return opinion.handled and (trace.drawn or trace.deferral_reason in UNSELECTIVE)
+    def _manifest(self, task: str, watched: _Watched, version: str) -> Manifest | None:
+        """Of a version in use; None where it cannot be read."""
+        if version not in watched.manifests:
+            try:
+                watched.manifests[version] = self.registry.load(task, version).manifest
+            except (UnknownVersion, CorruptArtifact):
+                watched.manifests[version] = None
+        return watched.manifests[version]
 
 
 def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:
@@ -232,8 +246,8 @@ def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:
     return None
 
 
-def _below(task: Task, live: LiveCertificate) -> str:
+def _below(live: LiveCertificate) -> str:
     return (
-        f"agreement is credibly below α = {task.alpha}: {live.agreement:.3f} on {live.n} audits "
-        f"(e-value {live.e_value:.0f}, δ = {task.delta})"
+        f"agreement is credibly below α = {live.alpha}: {live.agreement:.3f} on {live.n} audits "
+        f"(e-value {live.e_value:.0f}, δ = {live.delta})"
     )

@@ -1,7 +1,8 @@
 """A closed window's refit: the challenger is fitted and the incumbent judged beside it; one is
 published, kept or retired, and that is announced with its figures.
 
-The order of side effects: publish to the registry, read it back, announce, note the verdict.
+The order of side effects: publish to the registry, read it back, announce, store the report, note
+the verdict. A report that cannot be made is logged and counted; it holds nothing up.
 Each step may be repeated after a crash without harm: the same traces give the same artifact, and
 publishing what is active already changes nothing.
 """
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
-import msgspec
+from msgspec.structs import replace
 
 from services.trainer.case import Case
 from services.trainer.examination import Examine
 from services.trainer.incumbent import still_valid
+from services.trainer.reporting import outcome_of
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.manifest import sha256, window_of
@@ -63,12 +65,21 @@ class Refit:
         """Fit, then publish or refuse. Raises RegistryUnavailable, OSError or Retryable; the
         same call may then be made again; FitFailed where that would not help."""
         task = self.tasks[key.task]
+        task = replace(task, alpha=self.registry.active(task.name).asked(task.alpha))
         started = self.clock.monotonic()
-        announcement = self._decide(task, key.day)
+        announcement, case = self._decide(task, key.day)
         self.announce(announcement)
         seconds = self.clock.monotonic() - started
+        if case is not None:
+            self._report(case, announcement)
         self.windows.write_verdict(
-            task.name, key.day, {"kind": announcement.kind.value, "version": announcement.version}
+            task.name,
+            key.day,
+            {
+                "kind": announcement.kind.value,
+                "version": announcement.version,
+                "alpha": task.alpha,
+            },
         )
         self.registry.note_fit(
             task.name,
@@ -89,14 +100,27 @@ class Refit:
         )  # fmt: skip
         return announcement
 
-    def _decide(self, task: Task, day: date) -> ModelAnnouncement:
-        """The challenger fitted, the incumbent judged, and what follows put into effect."""
+    def _report(self, case: Case, announcement: ModelAnnouncement) -> None:
+        """What was published is announced already: whatever goes wrong here, routers serve it."""
+        task = case.task.name
+        try:
+            outcome = outcome_of(case, announcement, self.registry)
+            self.registry.put_report(self.examine.report(case.task, case.day, outcome))
+        except Exception:  # a report must not hold up what it is about
+            metrics.REPORTS.labels(task, "failed").inc()
+            log.exception("the report could not be made", extra={"task": task})
+        else:
+            metrics.REPORTS.labels(task, "stored").inc()
+
+    def _decide(self, task: Task, day: date) -> tuple[ModelAnnouncement, Case | None]:
+        """The challenger fitted, the incumbent judged, and what follows put into effect. Without a
+        case where a newer window was published already."""
         fence = self.registry.acquire(task.name)
         active = self.registry.active(task.name)
         serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, reason)
+            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
         incumbent = self._incumbent(task, day, active)
         found = self.examine(task, day, incumbent)
         verdict = None
@@ -109,7 +133,8 @@ class Refit:
                 alpha=task.alpha,
                 still_valid=still_valid(manifest, found.answered_by, task.labels),
             )
-        return self._act(Case(task, day, fence, active, found), verdict)
+        case = Case(task, day, fence, active, found)
+        return self._act(case, verdict), case
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         if verdict is Verdict.KEPT:
@@ -171,8 +196,9 @@ class Refit:
         )  # fmt: skip
 
     def _incumbent(self, task: Task, day: date, active: Active) -> Artifact | None:
-        """The version that answers now, to be put to the window's evidence; None without one, and
-        where the window is the one it was made of."""
+        """The version that answers now, to be put to the window's evidence; None without one, where
+        the window is the one it was made of, and where it is certified for less than is asked for:
+        routers defer for it, until what is asked for or the version changes."""
         if active.version is None or active.state is State.TRIPPED:
             return None
         if window_of(active.version) >= day.isoformat():
@@ -182,6 +208,8 @@ class Refit:
         except (CorruptArtifact, UnknownVersion) as error:
             log.error("incumbent cannot be judged: %s", error, extra={"task": task.name})
             return None
+        if artifact.manifest.certificate.alpha < task.alpha:
+            return None
         if artifact.manifest.encoder != self.encoder:
             return None  # no router can serve it beside this trainer's versions
         return artifact
@@ -190,7 +218,7 @@ class Refit:
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
     ) -> ModelAnnouncement:
         announcement = self._announcement(kind, case.task, case.day, reason)
-        return msgspec.structs.replace(
+        return replace(
             announcement, n_traces=case.found.n_traces, figures=case.figures(), **changed
         )
 

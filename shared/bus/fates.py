@@ -25,11 +25,12 @@ class DeadLetterLimit:
     def handled(self) -> None:
         self._run = 0
 
-    def rejected(self, message: Message, why: InvalidMessage) -> None:
-        """Raises Fatal, naming `why`, when this is one too many in a row."""
+    def rejected(self, message: Message, why: InvalidMessage) -> bool:
+        """False for one that was counted before, handed out again after a retry. Raises Fatal,
+        naming `why`, when this is one too many in a row."""
         at = TopicPartition(message.topic, message.partition)
         if message.offset <= self._counted.get(at, -1):
-            return  # handed out again after a retry
+            return False
         self._counted[at] = message.offset
         self._run += 1
         if self._run > self._most:
@@ -37,6 +38,7 @@ class DeadLetterLimit:
                 f"more than {self._most} dead letters in a row; the last, offset {message.offset} "
                 f"of {message.topic}[{message.partition}]: {why}"
             ) from why
+        return True
 
 
 def each(

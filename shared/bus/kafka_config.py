@@ -113,6 +113,14 @@ def consumer_config(
     return config
 
 
+def range_config(bootstrap: str, client_config: ClientConfig) -> dict[str, Any]:
+    """A consumer of no group, for who says himself which offsets to read. Commits nothing."""
+    return {
+        **consumer_config(bootstrap, "tracer-range", None, client_config),
+        "auto.offset.reset": "error",  # a range that is gone is said, never skipped
+    }
+
+
 def producer_config(bootstrap: str, client_config: ClientConfig) -> dict[str, Any]:
     """An idempotent producer: retries neither repeat nor reorder."""
     return {

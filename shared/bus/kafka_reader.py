@@ -181,7 +181,7 @@ class Reader:
     def _take(self, raw: confluent_kafka.Message) -> None:
         error = raw.error()
         if error is None:
-            message = _message(raw)
+            message = to_message(raw)
             position = self._positions.get(TopicPartition(message.topic, message.partition))
             if position is not None:
                 self._filling.append(message)
@@ -229,7 +229,7 @@ def raw_offsets(offsets: Mapping[TopicPartition, int]) -> list[confluent_kafka.T
     ]
 
 
-def _message(raw: confluent_kafka.Message) -> Message:
+def to_message(raw: confluent_kafka.Message) -> Message:
     """librdkafka's message as ours; a tombstone's value is b""."""
     return Message(
         topic=str(raw.topic()),

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     INVALID_INPUT = "invalid_input"
     PROBATION = "probation"
     LABEL_REMOVED = "label_removed"
+    ALPHA_RAISED = "alpha_raised"
 
 
 class Source(StrEnum):
@@ -69,7 +70,7 @@ class Source(StrEnum):
 
 class AnnouncementKind(StrEnum):
     """What became of a version. `SHADOW` and `CANARY` begin a trial, `PROMOTED` ends it with the
-    version active, `WITHDRAWN` without."""
+    version active, `WITHDRAWN` without. `ALPHA`: an operator asks for another α."""
 
     PUBLISHED = "published"
     REFUSED = "refused"
@@ -85,6 +86,7 @@ class AnnouncementKind(StrEnum):
     CANARY = "canary"
     PROMOTED = "promoted"
     WITHDRAWN = "withdrawn"
+    ALPHA = "alpha"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -230,6 +232,7 @@ class ModelAnnouncement(Event, frozen=True, kw_only=True):
 
     `figures` are the evidence for it by name, such as `n_audits`, `agreement`, `lower`, `e_value`,
     `fresh_agreement` or `challenger_coverage`; `actor` is who asked for a change made by hand.
+    `alpha`: of the kind `alpha`, what is asked for from now on; None: what the tasks file says.
     """
 
     kind: AnnouncementKind
@@ -246,6 +249,7 @@ class ModelAnnouncement(Event, frozen=True, kw_only=True):
     certificate: CertificateSummary | None = None
     figures: dict[str, float] = msgspec.field(default_factory=dict)
     actor: str | None = None
+    alpha: Annotated[float, Meta(gt=0, lt=1)] | None = None
 
 
 def utc(moment: datetime) -> datetime:

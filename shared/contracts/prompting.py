@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 from shared.contracts.events import Input
 from shared.contracts.tasks import Task
 
 DIGEST_DIGITS = 16
+TEXT, LABELS = "{{ text }}", "{{ labels }}"
+LABEL = "label"  # the field of a structured answer
 ANSWER_ONLY = "Answer with the label only."
 _FIRST = "Text 1: "
 _SECOND = "\nText 2: "
@@ -20,7 +23,9 @@ _LEAD = re.compile(r"^(?:label|answer|category|intent)\s*[:=]\s*", re.IGNORECASE
 def system_prompt(task: Task) -> str:
     """The task's instruction, its labels (where it has a taxonomy) and the form of the answer."""
     parts = [task.prompt]
-    if task.labels:
+    if LABELS in task.prompt:
+        parts = [task.prompt.replace(LABELS, "\n".join(f"- {label}" for label in task.labels))]
+    elif task.labels:
         parts.append("Labels:\n" + "\n".join(f"- {label}" for label in task.labels))
     parts.append(ANSWER_ONLY)
     return "\n\n".join(parts)
@@ -29,9 +34,35 @@ def system_prompt(task: Task) -> str:
 def prompt_digest(task: Task) -> str:
     """What names the prompt in traces: the first 16 hex digits of its SHA-256.
 
-    It changes with the instruction and with the taxonomy.
+    It changes with the instruction, the taxonomy, the message's template and with asking for
+    structured answers.
     """
-    return hashlib.sha256(system_prompt(task).encode()).hexdigest()[:DIGEST_DIGITS]
+    asked = system_prompt(task)
+    if task.message != TEXT:
+        asked += f"\0message {task.message}"
+    if answers_structured(task):
+        asked += "\0structured"
+    return hashlib.sha256(asked.encode()).hexdigest()[:DIGEST_DIGITS]
+
+
+def answers_structured(task: Task) -> bool:
+    """Whether the task's teacher is asked for one of the labels by a schema."""
+    return task.teacher is not None and task.teacher.structured and bool(task.labels)
+
+
+def answer_schema(task: Task) -> dict[str, Any]:
+    """The JSON Schema of a structured answer."""
+    return {
+        "type": "object",
+        "properties": {LABEL: {"type": "string", "enum": list(task.labels)}},
+        "required": [LABEL],
+        "additionalProperties": False,
+    }
+
+
+def asked_message(task: Task, text: Input) -> str:
+    """The user's message to the teacher."""
+    return task.message.replace(TEXT, user_message(text))
 
 
 def user_message(text: Input) -> str:

@@ -11,8 +11,22 @@ import msgspec
 from msgspec import Meta
 
 from shared.contracts.events import Label, Share, TaskName
+from shared.contracts.mapping import SourceMapping
+from shared.contracts.teaching import Budget, Price, TeacherEndpoint
 
 Alpha = Annotated[float, Meta(gt=0, lt=1)]
+
+
+__all__ = [
+    "Budget",
+    "InvalidTasks",
+    "Price",
+    "Task",
+    "Tasks",
+    "TeacherEndpoint",
+    "UnknownLabels",
+    "load_tasks",
+]
 
 
 class UnknownLabels(StrEnum):
@@ -21,14 +35,6 @@ class UnknownLabels(StrEnum):
     KEEP = "keep"
     OTHER = "other"
     DEAD_LETTER = "dead_letter"
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a teacher's call costs, in US dollars. Traces that carry `cost` use that instead."""
-
-    per_call: float = 0.0
-    per_million_input_tokens: float = 0.0
-    per_million_output_tokens: float = 0.0
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +53,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     scored beside the active version and answers nobody, `canary` answers `canary_share` of the
     requests. A version on trial may be promoted by evidence once the teacher has answered
     `promote_after` requests it had handled.
+    `redact` runs over every text before it is stored, shown or learned from, and in the router
+    before it is classified: `builtin`, or `package.module:function`. `previews`: whether reports
+    and console show texts at all.
     Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
+    `prompt` is the teacher's instruction; the labels follow it, or stand where it says
+    `{{ labels }}`. `message` is what the user is made to say, `{{ text }}` being the request's.
+    `teacher` left out: the endpoint of the teacher's own settings.
+    `sources` are the logs of other systems that ingest reads for this task.
     `max_rows`: of a longer horizon about so many traces are used, a part of each day and label
     drawn by a hash of the id, each standing for those left out. `half_life_days`: where some are
     left out, a day counts half as much each so many days. `fit_budget_s`: a fit that takes longer
@@ -74,13 +87,21 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fit_budget_s: Annotated[float, Meta(gt=0)] = 3_600.0
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."
+    message: str = "{{ text }}"
     price: Price = Price()
+    teacher: TeacherEndpoint | None = None
+    budget: Budget | None = None
+    sources: tuple[SourceMapping, ...] = ()
+    redact: Annotated[str, Meta(pattern=r"^(builtin|[\w.]+:\w+)\Z")] | None = None
+    previews: bool = True
 
     def __post_init__(self) -> None:
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
             raise ValueError(f"timezone {self.timezone!r} is not a known time zone") from None
+        if "{{ text }}" not in self.message:
+            raise ValueError("message needs {{ text }}, where the request's text goes")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeats itself")
         if self.labels and self.unknown_labels is UnknownLabels.OTHER:
@@ -99,6 +120,17 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError("two tasks have the same name")
+        formats: dict[str, str] = {}
+        for task in self.tasks:
+            for source in task.sources:
+                if source.topic is None:
+                    continue
+                known = formats.setdefault(source.topic, source.format.value)
+                if known != source.format.value:
+                    raise ValueError(
+                        f"topic {source.topic!r} is read as {known} and as {source.format.value}; "
+                        "a topic has one format"
+                    )
 
     def by_name(self) -> dict[str, Task]:
         return {task.name: task for task in self.tasks}

@@ -6,7 +6,7 @@ family, walks the gate and says Certified or Refused. `fit` is both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from shared.core.families import Family, base_families, choose, coverage
 from shared.core.gate import NEXT_SAMPLE, Certified, Refused, Rule, frontier
 from shared.core.grouping import group_folds
 from shared.core.label_floor import drop_labels, failing_labels
-from shared.core.policies import answers, evidence_of
+from shared.core.policies import Evidence, answers, evidence_of
 from shared.core.stages import (
     FOLDS,
     SELECTION_FOLDS,
@@ -26,7 +26,7 @@ from shared.core.stages import (
     with_residual,
 )
 from shared.core.training import TrainingSet
-from shared.core.types import Kind, Mask
+from shared.core.types import Ints, Kind, Mask
 
 HOLDOUT_SLOTS = 20
 HOLDOUT_STRIDE = 7
@@ -62,7 +62,8 @@ class Settings:
 class Fit:
     """What a fit came to: a verdict always; a cascade unless there was nothing to fit.
 
-    thresholds: of each stage, for a certified fit. dropped: labels that are deferred whole.
+    thresholds: of each stage, for a certified fit. dropped: labels that are deferred whole. judged:
+    the rows behind the verdict, for reports.
     """
 
     verdict: Certified | Refused
@@ -73,6 +74,7 @@ class Fit:
     families: tuple[Family, ...] = ()
     tried: tuple[Tried, ...] = ()
     frontier: tuple[Certified | Refused, ...] = ()
+    judged: Judged | None = field(default=None, repr=False, compare=False)
 
     @property
     def method(self) -> str | None:
@@ -83,11 +85,28 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a verdict was made from.
+
+    at: int64[m], the rows of the training set that the certificate is of. outputs: of the family's
+    stages on them, labels that are deferred whole included. fitted_at: int64[n], the rows that
+    `fits` is of.
+    """
+
+    at: Ints
+    outputs: Outputs
+    evidence: Evidence
+    fits: StageFits
+    fitted_at: Ints
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All of a fit that does not depend on α.
 
     outputs: out of fold, of fits.rows. held_out: the rows used for nothing but the certificate,
-    None for cross-fitted evidence. all_rows: fitted on or held out.
+    None for cross-fitted evidence. all_rows: fitted on or held out; fitted_at and held_out_at:
+    which of them.
     """
 
     all_rows: TrainingSet
@@ -95,6 +114,8 @@ class Prepared:
     outputs: Outputs
     held_out: TrainingSet | None
     serve: Serve
+    fitted_at: Ints
+    held_out_at: Ints
 
     @property
     def evidence_rows(self) -> Mask:
@@ -135,6 +156,8 @@ def prepare(
         outputs=fits.out_of_fold(serve),
         held_out=training.take(held_out & training.evidence) if held_out.any() else None,
         serve=serve,
+        fitted_at=np.flatnonzero(~held_out),
+        held_out_at=np.flatnonzero(held_out & training.evidence),
     )
 
 
@@ -143,10 +166,10 @@ def decide(prepared: Prepared, settings: Settings) -> Fit:
     prepared, family, families = _choose_family(prepared, settings)
     cascade = prepared.fits.cascade()
     dropped = _below_floor(prepared, family, settings)
-    outputs, rows = _certificate_rows(prepared, cascade, without_selection=bool(dropped))
-    outputs = drop_labels(outputs.stages(len(family.floors)), dropped)
+    outputs, rows, at = _certificate_rows(prepared, cascade, without_selection=bool(dropped))
+    outputs = outputs.stages(len(family.floors))
     cascade = replace(cascade, stages=cascade.stages[: len(family.floors)])
-    evidence = evidence_of(outputs, rows, settings.kind, family.floors)
+    evidence = evidence_of(drop_labels(outputs, dropped), rows, settings.kind, family.floors)
     alphas = (settings.alpha, *FRONTIER_ALPHAS)
     verdict, *points = frontier(evidence, alphas, settings.delta, settings.next_sample)
     if isinstance(verdict, Refused):
@@ -163,6 +186,7 @@ def decide(prepared: Prepared, settings: Settings) -> Fit:
         families=families,
         tried=prepared.fits.tried,
         frontier=tuple(points),
+        judged=Judged(at, outputs, evidence, prepared.fits, prepared.fitted_at),
     )
 
 
@@ -199,14 +223,15 @@ def _with_residual(prepared: Prepared, base: Family, settings: Settings) -> Prep
 
 def _certificate_rows(
     prepared: Prepared, cascade: Cascade, *, without_selection: bool
-) -> tuple[Outputs, TrainingSet]:
-    """What the certificate is made from: held-out rows, or all evidence out of fold, if need be
-    without the selection folds."""
+) -> tuple[Outputs, TrainingSet, Ints]:
+    """What the certificate is made from, and which rows of all: held-out ones, or all evidence out
+    of fold, if need be without the selection folds."""
     if prepared.held_out is not None:
-        return prepared.serve(cascade, prepared.held_out), prepared.held_out
+        said = prepared.serve(cascade, prepared.held_out)
+        return said, prepared.held_out, prepared.held_out_at
     rows = prepared.fits.rows
     chosen = prepared.evidence_rows & ~(prepared.selection_folds & without_selection)
-    return prepared.outputs.take(chosen), rows.take(chosen)
+    return prepared.outputs.take(chosen), rows.take(chosen), prepared.fitted_at[chosen]
 
 
 def _below_floor(prepared: Prepared, family: Family, settings: Settings) -> tuple[int, ...]:

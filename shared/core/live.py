@@ -158,7 +158,7 @@ class LiveCertificate:
 
         Agreement may change from audit to audit: the bound is on its mean.
         """
-        return 1.0 - _highest_rate(self.n, self.disagreements, self.delta)
+        return agreement_lower(self.n, self.disagreements, self.delta)
 
 
 class Probation:
@@ -183,6 +183,11 @@ class Probation:
         np.minimum(self._ratios, LARGEST, out=self._ratios)
         credible = self._ratios.mean() >= 1.0 / WRONGLY_CLEARED
         self.passed |= bool(self.n >= PROBATION_AUDITS and credible)
+
+
+def agreement_lower(n: int, disagreements: int, delta: float) -> float:
+    """`LiveCertificate.lower` from its counts, which are all it rests on."""
+    return 1.0 - _highest_rate(n, disagreements, delta)
 
 
 def _highest_rate(n: int, disagreements: int, delta: float) -> float:

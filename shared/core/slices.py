@@ -1,9 +1,10 @@
 """Parts of the traffic on which agreement is credibly below the average.
 
 Slices are named before anybody looks at agreement (by the teacher's label, by length, by frequent
-words). Each is tested against the average of all rows by an exact one-sided test; as the average
-has the slice in it, that is on the strict side. Of the slices listed at most a share `risk` is
-expected not to differ, and where none differs none is listed with probability 1 - `risk`
+words and pairs of neighbouring words). Each is tested against the average of all rows by an exact
+one-sided test; as the average has the slice in it, that is on the strict side. Of the slices listed
+at most a share `risk` is expected not to differ, and where none differs none is listed with
+probability 1 - `risk`
 (Benjamini and Hochberg 1995; slices that overlap hit together, which it allows for:
 Benjamini and Yekutieli 2001).
 """
@@ -14,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from shared.core.types import Floats, Ints, Mask
 
 MINIMUM_ROWS = 10  # with fewer nothing can be told, and every test costs the others power
 MOST_WORDS = 50
+MOST_PHRASES = 30
 LARGEST_SHARE = 0.5  # a word in most of the texts is the average
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -29,7 +32,7 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 
 @dataclass(frozen=True)
 class Slice:
-    """rows: bool[n]. kind: `label`, `length` or `word`."""
+    """rows: bool[n]. kind: `label`, `length`, `word` (or two of them) or `cluster`."""
 
     kind: str
     name: str
@@ -51,8 +54,15 @@ class BadSlice:
 
 
 def slices_of(labels: Sequence[str], texts: Sequence[str]) -> list[Slice]:
-    """By label, by tercile of text length and by frequent word; those of enough rows."""
-    found = [*_by_label(labels), *_by_length(texts), *_by_word(texts)]
+    """By label, by tercile of text length, by frequent word and phrase; those of enough rows."""
+    words = [_WORD.findall(text.casefold()) for text in texts]
+    phrases = [[f"{a} {b}" for a, b in pairwise(row)] for row in words]
+    found = [
+        *_by_label(labels),
+        *_by_length(texts),
+        *_by_word([set(row) for row in words], MOST_WORDS),
+        *_by_word([set(row) for row in phrases], MOST_PHRASES),
+    ]
     return [one for one in found if one.rows.sum() >= MINIMUM_ROWS]
 
 
@@ -120,12 +130,12 @@ def _by_length(texts: Sequence[str]) -> Iterable[Slice]:
     yield Slice("length", f"over {high} characters", lengths > high)
 
 
-def _by_word(texts: Sequence[str]) -> Iterable[Slice]:
-    words = [set(_WORD.findall(text.casefold())) for text in texts]
+def _by_word(words: Sequence[set[str]], most: int) -> Iterable[Slice]:
+    """words: those of each text."""
     counts = Counter(word for row in words for word in row)
     frequent = sorted(
-        (word for word, n in counts.items() if n <= LARGEST_SHARE * len(texts)),
+        (word for word, n in counts.items() if n <= LARGEST_SHARE * len(words)),
         key=lambda word: (-counts[word], word),
-    )[:MOST_WORDS]
+    )[:most]
     for word in frequent:
         yield Slice("word", word, np.asarray([word in row for row in words], dtype=np.bool_))

@@ -17,6 +17,7 @@ import numpy as np
 
 from shared.encoder.base import Encoder, Matrix
 from shared.encoder.lock import locked
+from shared.encoder.onnx_encoder import ENCODING
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class _Damage(sqlite3.DatabaseError):
 
 
 class CachedEncoder:
-    """An Encoder that remembers, keyed by (encoder digest, SHA-256 of the text).
+    """An Encoder that remembers, keyed by (encoder digest and ENCODING, SHA-256 of the text).
 
     Several processes may share the file. A damaged file is moved aside and begun anew, with a
     warning; when the file cannot be written (disk full), encoding goes on without remembering.
@@ -112,10 +113,8 @@ class CachedEncoder:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = keys[start : start + _KEYS_AT_ONCE]
                 marks = ",".join("?" * len(some))
-                rows = self._connection.execute(
-                    f"SELECT text, vector FROM embeddings WHERE encoder = ? AND text IN ({marks})",
-                    [self._encoder_id, *some],
-                )
+                query = "SELECT text, vector FROM embeddings WHERE encoder = ? AND text IN "
+                rows = self._connection.execute(f"{query}({marks})", [self._encoder_id, *some])
                 for key, blob in rows:
                     if len(blob) == 4 * self.dim:
                         found[key] = np.frombuffer(blob, "<f4")
@@ -165,7 +164,8 @@ class CachedEncoder:
             if check and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise _Damage("its pages are inconsistent")
             connection.executescript(_SCHEMA)
-            digest = (self._encoder.digest,)
+            # Embeddings of another way of encoding differ in their last digits.
+            digest = (f"{self._encoder.digest}/{ENCODING}",)
             with connection:
                 connection.execute("INSERT OR IGNORE INTO encoders (digest) VALUES (?)", digest)
             select = "SELECT id FROM encoders WHERE digest = ?"

@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shared.contracts.audits import UNSELECTIVE
 from shared.contracts.events import Reason, Source
 from shared.contracts.manifest import Teacher
 from shared.core.evidence_weights import scale_by_period
 from shared.core.types import Floats, Mask
 from shared.fitting.horizon import Horizon
-
-# A request deferred for one of these would have been deferred whatever its text.
-UNSELECTIVE = frozenset({Reason.NO_ACTIVE_VERSION, Reason.PAUSED, Reason.TRIPPED, Reason.PROBATION})
 
 # All that a horizon is made of; the other columns of a store are for people and replays.
 COLUMNS = (

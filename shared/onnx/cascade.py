@@ -37,6 +37,11 @@ class Answers(NamedTuple):
     dropped: NDArray[np.bool_]
 
 
+_NOTHING = Answers(
+    *(np.empty(0, kind) for kind in (np.int64, np.int64, float, float, np.bool_, np.bool_))
+)
+
+
 class CascadeSession:
     """A version's stages, loaded. Raises InvalidStage."""
 
@@ -62,48 +67,46 @@ class CascadeSession:
     def answer(self, n: int, tokens: Rows | None, features: Features) -> Answers:
         """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that
         the lexical stage leaves over; non-finite ones are never answered."""
-        answers = Answers(
-            stage=np.full(n, -1),
-            label=np.zeros(n, dtype=np.int64),
-            accept=np.zeros(n),
-            threshold=np.zeros(n),
-            novel=np.zeros(n, dtype=np.bool_),
-            dropped=np.zeros(n, dtype=np.bool_),
-        )
+        if not n:
+            return _NOTHING
+        answers: Answers | None = None
         left = np.arange(n)
         embedded: NDArray[np.float32] | None = None
         scores: dict[str, NDArray[np.float32]] = {}
+        last = len(self.sessions) - 1
         for number, session in enumerate(self.sessions):
-            if not len(left):
-                break
             if session.stage.features == "token_ids":
                 said = _run_tokens(session, [(tokens or [])[i] for i in left.tolist()])
             else:
                 if embedded is None:
                     embedded = features(left)
                 said = session.run(embedded, scores)
-            able = self._record(answers, number, left, said)
+            found = self._found(number, said)
+            answers = found if answers is None else _overwritten(answers, left, found)
+            over = found.stage < 0
+            if number == last or not over.any():
+                break
             scores[session.stage.name] = said.scores
-            scores = {name: values[~able] for name, values in scores.items()}
-            embedded = None if embedded is None else embedded[~able]
-            left = left[~able]
+            scores = {name: values[over] for name, values in scores.items()}
+            embedded = None if embedded is None else embedded[over]
+            left = left[over]
+        assert answers is not None  # a manifest has at least one stage
         return answers
 
-    def _record(
-        self, answers: Answers, number: int, rows: NDArray[np.int64], said: Scored
-    ) -> NDArray[np.bool_]:
-        """Write down what a stage says of `rows`; True for those it answers."""
+    def _found(self, number: int, said: Scored) -> Answers:
+        """What a stage says of the rows it was given, as if it were the last."""
         stage = self.sessions[number].stage
         novel = said.novelty >= stage.novelty_cut
         dropped = self._dropped[said.label]
         able = (said.accept >= stage.threshold) & ~novel & ~dropped & np.isfinite(said.accept)
-        answers.stage[rows[able]] = number
-        answers.label[rows] = said.label
-        answers.accept[rows] = said.accept
-        answers.threshold[rows] = stage.threshold
-        answers.novel[rows] = novel
-        answers.dropped[rows] = dropped & ~novel
-        return np.asarray(able)
+        return Answers(
+            stage=np.where(able, number, -1),
+            label=said.label,
+            accept=said.accept.astype(np.float64),
+            threshold=np.full(len(able), stage.threshold),
+            novel=novel,
+            dropped=dropped & ~novel,
+        )
 
     def every_stage(self, tokens: Rows | None, features: NDArray[np.float32]) -> list[Scored]:
         """All stages on all rows, whatever the ones before them say: what the gate looks at."""
@@ -116,6 +119,13 @@ class CascadeSession:
                 said.append(session.run(features, scores))
             scores[session.stage.name] = said[-1].scores
         return said
+
+
+def _overwritten(answers: Answers, rows: NDArray[np.int64], found: Answers) -> Answers:
+    """`answers` with what a later stage found of `rows`."""
+    for before, now in zip(answers, found, strict=True):
+        before[rows] = now
+    return answers
 
 
 def _run_tokens(session: StageSession, rows: Rows) -> Scored:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from shared.contracts.manifest import Stage
+from shared.onnx.guard import check_graph
+from shared.onnx.proto import InvalidGraph
 
+# A trial of two rows takes milliseconds; one that does not end must not hold up the router.
+TRIAL_SECONDS = 10.0
 OUTPUTS = {
     "label": "tensor(int64)",
     "accept": "tensor(float)",
@@ -37,6 +42,10 @@ class StageSession:
     """A loaded stage. Raises InvalidStage when the graph and the manifest disagree."""
 
     def __init__(self, blob: bytes, stage: Stage, *, n_labels: int, threads: int = 1) -> None:
+        try:
+            check_graph(blob, stage, n_labels=n_labels)
+        except InvalidGraph as error:
+            raise InvalidStage(f"stage {stage.name} is refused: {error}") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -56,13 +65,15 @@ class StageSession:
         self,
         rows: NDArray[np.float32] | NDArray[np.int64],
         earlier: Mapping[str, NDArray[np.float32]] | None = None,
+        options: Any = None,
     ) -> Scored:
         """`rows`: float32[n, dim] features, or int64[n, length] word pieces for a lexical stage;
-        `earlier`: the scores of the stages that this one's manifest names."""
+        `earlier`: the scores of the stages that this one's manifest names; `options`: ONNX
+        Runtime's, of this run."""
         inputs = {self.stage.input: rows}
         for name in self.stage.scores_of:
             inputs[f"{name}_scores"] = (earlier or {})[name]
-        return Scored(*self._session.run(list(OUTPUTS), inputs))
+        return Scored(*self._session.run(list(OUTPUTS), inputs, options))
 
     def _check(self, n_labels: int) -> None:
         name = f"stage {self.stage.name}"
@@ -88,10 +99,17 @@ class StageSession:
             last = self.stage.dim - 1
             rows = np.asarray([[0, last, -1], [last, last, last]], np.int64)
         nothing = np.zeros((2, n_labels), np.float32)
+        options = onnxruntime.RunOptions()
+        watchdog = threading.Timer(TRIAL_SECONDS, setattr, (options, "terminate", True))
+        watchdog.daemon = True
+        watchdog.start()
         try:
-            trial = self.run(rows, dict.fromkeys(self.stage.scores_of, nothing))
+            trial = self.run(rows, dict.fromkeys(self.stage.scores_of, nothing), options)
         except Exception as error:  # onnxruntime has no common base
-            raise InvalidStage(f"{name} cannot be run: {error}") from error
+            late = f" within {TRIAL_SECONDS:g} s" if options.terminate else ""
+            raise InvalidStage(f"{name} cannot be run{late}: {error}") from error
+        finally:
+            watchdog.cancel()
         if trial.label.shape != (2,) or trial.accept.shape != (2,) or trial.novelty.shape != (2,):
             raise InvalidStage(f"{name} does not answer row by row")
         if trial.scores.shape != (2, n_labels):

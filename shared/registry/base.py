@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Manifest, decode_manifest, sha256, version_of
+from shared.contracts.report import Report
 from shared.registry.fit_note import FitNote
 
 
@@ -47,8 +48,17 @@ class ArtifactTooLarge(RegistryError):
     """More bytes than a registry takes; nothing was sent."""
 
 
+class CorruptReport(RegistryError):
+    """A stored report cannot be read: damaged, or of a newer release."""
+
+
+class ReportTooLarge(RegistryError):
+    """More bytes than MAX_REPORT_BYTES; nothing was sent."""
+
+
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
 MAX_AUDITS_PER_CALL = 10_000
+MAX_UNPUBLISHED_REPORTS = 10
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -61,10 +71,12 @@ def checked_task(task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A manifest and the blobs it names, both as bytes."""
+    """A manifest and the blobs it names, both as bytes. `signature`: see signatures.py; empty
+    where nobody signed."""
 
     manifest_bytes: bytes
     blobs: Mapping[str, bytes]  # by SHA-256
+    signature: bytes = b""
 
     @property
     def manifest(self) -> Manifest:
@@ -116,7 +128,7 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     version = version_of(artifact.manifest_bytes, manifest.window)
     artifact.verify(version)
     named = {stage.blob: bytes(artifact.blobs[stage.blob]) for stage in manifest.stages}
-    return version, Artifact(artifact.manifest_bytes, named)
+    return version, Artifact(artifact.manifest_bytes, named, artifact.signature)
 
 
 class State(StrEnum):
@@ -147,13 +159,19 @@ class Trial:
 class Active:
     """The active pointer; `epoch` grows with every change, so equal pointers mean no change.
 
-    Without a version the state is SERVING.
+    Without a version the state is SERVING. `alpha` is what an operator asks for instead of the
+    tasks file's; None: the tasks file holds.
     """
 
     version: str | None
     epoch: int
     state: State = State.SERVING
     trial: Trial | None = None
+    alpha: float | None = None
+
+    def asked(self, configured: float) -> float:
+        """The α asked for now, where the tasks file says `configured`."""
+        return configured if self.alpha is None else self.alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +180,8 @@ class HistoryEntry:
 
     `version` is the active one after it, None after a retirement; where only the state changed the
     same as `previous`. The kinds `shadow`, `canary` and `withdrawn` leave the active version alone:
-    there `version` is the one on trial.
+    there `version` is the one on trial. `actor` is who asked for it, None where a service did.
+    `alpha`: of the kind `alpha`, what is asked for from then on (None: what the tasks file says).
     """
 
     kind: AnnouncementKind
@@ -171,6 +190,8 @@ class HistoryEntry:
     epoch: int
     at: datetime
     reason: str
+    actor: str | None = None
+    alpha: float | None = None
 
 
 class Registry(Protocol):
@@ -207,7 +228,13 @@ class Registry(Protocol):
         ...
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """The version on trial becomes the active one and serves, as with `publish`.
 
@@ -216,7 +243,13 @@ class Registry(Protocol):
         ...
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """End the trial without promotion. Raises UnknownVersion as `promote` does."""
         ...
@@ -230,6 +263,7 @@ class Registry(Protocol):
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """Change the state of the active version.
 
@@ -244,6 +278,33 @@ class Registry(Protocol):
         Raises UnknownVersion when `version` is no longer active, TrippedVersion when it is tripped,
         StateChanged when it is not in the state `was`.
         """
+        ...
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        """Ask for another α than the tasks file's, from now on and for every version; None goes
+        back to the tasks file. Versions, state and trial stay as they are.
+
+        Whoever serves a version defers what it would answer while its certificate is for less than
+        is asked. `alpha` is rounded to six decimals. Asked for already: nothing changes, and None
+        is returned.
+
+        `epoch`: only if the pointer still has it, for who has decided by what it showed.
+
+        Raises ValueError for an `alpha` outside (0, 1), StateChanged for another epoch.
+        """
+        ...
+
+    def alpha(self, task: str) -> float | None:
+        """What `set_alpha` asked for last, None where the tasks file holds."""
         ...
 
     def record_audits(
@@ -264,12 +325,43 @@ class Registry(Protocol):
         """Outcomes of the version in the order of recording, from position `start` on."""
         ...
 
+    def put_report(self, report: Report) -> None:
+        """Keep a report under its `key`, in place of an earlier one.
+
+        That of a version is kept as long as the version is stored; of unpublished fits the newest
+        MAX_UNPUBLISHED_REPORTS put are. No change in the sense of epoch, history or hints.
+
+        Raises UnknownVersion when the report's version is not stored, and ReportTooLarge.
+        """
+        ...
+
+    def report(self, task: str, key: str) -> Report | None:
+        """By version or by `shared.contracts.report.unpublished_key`; None where there is none.
+
+        Raises CorruptReport for what cannot be read.
+        """
+        ...
+
+    def reports(self, task: str) -> list[str]:
+        """Keys of the reports there are: of unpublished fits, oldest put first, then of versions,
+        oldest first."""
+        ...
+
     def active(self, task: str) -> Active:
-        """The active pointer; version None and epoch 0 when nothing was ever published."""
+        """The active pointer; version None and epoch 0 when nothing ever happened."""
         ...
 
     def load(self, task: str, version: str) -> Artifact:
-        """Raises UnknownVersion or CorruptArtifact (SHA-256 of manifest and blobs are checked)."""
+        """Raises UnknownVersion or CorruptArtifact (the signature, where keys are trusted, and the
+        SHA-256 of manifest and blobs are checked)."""
+        ...
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        """Sign a stored version with this registry's key, in place of the signature it has.
+
+        That one must be good; `unsigned`: the operator's word that the version is, although nobody
+        signed it. Raises what `load` raises, and ValueError without a key to sign with.
+        """
         ...
 
     def versions(self, task: str) -> list[str]:
@@ -289,7 +381,15 @@ class Registry(Protocol):
         """None where there was none, or what is stored is no note."""
         ...
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
         """Activate `to`, or the version that was active before the current one.
 
         The registry keeps a trail of the versions active before. A rollback goes back along it,
@@ -303,7 +403,9 @@ class Registry(Protocol):
         """
         ...
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
         """Leave the task without an active version or a trial.
 
         Raises UnknownVersion when it has no active version.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import get_args
 
-from shared.registry.base import MAX_AUDITS_PER_CALL, Mode
+from shared.contracts.report import MAX_REPORT_BYTES, InvalidReport, Report, decode_report
+from shared.registry.base import MAX_AUDITS_PER_CALL, CorruptReport, Mode, ReportTooLarge
 
 
 def check_trial(mode: Mode, share: float) -> None:
@@ -15,6 +16,16 @@ def check_trial(mode: Mode, share: float) -> None:
         raise ValueError(f"not a mode of a trial: {mode!r}")
     if not 0 <= share <= 1:
         raise ValueError(f"a trial's share is 0 to 1, not {share}")
+
+
+def check_alpha(alpha: float | None) -> float | None:
+    """`alpha`, to six decimals. Raises ValueError outside (0, 1)."""
+    if alpha is None:
+        return None
+    rounded = round(float(alpha), 6)
+    if not 0 < rounded < 1:
+        raise ValueError(f"alpha lies between 0 and 1, not at {alpha}")
+    return rounded
 
 
 def check_audits(partition: int, audits: Sequence[tuple[int, bool]]) -> None:
@@ -32,3 +43,24 @@ def check_start(start: int) -> None:
     """Raises ValueError for a negative position, which Redis would count from the end."""
     if start < 0:
         raise ValueError(f"positions are 0 or more, not {start}")
+
+
+def report_bytes(report: Report) -> bytes:
+    """Raises ReportTooLarge."""
+    data = report.encode()
+    if len(data) > MAX_REPORT_BYTES:
+        raise ReportTooLarge(
+            f"report {report.key} of {len(data):,} bytes exceeds the limit of {MAX_REPORT_BYTES:,}"
+        )
+    return data
+
+
+def report_of(data: bytes, task: str, key: str) -> Report:
+    """The stored report, if it is the one of this task and key. Raises CorruptReport."""
+    try:
+        report = decode_report(data)
+    except InvalidReport as error:
+        raise CorruptReport(f"report {key} of {task} cannot be read: {error}") from error
+    if (report.task, report.key) != (task, key):
+        raise CorruptReport(f"report {key} of {task} is {report.key} of {report.task}")
+    return report

@@ -17,6 +17,7 @@ from shared.registry.base import (
     State,
     checked_task,
 )
+from shared.registry.trust import Trust
 
 _logger = logging.getLogger(__name__)
 _MAX_FILE_BYTES = MAX_ARTIFACT_BYTES + 1024 * 1024
@@ -28,16 +29,20 @@ class _Copy(msgspec.Struct, frozen=True, kw_only=True, tag="tracer-artifact-2"):
     state: State  # required: a tripped version must not answer because its state got lost
     manifest: bytes
     blobs: dict[str, bytes]
+    alpha: float | None = None
+    signature: bytes = b""
 
 
 class DiskCopy:
     """One file per task in `folder`, replaced as a whole; routers may share the folder.
 
-    Kept with the version is its state; of a trial nothing is kept.
+    Kept with the version are its state and the α asked for; of a trial nothing is kept.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trust: Trust | None = None) -> None:
+        """`trust` decides what is believed of the disk, as it does of the registry."""
         self._folder = folder
+        self._trust = trust or Trust()
 
     def save(self, task: str, active: Active, artifact: Artifact) -> None:
         """Keep `artifact`, the active version of `task`, instead of what was kept before.
@@ -56,6 +61,8 @@ class DiskCopy:
             state=active.state,
             manifest=artifact.manifest_bytes,
             blobs=dict(artifact.blobs),
+            alpha=active.alpha,
+            signature=artifact.signature,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         _replace(self._path(task), msgspec.msgpack.encode(copy))
@@ -67,7 +74,8 @@ class DiskCopy:
             if path.stat().st_size > _MAX_FILE_BYTES:
                 raise CorruptArtifact("larger than any artifact")
             copy = msgspec.msgpack.decode(path.read_bytes(), type=_Copy)
-            artifact = Artifact(copy.manifest, copy.blobs)
+            self._trust.check(copy.manifest, copy.signature, copy.version)
+            artifact = Artifact(copy.manifest, copy.blobs, copy.signature)
             artifact.verify(copy.version)
             if artifact.manifest.task != task:
                 raise CorruptArtifact(f"made for task {artifact.manifest.task}")
@@ -76,7 +84,7 @@ class DiskCopy:
         except (OSError, ValueError, CorruptArtifact) as error:
             _logger.warning("local copy %s of task %s is not used: %s", path, task, error)
             return None
-        return Active(copy.version, copy.epoch, copy.state), artifact
+        return Active(copy.version, copy.epoch, copy.state, alpha=copy.alpha), artifact
 
     def forget(self, task: str) -> None:
         """Keep nothing of `task`, as when it was retired. Raises OSError."""

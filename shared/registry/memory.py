@@ -8,6 +8,7 @@ from datetime import datetime
 
 from shared.clock import SystemClock
 from shared.contracts.events import AnnouncementKind
+from shared.contracts.report import Report
 from shared.registry.base import (
     Active,
     Artifact,
@@ -23,9 +24,17 @@ from shared.registry.base import (
     checked_task,
     publishable,
 )
-from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.checks import (
+    check_alpha,
+    check_audits,
+    check_start,
+    check_trial,
+    report_bytes,
+    report_of,
+)
 from shared.registry.fit_note import FitNote
 from shared.registry.task_state import TaskState
+from shared.registry.trust import Trust
 
 
 class MemoryRegistry:
@@ -34,9 +43,10 @@ class MemoryRegistry:
     Set `available` to False to make every call raise RegistryUnavailable.
     """
 
-    def __init__(self, *, keep_versions: int = 20) -> None:
+    def __init__(self, *, keep_versions: int = 20, trust: Trust | None = None) -> None:
         self.available = True
         self._keep = keep_versions
+        self._trust = trust or Trust()
         self._clock = SystemClock()
         self._tasks: dict[str, TaskState] = {}
         self._notes: dict[str, FitNote] = {}
@@ -51,7 +61,7 @@ class MemoryRegistry:
             return state.fence
 
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         with self._changed:
             state = self._fenced(artifact.manifest.task, fence)
             state.artifacts[version] = artifact
@@ -65,7 +75,7 @@ class MemoryRegistry:
         self, artifact: Artifact, *, mode: Mode, share: float, fence: int, at: datetime, reason: str
     ) -> Active:
         check_trial(mode, share)
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         trial = Trial(version, mode, float(share))
         with self._changed:
             state = self._fenced(artifact.manifest.task, fence)
@@ -80,20 +90,32 @@ class MemoryRegistry:
             return state.active
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._changed:
             state, trial = self._on_trial(task, version)
-            entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason)
+            entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason, actor)
             self._hint()
             return entry
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._changed:
             state, trial = self._on_trial(task, version)
-            entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason)
+            entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason, actor)
             state.trial = None
             self._hint()
             return entry
@@ -107,6 +129,7 @@ class MemoryRegistry:
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._changed:
             known = self._state(task)
@@ -118,9 +141,33 @@ class MemoryRegistry:
                 raise TrippedVersion(f"{version} is tripped; only another version ends that")
             if was not in (None, known.state):
                 raise StateChanged(f"{version} is {known.state}, not {was}")
-            entry = known.move(state, at, reason)
+            entry = known.move(state, at, reason, actor)
             self._hint()
             return entry
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        alpha = check_alpha(alpha)
+        with self._changed:
+            state = self._state(task)
+            if epoch not in (None, state.epoch):
+                raise StateChanged(f"{task} has changed: epoch {state.epoch}, not {epoch}")
+            if alpha == state.alpha:
+                return None
+            entry = state.ask(alpha, at, reason, actor)
+            self._hint()
+            return entry
+
+    def alpha(self, task: str) -> float | None:
+        return self.active(task).alpha
 
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
@@ -135,6 +182,28 @@ class MemoryRegistry:
         with self._changed:
             return tuple(self._state(task).outcomes.get(version, ())[start:])
 
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        with self._changed:
+            state = self._state(report.task)
+            if report.version is None:
+                state.keep_unpublished(report.key, data)
+            elif report.version in state.artifacts:
+                state.reports[report.version] = data
+            else:
+                raise UnknownVersion(f"{report.task} has no version {report.version}")
+
+    def report(self, task: str, key: str) -> Report | None:
+        with self._changed:
+            state = self._state(task)
+            data = state.reports.get(key) or state.unpublished.get(key)
+        return None if data is None else report_of(data, task, key)
+
+    def reports(self, task: str) -> list[str]:
+        with self._changed:
+            state = self._state(task)
+            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
+
     def active(self, task: str) -> Active:
         with self._changed:
             return self._state(task).active
@@ -144,8 +213,21 @@ class MemoryRegistry:
             artifact = self._state(task).artifacts.get(version)
         if artifact is None:
             raise UnknownVersion(f"{task} has no version {version}")
+        self._trust.check(artifact.manifest_bytes, artifact.signature, version)
         artifact.verify(version)
         return artifact
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        if self._trust.signer is None:
+            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
+        with self._changed:
+            artifact = self._state(task).artifacts.get(version)
+            if artifact is None:
+                raise UnknownVersion(f"{task} has no version {version}")
+            if not unsigned:
+                self._trust.check(artifact.manifest_bytes, artifact.signature, version)
+            artifact.verify(version)
+            self._tasks[task].artifacts[version] = self._trust.signed(artifact)
 
     def versions(self, task: str) -> list[str]:
         with self._changed:
@@ -165,7 +247,15 @@ class MemoryRegistry:
             self._state(task)
             return self._notes.get(task)
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
         with self._changed:
             state = self._state(task)
             target = to or state.spare
@@ -177,17 +267,19 @@ class MemoryRegistry:
                 raise TrippedVersion(f"{target} is tripped and cannot come back")
             if target == state.version:
                 return state.history[0]
-            entry = state.roll_back(target, at, reason)
+            entry = state.roll_back(target, at, reason, actor)
             self._hint()
             return entry
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
         with self._changed:
             state = self._state(task)
             if state.version is None:
                 raise UnknownVersion(f"{task} has no active version")
             state.trial = None
-            entry = state.activate(AnnouncementKind.RETIRED, None, at, reason)
+            entry = state.activate(AnnouncementKind.RETIRED, None, at, reason, actor)
             self._hint()
             return entry
 

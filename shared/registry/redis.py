@@ -17,12 +17,15 @@ from redis.retry import Retry
 
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Stage
+from shared.contracts.report import MAX_REPORT_BYTES, Report
 from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
+    MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
     CorruptArtifact,
+    CorruptReport,
     HistoryEntry,
     Mode,
     StaleEpoch,
@@ -33,7 +36,14 @@ from shared.registry.base import (
     publishable,
     verified_manifest,
 )
-from shared.registry.checks import check_audits, check_start, check_trial
+from shared.registry.checks import (
+    check_alpha,
+    check_audits,
+    check_start,
+    check_trial,
+    report_bytes,
+    report_of,
+)
 from shared.registry.fit_note import FitNote, decode_note
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
@@ -43,12 +53,16 @@ from shared.registry.scripts import (
     CHANNEL,
     END_TRIAL,
     PUBLISH,
+    PUT_REPORT,
     RECORD_AUDITS,
     RETIRE,
     ROLLBACK,
+    SET_ALPHA,
     SET_STATE,
     Keys,
 )
+from shared.registry.signatures import MAX_SIGNATURE_BYTES
+from shared.registry.trust import Trust
 
 
 def connect(
@@ -58,12 +72,15 @@ def connect(
     socket_timeout: float = 2.0,
     transfer_timeout: float = 60.0,
     quiet_seconds: float = 10.0,
+    trust: Trust | None = None,
 ) -> RedisRegistry:
     """A registry at `url` (one server, Sentinel or Cluster: `shared.redis_clients`); connects when
     first used.
 
     A call fails within about `socket_timeout` seconds of silence, a publish, which sends
     megabytes, within `transfer_timeout`; a subscription silent for `quiet_seconds` is probed.
+    `trust` says what is believed and signs what is published; without it signatures are neither
+    made nor checked.
     Raises ValueError, which never shows the URL's password, when `url` is not one.
     """
 
@@ -83,7 +100,9 @@ def connect(
     transfers = client(transfer_timeout, 15)
     hints = client(socket_timeout, 0)
     listener = HintListener(hints, quiet_seconds=quiet_seconds, patience_seconds=socket_timeout)
-    return RedisRegistry(calls, transfers, listener, keep_versions=keep_versions)
+    return RedisRegistry(
+        calls, transfers, listener, keep_versions=keep_versions, trust=trust or Trust()
+    )
 
 
 class RedisRegistry:
@@ -96,17 +115,21 @@ class RedisRegistry:
         listener: HintListener,
         *,
         keep_versions: int,
+        trust: Trust,
     ) -> None:
         self._client = client
         self._transfer = transfer
         self._listener = listener
         self._keep = keep_versions
+        self._trust = trust
         self._publish = transfer.register_script(PUBLISH)
         self._rollback = client.register_script(ROLLBACK)
         self._retire = client.register_script(RETIRE)
         self._end_trial = client.register_script(END_TRIAL)
         self._set_state = client.register_script(SET_STATE)
+        self._set_alpha = client.register_script(SET_ALPHA)
         self._record_audits = client.register_script(RECORD_AUDITS)
+        self._put_report = transfer.register_script(PUT_REPORT)
 
     def acquire(self, task: str) -> int:
         with reaching(self._client):
@@ -122,14 +145,26 @@ class RedisRegistry:
         return self._store(artifact, fence, at, reason, mode=mode, share=repr(float(share)))
 
     def promote(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason)
+        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason, actor)
 
     def withdraw(
-        self, task: str, *, version: str | None = None, at: datetime, reason: str
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason)
+        return self._finish_trial(task, AnnouncementKind.WITHDRAWN, version, at, reason, actor)
 
     def set_state(
         self,
@@ -140,9 +175,10 @@ class RedisRegistry:
         was: State | None = None,
         at: datetime,
         reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         arguments = [version, state.value, was.value if was else ""]
-        answer = self._change(self._set_state, task, at, reason, arguments)
+        answer = self._change(self._set_state, task, at, reason, arguments, actor)
         match answer[0]:
             case b"unknown":
                 raise UnknownVersion(f"{version} is no longer active for {task}")
@@ -151,6 +187,26 @@ class RedisRegistry:
             case b"changed":
                 raise StateChanged(f"{version} is {as_text(answer[1])}, not {was}")
         return entry_of(answer[1])
+
+    def set_alpha(
+        self,
+        task: str,
+        alpha: float | None,
+        *,
+        epoch: int | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry | None:
+        alpha = check_alpha(alpha)
+        arguments = ["" if alpha is None else repr(alpha), "" if epoch is None else str(epoch)]
+        answer = self._change(self._set_alpha, task, at, reason, arguments, actor)
+        if answer[0] == b"changed":
+            raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
+        return entry_of(answer[1]) if answer[0] == b"ok" else None
+
+    def alpha(self, task: str) -> float | None:
+        return self.active(task).alpha
 
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
@@ -171,27 +227,47 @@ class RedisRegistry:
             outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
         return tuple(outcome == "1" for outcome in as_text(outcomes))
 
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        arguments: list[Any] = [report.version or "", report.key, data, MAX_UNPUBLISHED_REPORTS]
+        with reaching(self._client):
+            kept = self._put_report(keys=Keys.of(report.task).all(), args=arguments)
+        if not kept:
+            raise UnknownVersion(f"{report.task} has no version {report.version}")
+
+    def report(self, task: str, key: str) -> Report | None:
+        keys = Keys.of(task)
+        with reaching(self._client):
+            if int(self._client.hstrlen(keys.reports, key)) > MAX_REPORT_BYTES:
+                raise CorruptReport(f"report {key} of {task} is larger than any put")
+            data = self._client.hget(keys.reports, key)
+        return None if data is None else report_of(as_bytes(data), task, key)
+
+    def reports(self, task: str) -> list[str]:
+        keys = Keys.of(task)
+        with reaching(self._client):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hkeys(keys.reports)
+            pipeline.lrange(keys.unpublished, 0, -1)
+            pipeline.lrange(keys.order, 0, -1)
+            known, unpublished, order = pipeline.execute()
+        there = {as_text(key) for key in known}
+        return [key for key in map(as_text, (*unpublished, *order)) if key in there]
+
     def active(self, task: str) -> Active:
         with reaching(self._client):
             return active_of(self._client.hmget(Keys.of(task).active, ACTIVE_FIELDS))
 
     def load(self, task: str, version: str) -> Artifact:
-        keys = Keys.of(task)
-        manifest_bytes = self._fetch_manifest(keys, task, version)
-        manifest = verified_manifest(manifest_bytes, version)
-        if manifest.task != task:
-            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
-        stages = manifest.stages
-        fields = [f"{version}/{stage.blob}" for stage in stages]
-        self._check_sizes(keys, task, version, stages, fields)
+        return self._load(task, version, self._trust)
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        if self._trust.signer is None:
+            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
+        artifact = self._load(task, version, Trust() if unsigned else self._trust)
         with reaching(self._client):
-            found = self._client.hmget(keys.blobs, fields)
-        blobs = {
-            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
-        }
-        artifact = Artifact(manifest_bytes, blobs)
-        artifact.verify(version)
-        return artifact
+            signature = self._trust.signed(artifact).signature
+            self._client.hset(Keys.of(task).signatures, version, signature)
 
     def versions(self, task: str) -> list[str]:
         with reaching(self._client):
@@ -216,8 +292,16 @@ class RedisRegistry:
         except msgspec.DecodeError:
             return None
 
-    def rollback(self, task: str, *, to: str | None, at: datetime, reason: str) -> HistoryEntry:
-        answer = self._change(self._rollback, task, at, reason, [to or ""])
+    def rollback(
+        self,
+        task: str,
+        *,
+        to: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+    ) -> HistoryEntry:
+        answer = self._change(self._rollback, task, at, reason, [to or ""], actor)
         if answer[0] == b"tripped":
             raise TrippedVersion(f"{to} is tripped and cannot come back")
         if answer[0] == b"unknown":
@@ -225,8 +309,10 @@ class RedisRegistry:
             raise UnknownVersion(f"{task} has no {wanted}")
         return entry_of(answer[1])
 
-    def retire(self, task: str, *, at: datetime, reason: str) -> HistoryEntry:
-        answer = self._change(self._retire, task, at, reason, [])
+    def retire(
+        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
+        answer = self._change(self._retire, task, at, reason, [], actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no active version")
         return entry_of(answer[1])
@@ -243,15 +329,16 @@ class RedisRegistry:
     def _store(
         self, artifact: Artifact, fence: int, at: datetime, reason: str, *, mode: str, share: str
     ) -> Active:
-        version, artifact = publishable(artifact)
+        version, artifact = publishable(self._trust.signed(artifact))
         blobs = [part for item in artifact.blobs.items() for part in item]
         answer = self._change(
             self._publish,
             artifact.manifest.task,
             at,
             reason,
-            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes, *blobs],
-        )
+            [str(fence), version, self._keep, mode, share, artifact.manifest_bytes,
+             artifact.signature, *blobs],
+        )  # fmt: skip
         if answer[0] == b"stale":
             raise StaleEpoch(f"fence {fence} is not the newest, {as_text(answer[1])}")
         if answer[0] == b"tripped":
@@ -259,29 +346,65 @@ class RedisRegistry:
         return active_of(answer[1:])
 
     def _finish_trial(
-        self, task: str, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
+        self,
+        task: str,
+        kind: AnnouncementKind,
+        version: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None,
     ) -> HistoryEntry:
-        answer = self._change(self._end_trial, task, at, reason, [kind.value, version or ""])
+        arguments = [kind.value, version or ""]
+        answer = self._change(self._end_trial, task, at, reason, arguments, actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
         return entry_of(answer[1])
 
     def _change(
-        self, script: Any, task: str, at: datetime, reason: str, arguments: list[Any]
+        self,
+        script: Any,
+        task: str,
+        at: datetime,
+        reason: str,
+        arguments: list[Any],
+        actor: str | None = None,
     ) -> list[bytes]:
-        common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason]
+        common = [CHANNEL, task, uuid4().hex, at.isoformat(), reason, actor or ""]
         with reaching(self._client):
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
 
-    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> bytes:
+    def _load(self, task: str, version: str, trust: Trust) -> Artifact:
+        keys = Keys.of(task)
+        manifest_bytes, signature = self._fetch_manifest(keys, task, version)
+        trust.check(manifest_bytes, signature, version)
+        manifest = verified_manifest(manifest_bytes, version)
+        if manifest.task != task:
+            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
+        stages = manifest.stages
+        fields = [f"{version}/{stage.blob}" for stage in stages]
+        self._check_sizes(keys, task, version, stages, fields)
+        with reaching(self._client):
+            found = self._client.hmget(keys.blobs, fields)
+        blobs = {
+            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
+        }
+        artifact = Artifact(manifest_bytes, blobs, signature)
+        artifact.verify(version)
+        return artifact
+
+    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> tuple[bytes, bytes]:
+        """With its signature, which is empty where nobody signed."""
         with reaching(self._client):
             if int(self._client.hstrlen(keys.manifests, version)) > MAX_ARTIFACT_BYTES:
                 raise CorruptArtifact(f"manifest of {version} is larger than any published")
+            if int(self._client.hstrlen(keys.signatures, version)) > MAX_SIGNATURE_BYTES:
+                raise CorruptArtifact(f"the signature of {version} is larger than any")
             manifest = self._client.hget(keys.manifests, version)
+            signature = self._client.hget(keys.signatures, version)
         if manifest is None:
             raise UnknownVersion(f"{task} has no version {version}")
-        return as_bytes(manifest)
+        return as_bytes(manifest), as_bytes(signature or b"")
 
     def _check_sizes(
         self, keys: Keys, task: str, version: str, stages: Sequence[Stage], fields: list[str]

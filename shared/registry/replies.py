@@ -15,13 +15,14 @@ def active_of(values: Sequence[Any]) -> Active:
 
     Raises RegistryError for what no script of ours, or only a newer one, has written.
     """
-    version, epoch, state, trial, mode, share = (as_text(value or b"") for value in values)
+    version, epoch, state, trial, mode, share, alpha = (as_text(value or b"") for value in values)
     try:
         return Active(
             version or None,
             int(epoch or 0),
             State(state or State.SERVING),
             Trial(trial, msgspec.convert(mode, Mode), float(share)) if trial else None,
+            float(alpha) if alpha else None,
         )
     except ValueError as error:
         raise RegistryError(f"the active pointer cannot be read: {error}") from error

@@ -13,7 +13,7 @@ from shared.registry.base import checked_task
 CHANNEL = "tracer:changes"
 MAX_HISTORY = 1000
 # Fields of the hash `active`, in the order in which the registry reads them.
-ACTIVE_FIELDS = ("version", "epoch", "state", "trial", "mode", "share")
+ACTIVE_FIELDS = ("version", "epoch", "state", "trial", "mode", "share", "alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Keys:
     """The keys of one task. The braces are a hash tag: a cluster keeps them on one slot."""
 
     fence: str  # integer: the newest fence
-    active: str  # hash: version ("" when none), epoch, state, and of a trial: trial, mode, share
+    active: str  # hash of ACTIVE_FIELDS: version ("" when none); trial, mode, share of a trial
     order: str  # list: stored versions, oldest first
     manifests: str  # hash: version -> manifest bytes
     files: str  # hash: version -> SHA-256s of its blobs, separated by spaces
@@ -29,9 +29,12 @@ class Keys:
     history: str  # list: JSON entries, newest first
     trail: str  # list: versions active before the current one, newest first
     tripped: str  # set: stored versions that answer no more
-    # These begin the keys of each version's audits; see below.
+    # These two begin the keys of each version's audits; see below.
     outcomes: str  # string: '1' agreed, '0' did not, in the order of recording
     marks: str  # hash: partition -> highest offset recorded
+    signatures: str  # hash: version -> its manifest's signature
+    reports: str  # hash: version or key of an unpublished fit -> JSON of its report
+    unpublished: str  # list: keys of reports of unpublished fits, oldest put first
 
     @classmethod
     def of(cls, task: str) -> Keys:
@@ -52,11 +55,12 @@ class Keys:
         return list(astuple(self))
 
 
-# ARGV of every script that makes a change: channel, task, call id, time, reason; then its own.
+# ARGV of every script that makes a change: channel, task, call id, time, reason, who ("" for a
+# service); then its own.
 _COMMON = f"""
 local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
-local TRIPPED, OUTCOMES, MARKS = unpack(KEYS, 9, 11)
-local CHANNEL, TASK, CALL, AT, REASON = unpack(ARGV, 1, 5)
+local TRIPPED, OUTCOMES, MARKS, SIGNATURES, REPORTS = unpack(KEYS, 9, 13)
+local CHANNEL, TASK, CALL, AT, REASON, ACTOR = unpack(ARGV, 1, 6)
 
 local function pointer(name)
   local value = redis.call('HGET', ACTIVE, name)
@@ -90,11 +94,12 @@ local function spare()
 end
 
 -- Count a change and write it down; before the active version changes, if it does.
-local function record(kind, version)
+local function record(kind, version, alpha)
   local epoch = redis.call('HINCRBY', ACTIVE, 'epoch', 1)
   local entry = cjson.encode({{
     kind = kind, version = version or cjson.null, previous = pointer('version') or cjson.null,
-    epoch = epoch, at = AT, reason = REASON, call = CALL}})
+    epoch = epoch, at = AT, reason = REASON, call = CALL,
+    actor = ACTOR ~= '' and ACTOR or cjson.null, alpha = alpha or cjson.null}})
   redis.call('LPUSH', HISTORY, entry)
   redis.call('LTRIM', HISTORY, 0, {MAX_HISTORY - 1})
   redis.call('PUBLISH', CHANNEL, TASK)
@@ -122,19 +127,24 @@ end
 """
 
 # ARGV: fence, version, versions to keep, mode ("" to activate) and share of a trial, manifest,
-# then SHA-256 and bytes of each blob.
+# its signature ("" for none), then SHA-256 and bytes of each blob.
 PUBLISH = (
     _COMMON
     + """
-local fence, version, keep, mode, share, manifest = unpack(ARGV, 6, 11)
+local fence, version, keep, mode, share, manifest, signature = unpack(ARGV, 7, 13)
 
 local function store()
   if not is_stored(version) then
     redis.call('RPUSH', ORDER, version)
   end
   redis.call('HSET', MANIFESTS, version, manifest)
+  if signature == '' then
+    redis.call('HDEL', SIGNATURES, version)
+  else
+    redis.call('HSET', SIGNATURES, version, signature)
+  end
   local names = {}
-  for i = 12, #ARGV, 2 do
+  for i = 14, #ARGV, 2 do
     names[#names + 1] = ARGV[i]
     redis.call('HSET', BLOBS, version .. '/' .. ARGV[i], ARGV[i + 1])
   end
@@ -147,6 +157,8 @@ local function delete(old)
   end
   redis.call('HDEL', FILES, old)
   redis.call('HDEL', MANIFESTS, old)
+  redis.call('HDEL', SIGNATURES, old)
+  redis.call('HDEL', REPORTS, old)
   redis.call('LREM', ORDER, 0, old)
   redis.call('LREM', TRAIL, 0, old)
   redis.call('SREM', TRIPPED, old)
@@ -193,7 +205,7 @@ return {'ok', unpack(redis.call('HMGET', ACTIVE, ACTIVE_FIELDS))}
 END_TRIAL = (
     _COMMON
     + """
-local kind, expected = unpack(ARGV, 6, 7)
+local kind, expected = unpack(ARGV, 7, 8)
 local mine = done_before()
 if mine then return {'ok', mine} end
 local trial = pointer('trial')
@@ -208,7 +220,7 @@ return {'ok', record(kind, trial)}
 ROLLBACK = (
     _COMMON
     + """
-local target = ARGV[6]
+local target = ARGV[7]
 local mine = done_before()
 if mine then return {'ok', mine} end
 local previous = pointer('version')
@@ -251,7 +263,7 @@ return {'ok', activate('retired', false)}
 SET_STATE = (
     _COMMON
     + """
-local version, wanted, was = unpack(ARGV, 6, 8)
+local version, wanted, was = unpack(ARGV, 7, 9)
 local mine = done_before()
 if mine then return {'ok', mine} end
 if pointer('version') ~= version then return {'unknown'} end
@@ -264,6 +276,22 @@ if wanted == 'serving' then kind = now == 'paused' and 'resumed' or 'cleared' en
 if wanted == 'tripped' then redis.call('SADD', TRIPPED, version) end
 local entry = record(kind, version)
 redis.call('HSET', ACTIVE, 'state', wanted)
+return {'ok', entry}
+"""
+)
+
+# ARGV: alpha, or "" for the tasks file's; the epoch the pointer must have, or "" for any.
+SET_ALPHA = (
+    _COMMON
+    + """
+local alpha, epoch = unpack(ARGV, 7, 8)
+local mine = done_before()
+if mine then return {'ok', mine} end
+local now = redis.call('HGET', ACTIVE, 'epoch') or '0'
+if epoch ~= '' and epoch ~= now then return {'changed', now} end
+if (pointer('alpha') or '') == alpha then return {'same'} end
+local entry = record('alpha', pointer('version'), tonumber(alpha))
+redis.call('HSET', ACTIVE, 'alpha', alpha)
 return {'ok', entry}
 """
 )
@@ -281,4 +309,22 @@ if first <= #ARGV then
   redis.call('HSET', MARKS, partition, ARGV[#ARGV])
 end
 return redis.call('STRLEN', OUTCOMES)
+"""
+
+# Not a change. ARGV: version, or "" for an unpublished fit, the report's key and bytes, how many of
+# unpublished fits to keep.
+PUT_REPORT = """
+local MANIFESTS, REPORTS, UNPUBLISHED = KEYS[4], KEYS[13], KEYS[14]
+local version, key, report, keep = unpack(ARGV, 1, 4)
+if version ~= '' then
+  if redis.call('HEXISTS', MANIFESTS, version) == 0 then return 0 end
+else
+  redis.call('LREM', UNPUBLISHED, 0, key)
+  redis.call('RPUSH', UNPUBLISHED, key)
+  while redis.call('LLEN', UNPUBLISHED) > tonumber(keep) do
+    redis.call('HDEL', REPORTS, redis.call('LPOP', UNPUBLISHED))
+  end
+end
+redis.call('HSET', REPORTS, key, report)
+return 1
 """

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.contracts.events import AnnouncementKind
-from shared.registry.base import Active, Artifact, HistoryEntry, State, Trial
+from shared.registry.base import (
+    MAX_UNPUBLISHED_REPORTS,
+    Active,
+    Artifact,
+    HistoryEntry,
+    State,
+    Trial,
+)
 
 
 @dataclass(slots=True)
@@ -20,16 +27,19 @@ class TaskState:
     version: str | None = None
     state: State = State.SERVING
     trial: Trial | None = None
+    alpha: float | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)  # oldest first
     trail: list[str] = field(default_factory=list)
     tripped: set[str] = field(default_factory=set)
     history: list[HistoryEntry] = field(default_factory=list)  # newest first
     outcomes: dict[str, list[bool]] = field(default_factory=dict)
     marks: dict[tuple[str, int], int] = field(default_factory=dict)
+    reports: dict[str, bytes] = field(default_factory=dict)  # of versions
+    unpublished: dict[str, bytes] = field(default_factory=dict)  # reports, oldest put first
 
     @property
     def active(self) -> Active:
-        return Active(self.version, self.epoch, self.state, self.trial)
+        return Active(self.version, self.epoch, self.state, self.trial, self.alpha)
 
     @property
     def spare(self) -> str | None:
@@ -37,24 +47,40 @@ class TaskState:
         return next((version for version in self.trail if version not in self.tripped), None)
 
     def record(
-        self, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
+        self,
+        kind: AnnouncementKind,
+        version: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
+        alpha: float | None = None,
     ) -> HistoryEntry:
         """Count a change and write it down; before the active version changes, if it does."""
         self.epoch += 1
-        entry = HistoryEntry(kind, version, self.version, self.epoch, at, reason)
+        entry = HistoryEntry(kind, version, self.version, self.epoch, at, reason, actor, alpha)
         self.history.insert(0, entry)
         return entry
 
     def activate(
-        self, kind: AnnouncementKind, version: str | None, at: datetime, reason: str
+        self,
+        kind: AnnouncementKind,
+        version: str | None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        entry = self.record(kind, version, at, reason)
+        entry = self.record(kind, version, at, reason, actor)
         self.version = version
         self.state = State.SERVING
         return entry
 
     def supersede(
-        self, kind: AnnouncementKind, version: str, at: datetime, reason: str
+        self,
+        kind: AnnouncementKind,
+        version: str,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """Activate a version that a rollback takes back; a trial ends."""
         if version in self.trail:
@@ -62,24 +88,35 @@ class TaskState:
         if self.version is not None:
             self.trail.insert(0, self.version)
         self.trial = None
-        return self.activate(kind, version, at, reason)
+        return self.activate(kind, version, at, reason, actor)
 
-    def roll_back(self, to: str, at: datetime, reason: str) -> HistoryEntry:
+    def roll_back(
+        self, to: str, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
         if to in self.trail:
             del self.trail[: self.trail.index(to) + 1]
         elif self.version is not None:
             self.trail.insert(0, self.version)
         if self.trial is not None and self.trial.version == to:
             self.trial = None
-        return self.activate(AnnouncementKind.ROLLED_BACK, to, at, reason)
+        return self.activate(AnnouncementKind.ROLLED_BACK, to, at, reason, actor)
 
-    def move(self, state: State, at: datetime, reason: str) -> HistoryEntry:
+    def move(
+        self, state: State, at: datetime, reason: str, actor: str | None = None
+    ) -> HistoryEntry:
         """Change the active version's state to another one."""
         if state is State.TRIPPED and self.version is not None:
             self.tripped.add(self.version)
-        entry = self.record(_kind_of_move(self.state, state), self.version, at, reason)
+        entry = self.record(_kind_of_move(self.state, state), self.version, at, reason, actor)
         self.state = state
         return entry
+
+    def ask(
+        self, alpha: float | None, at: datetime, reason: str, actor: str | None
+    ) -> HistoryEntry:
+        """Ask for another α."""
+        self.alpha = alpha
+        return self.record(AnnouncementKind.ALPHA, self.version, at, reason, actor, alpha)
 
     def append(self, version: str, partition: int, audits: Sequence[tuple[int, bool]]) -> int:
         """Add the outcomes behind the partition's mark; how many there are now."""
@@ -89,6 +126,13 @@ class TaskState:
         if audits:
             self.marks[version, partition] = max(mark, audits[-1][0])
         return len(outcomes)
+
+    def keep_unpublished(self, key: str, report: bytes) -> None:
+        """As the newest; the oldest beyond the limit are forgotten."""
+        self.unpublished.pop(key, None)
+        self.unpublished[key] = report
+        for oldest in list(self.unpublished)[:-MAX_UNPUBLISHED_REPORTS]:
+            del self.unpublished[oldest]
 
     def prune(self, keep: int) -> None:
         """Delete the oldest versions beyond `keep`, but none in use or in reserve."""
@@ -100,6 +144,7 @@ class TaskState:
                 self.trail.remove(version)
             self.tripped.discard(version)
             self.outcomes.pop(version, None)
+            self.reports.pop(version, None)
             self.marks = {key: mark for key, mark in self.marks.items() if key[0] != version}
 
 

@@ -18,6 +18,12 @@ RETRIES = Counter("tracer_retries_total", "Batches tried again after a passing f
 # --- ingest
 TRACES_INGESTED = Counter("tracer_traces_ingested_total", "Traces written to `traces`", ["task"])
 TRACES_REPEATED = Counter("tracer_traces_repeated_total", "Repeats dropped by trace id", ["task"])
+SOURCE_CALLS = Counter(
+    "tracer_source_calls_total",
+    "Calls in other systems' logs by what became of them: taken, refused, skipped",
+    ["format", "result"],
+)
+OTLP_CALLS = Counter("tracer_otlp_calls_total", "Calls of the OTLP door by status", ["status"])
 SEEN_STORE_AWAY = Gauge(
     "tracer_ingest_seen_store_away", "1 while Redis is away and repeats are known from memory alone"
 )
@@ -27,6 +33,7 @@ WINDOWS_CLOSED = Counter("tracer_windows_closed_total", "Daily windows stored", 
 TRACES_LATE = Counter("tracer_traces_late_total", "Traces of windows already closed", ["task"])
 FITS = Counter("tracer_fits_total", "Fits by verdict", ["task", "verdict"])
 FIT_SECONDS = Gauge("tracer_fit_seconds", "Wall time of the last fit", ["task"])
+REPORTS = Counter("tracer_reports_total", "Reports of fits by result", ["task", "result"])
 CERTIFIED_COVERAGE = Gauge(
     "tracer_certified_coverage_ratio", "Coverage of the last certificate", ["task"]
 )
@@ -57,6 +64,16 @@ SWAPS = Counter("tracer_router_swaps_total", "Versions swapped in", ["task"])
 REJECTED_ARTIFACTS = Counter(
     "tracer_router_rejected_artifacts_total", "Versions this router would not serve", ["task"]
 )
+POINTER_DOUBTS = Counter(
+    "tracer_router_pointer_doubts_total",
+    "Active pointers that went back, or served what was tripped",
+    ["task"],
+)
+REMEMBERED = Counter(
+    "tracer_router_remembered_total",
+    "Texts looked up among the answers remembered, by result (hit or miss)",
+    ["result"],
+)
 DOOR_CALLS = Counter("tracer_door_calls_total", "Calls of the door by HTTP status", ["status"])
 DOOR_SECONDS = Histogram(
     "tracer_door_call_seconds", "Time from a call's head to its answer", buckets=_LATENCY
@@ -73,4 +90,18 @@ TEACHER_CALLS = Counter(
 )
 TEACHER_SECONDS = Histogram(
     "tracer_teacher_call_seconds", "Duration of a call to the LLM", ["task"], buckets=_LATENCY
+)
+TEACHER_COST = Counter(
+    "tracer_teacher_cost_usd_total",
+    "US dollars the LLM's answers cost, by the price table",
+    ["task"],
+)
+TEACHER_TOKENS = Counter(
+    "tracer_teacher_tokens_total", "Tokens the LLM read and wrote", ["task", "direction"]
+)
+TEACHER_BUDGET_LEFT = Gauge(
+    "tracer_teacher_budget_left_ratio", "Share of the day's budget that is left", ["task"]
+)
+TEACHER_WAITING = Gauge(
+    "tracer_teacher_budget_waiting", "1 while requests wait for the next day's budget", ["task"]
 )

@@ -205,6 +205,77 @@ class StateLaws(ABC):
         assert publish(registry, window_artifact(task, 1)).version == second
         registry.close()
 
+    # --- the α asked for
+
+    def test_another_alpha_is_a_change_and_nothing_else(
+        self, registry: Registry, task: str
+    ) -> None:
+        (version,) = publish_windows(registry, task, 1)
+        settle(registry)
+        entry = registry.set_alpha(task, 0.97, at=AT, reason="why", actor="maria")
+        assert entry == HistoryEntry(
+            AnnouncementKind.ALPHA, version, version, 2, AT, "why", "maria", 0.97
+        )
+        assert registry.history(task)[0] == entry
+        assert registry.active(task) == Active(version, 2, alpha=0.97)
+        assert registry.active(task).asked(0.9) == 0.97 == registry.alpha(task)
+        assert registry.wait_for_change(5.0)
+
+    def test_the_alpha_asked_for_already_changes_nothing(
+        self, registry: Registry, task: str
+    ) -> None:
+        assert registry.set_alpha(task, None, at=AT, reason="") is None
+        assert registry.active(task) == Active(None, 0)
+        registry.set_alpha(task, 0.9700001, at=AT, reason="")
+        before = registry.active(task), registry.history(task)
+        assert registry.set_alpha(task, 0.97, at=AT, reason="again") is None
+        assert (registry.active(task), registry.history(task)) == before
+
+    def test_the_tasks_file_holds_again(self, registry: Registry, task: str) -> None:
+        registry.set_alpha(task, 0.97, at=AT, reason="")
+        entry = registry.set_alpha(task, None, at=AT, reason="")
+        assert entry is not None
+        assert (entry.kind, entry.alpha, entry.epoch) == (AnnouncementKind.ALPHA, None, 2)
+        assert registry.active(task) == Active(None, 2)
+        assert registry.active(task).asked(0.9) == 0.9
+
+    def test_alpha_outlives_versions(self, registry: Registry, task: str) -> None:
+        registry.set_alpha(task, 0.97, at=AT, reason="")
+        first, second = publish_windows(registry, task, 2)
+        set_state(registry, task, State.PAUSED, second)
+        start_trial(registry, window_artifact(task, 2))
+        registry.promote(task, at=AT, reason="")
+        registry.rollback(task, to=first, at=AT, reason="")
+        registry.retire(task, at=AT, reason="")
+        assert registry.active(task) == Active(None, registry.active(task).epoch, alpha=0.97)
+
+    def test_alpha_is_set_on_what_was_shown(self, registry: Registry, task: str) -> None:
+        publish_windows(registry, task, 1)
+        with pytest.raises(StateChanged, match="epoch 1, not 0"):
+            registry.set_alpha(task, 0.97, epoch=0, at=AT, reason="")
+        assert registry.alpha(task) is None
+        assert registry.set_alpha(task, 0.97, epoch=1, at=AT, reason="") is not None
+
+    @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, 1e-9, float("nan")])
+    def test_alpha_is_a_share(self, registry: Registry, task: str, alpha: float) -> None:
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            registry.set_alpha(task, alpha, at=AT, reason="")
+        assert registry.active(task).epoch == 0
+
+    def test_the_history_says_who(self, registry: Registry, task: str) -> None:
+        first, second = publish_windows(registry, task, 2)
+        start_trial(registry, window_artifact(task, 2))
+        registry.withdraw(task, at=AT, reason="", actor="a")
+        start_trial(registry, window_artifact(task, 2))
+        registry.promote(task, at=AT, reason="", actor="b")
+        registry.rollback(task, to=None, at=AT, reason="", actor="c")
+        registry.set_state(task, State.PAUSED, version=second, at=AT, reason="", actor="d")
+        registry.retire(task, at=AT, reason="", actor="e")
+        named = [entry.actor for entry in registry.history(task) if entry.actor]
+        assert named == ["e", "d", "c", "b", "a"]
+        assert len(registry.history(task)) == 9
+        assert first in registry.versions(task)
+
     # --- trials
 
     @pytest.mark.parametrize(("mode", "share"), [("shadow", 0.0), ("canary", 0.1)])

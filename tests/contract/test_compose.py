@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from shared.contracts.topics import Topic, load_topics
+from shared.secret_files import is_secret
 from shared.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+KEYRING = "/keys/trusted.json"
 SERVICES = {"ingest", "trainer", "teacher", "router"}
 
 
@@ -35,9 +37,9 @@ def test_build_targets_exist(name: str) -> None:
 @pytest.mark.parametrize("name", ["ingest", "trainer", "teacher", "router", "router-2"])
 def test_environment_names_are_settings(name: str) -> None:
     service = COMPOSE["services"][name]
-    known = {
-        f"TRACER_{field.upper()}" for field in settings_of(service["build"]["target"]).model_fields
-    }
+    fields = settings_of(service["build"]["target"]).model_fields
+    known = {f"TRACER_{field.upper()}" for field in fields}
+    known |= {f"TRACER_{n.upper()}_FILE" for n, f in fields.items() if is_secret(f)}
     assert set(service["environment"]) <= known
     image = re.search(
         rf"^FROM base AS {service['build']['target']}\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.M | re.S
@@ -55,10 +57,28 @@ def test_images_run_modules_that_exist(service: str) -> None:
 def test_every_service_waits_for_topics_and_redis_and_runs_unprivileged() -> None:
     for name in [*SERVICES, "router-2"]:
         service = COMPOSE["services"][name]
-        assert set(service["depends_on"]) == {"topics", "redis"}
+        assert set(service["depends_on"]) == {"topics", "redis", "keys"}
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["tmpfs"] == ["/tmp"]
     assert re.search(r"^USER tracer$", DOCKERFILE, re.M)
+
+
+def test_only_the_trainer_is_given_the_signing_key() -> None:
+    mounts = {
+        name: [str(v) for v in service.get("volumes", [])]
+        for name, service in COMPOSE["services"].items()
+    }
+    holders = {name for name, volumes in mounts.items() if any("signing:" in v for v in volumes)}
+    assert holders == {"keys", "trainer"}
+    assert "signing:/signing:ro" in mounts["trainer"]
+    for name in ("trainer", "router", "router-2"):
+        assert "keys:/keys:ro" in mounts[name]
+        assert COMPOSE["services"][name]["environment"]["TRACER_TRUSTED_KEYS"] == KEYRING
+        assert "TRACER_UNSIGNED" not in COMPOSE["services"][name]["environment"]
+    assert COMPOSE["services"]["keys"]["network_mode"] == "none"
+    assert re.search(r"chown tracer /data /keys /signing", DOCKERFILE)  # volumes inherit the owner
 
 
 def test_two_routers_in_the_scale_profile() -> None:

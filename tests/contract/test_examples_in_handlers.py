@@ -41,6 +41,7 @@ from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.taxonomy import Taxonomy
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook
+from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 from tests.contract.schema_tools import validator_of
 from tests.contract.test_examples import examples_of
@@ -48,6 +49,8 @@ from tests.contract.test_examples import examples_of
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 EXAMPLE_TASKS = load_tasks(ROOT / "config" / "tasks.yaml")
+
+REJECT = rejecting("teacher", Topic.DEAD_LETTERS, FakeClock(NOW))
 
 
 def read(topic: Topic, path: Path) -> Message:
@@ -74,7 +77,6 @@ def test_ingest_accepts_it(topic: Topic, path: Path) -> None:
         future_tolerance=timedelta(days=1),
         raw_topic=topic,
         traces_topic=Topic.TRACES,
-        dead_letters_topic=Topic.DEAD_LETTERS,
     )
     accepted = accept(message, rules=rules, now=NOW)
     assert accepted.trace.id == json.loads(message.value)["id"]
@@ -142,14 +144,13 @@ def test_the_teacher_answers_it(topic: Topic, path: Path) -> None:
         deferred_topic=topic,
         decisions_topic=Topic.DECISIONS,
         raw_topic=Topic.TRACES_RAW,
-        dead_letters_topic=Topic.DEAD_LETTERS,
     )
 
     def ask_all(questions: Any) -> Any:
         answer = Answer(label, "m", Tokens(input=10, output=2))
         return {question.key: Reply(answer, 0.1) for question in questions}
 
-    records = teach([message], rules=rules, ask_all=ask_all, clock=FakeClock(NOW))
+    records = teach([message], rules=rules, ask_all=ask_all, reject=REJECT, clock=FakeClock(NOW))
     for record in records:
         validator_of(Topic(record.topic)).validate(json.loads(record.value))
     raw = [decode(r.value, RawTrace) for r in records if r.topic == Topic.TRACES_RAW]

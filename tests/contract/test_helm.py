@@ -19,6 +19,7 @@ from deploy.helm.check import CHART, UNCHECKED, VALUES, Refused, Resource, lint,
 from deploy.helm.toolbox import Unavailable, helm, kubernetes_schemas
 from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic, load_topics
+from shared.secret_files import is_secret
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the build
 
@@ -110,6 +111,8 @@ def test_a_broken_manifest_is_found(small: list[Resource], spoil: Callable[[Reso
         ("delivery=twice", "delivery"),
         ("tasks=null", "tasks"),
         ("router.door.enabled=true", "TRACER_DOOR_TOKEN"),
+        ("signing.keysConfigMap=", "whose signatures count"),
+        ("signing.existingSecret=", "what does the trainer sign with"),
     ],
 )
 def test_values_that_cannot_work_are_refused(setting: str, named: str) -> None:
@@ -123,7 +126,8 @@ def test_settings_are_those_of_the_services(values: Path) -> None:
         module = importlib.import_module(f"services.{service}.config")
         known = getattr(module, f"{service.capitalize()}Settings").model_fields
         names = {name for name in environment(pod) if name.startswith("TRACER_")}
-        assert names <= {f"TRACER_{field.upper()}" for field in known}
+        secrets = {f"TRACER_{name.upper()}_FILE" for name, f in known.items() if is_secret(f)}
+        assert names <= {f"TRACER_{field.upper()}" for field in known} | secrets
 
 
 def test_every_pod_is_unprivileged_and_probed(production: list[Resource]) -> None:
@@ -147,6 +151,17 @@ def test_credentials_come_from_secrets(production: list[Resource]) -> None:
         variables = environment(pod)
         assert variables["TRACER_KAFKA"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-kafka"
         assert variables["TRACER_REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-redis"
+
+
+def test_only_the_trainer_is_given_the_signing_key(production: list[Resource]) -> None:
+    for service, pod in pods(production).items():
+        mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert ("signing" in mounts) is (service == "trainer")
+        assert environment(pod)["TRACER_TRUSTED_KEYS"]["value"] == "/keys/trusted.json"
+        assert "keys" in mounts
+    for pod in pods(render(SMALL, "signing.allowUnsigned=true")).values():
+        assert environment(pod)["TRACER_UNSIGNED"]["value"] == "allow"
+        assert "TRACER_TRUSTED_KEYS" not in environment(pod)
 
 
 def test_routers_follow_the_lag_of_their_own_group(production: list[Resource]) -> None:

@@ -21,6 +21,7 @@ from shared.seen.redis import RedisSeen
 from tests.artifacts import make_artifact
 from tests.certificates import Authority
 from tests.contract.registry_laws import RegistryLaws, publish, publish_windows
+from tests.contract.registry_report_laws import ReportLaws
 from tests.contract.registry_state_laws import StateLaws
 from tests.redis_topologies import SentinelRedis, cluster, tls_in_front_of, until
 
@@ -40,7 +41,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"redis+cluster://{hosts}"
 
 
-class _AtAddress(RegistryLaws, StateLaws):
+class _AtAddress(RegistryLaws, StateLaws, ReportLaws):
     url: str
 
     def make(self, keep_versions: int = 20) -> RedisRegistry:
@@ -50,6 +51,11 @@ class _AtAddress(RegistryLaws, StateLaws):
         with closing(client(self.url)) as direct:
             for field, blob in direct.hscan_iter(Keys.of(task).blobs, f"{version}/*"):
                 direct.hset(Keys.of(task).blobs, field, bytes([blob[0] ^ 1]) + blob[1:])
+
+    def corrupt_report(self, registry: Registry, task: str, key: str) -> None:
+        with closing(client(self.url)) as direct:
+            stored = direct.hget(Keys.of(task).reports, key)
+            direct.hset(Keys.of(task).reports, key, stored[:-1])
 
 
 class TestBehindSentinel(_AtAddress):

@@ -8,10 +8,11 @@ from shared.registry.base import Artifact, Registry, RegistryUnavailable
 from shared.registry.memory import MemoryRegistry
 from tests.artifacts import make_artifact
 from tests.contract.registry_laws import RegistryLaws, publish, settle
+from tests.contract.registry_report_laws import ReportLaws
 from tests.contract.registry_state_laws import StateLaws
 
 
-class TestMemoryRegistry(RegistryLaws, StateLaws):
+class TestMemoryRegistry(RegistryLaws, StateLaws, ReportLaws):
     def make(self, keep_versions: int = 20) -> MemoryRegistry:
         return MemoryRegistry(keep_versions=keep_versions)
 
@@ -23,6 +24,11 @@ class TestMemoryRegistry(RegistryLaws, StateLaws):
             for digest, blob in stored[version].blobs.items()
         }
         stored[version] = Artifact(stored[version].manifest_bytes, blobs)
+
+    def corrupt_report(self, registry: Registry, task: str, key: str) -> None:
+        assert isinstance(registry, MemoryRegistry)
+        stored = registry._tasks[task].unpublished
+        stored[key] = stored[key][:-1]
 
 
 def test_switched_off_it_is_unavailable() -> None:

@@ -20,7 +20,15 @@ from shared.registry.base import (
     State,
 )
 from shared.registry.redis import RedisRegistry, connect
-from shared.registry.scripts import END_TRIAL, MAX_HISTORY, RETIRE, ROLLBACK, SET_STATE, Keys
+from shared.registry.scripts import (
+    END_TRIAL,
+    MAX_HISTORY,
+    RETIRE,
+    ROLLBACK,
+    SET_ALPHA,
+    SET_STATE,
+    Keys,
+)
 from tests.artifacts import make_artifact
 from tests.contract.registry_laws import (
     AT,
@@ -30,12 +38,13 @@ from tests.contract.registry_laws import (
     settle,
     window_artifact,
 )
+from tests.contract.registry_report_laws import ReportLaws
 from tests.contract.registry_state_laws import StateLaws, set_state, start_trial
 
 pytestmark = pytest.mark.redis
 
 
-class TestRedisRegistry(RegistryLaws, StateLaws):
+class TestRedisRegistry(RegistryLaws, StateLaws, ReportLaws):
     @pytest.fixture(autouse=True)
     def _server(self, redis_url: str) -> None:
         self.url = redis_url
@@ -47,6 +56,11 @@ class TestRedisRegistry(RegistryLaws, StateLaws):
         with redis.Redis.from_url(self.url) as client:
             for field, blob in client.hscan_iter(Keys.of(task).blobs, f"{version}/*"):
                 client.hset(Keys.of(task).blobs, field, bytes([blob[0] ^ 1]) + blob[1:])
+
+    def corrupt_report(self, registry: Registry, task: str, key: str) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            stored = client.hget(Keys.of(task).reports, key)
+            client.hset(Keys.of(task).reports, key, stored[:-1])
 
 
 @pytest.fixture
@@ -159,11 +173,11 @@ def test_a_change_sent_again_after_a_lost_reply_happens_once(
 ) -> None:
     versions = publish_windows(registry, "replies", 3)
     keys = Keys.of("replies").all()
-    rollback = ["channel", "replies", "call-1", AT.isoformat(), "why", ""]
+    rollback = ["channel", "replies", "call-1", AT.isoformat(), "why", "maria", ""]
     first = client.eval(ROLLBACK, len(keys), *keys, *rollback)
     assert client.eval(ROLLBACK, len(keys), *keys, *rollback) == first
     assert registry.active("replies").version == versions[1]
-    retire = ["channel", "replies", "call-2", AT.isoformat(), "why"]
+    retire = ["channel", "replies", "call-2", AT.isoformat(), "why", ""]
     first = client.eval(RETIRE, len(keys), *keys, *retire)
     assert client.eval(RETIRE, len(keys), *keys, *retire) == first
     assert registry.active("replies").epoch == 5
@@ -176,6 +190,8 @@ def test_a_change_sent_again_after_a_lost_reply_happens_once(
         (SET_STATE, ["probation", "serving"], "probation"),
         (END_TRIAL, ["promoted", ""], "promoted"),
         (END_TRIAL, ["withdrawn", ""], "withdrawn"),
+        (SET_ALPHA, ["0.97", ""], "alpha"),
+        (SET_ALPHA, ["0.97", "2"], "alpha"),
     ],
 )
 def test_states_and_trials_sent_again_change_once(
@@ -190,7 +206,7 @@ def test_states_and_trials_sent_again_change_once(
     start_trial(registry, window_artifact(task, 1))
     if script is SET_STATE:
         arguments = [version, *arguments]
-    call = ["channel", task, "call-1", AT.isoformat(), "why", *arguments]
+    call = ["channel", task, "call-1", AT.isoformat(), "why", "", *arguments]
     keys = Keys.of(task).all()
     first = client.eval(script, len(keys), *keys, *call)
     after = registry.active(task)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
@@ -24,6 +25,7 @@ from services.ctl.embedded.processes import Child
 from shared.contracts.codec import decode
 from shared.contracts.dead_letters import DeadLetter
 from shared.contracts.events import Trace
+from shared.contracts.topics import schemas_folder
 from tests.kafka_fixtures import start_kafka
 
 TOPICS = ("traces.raw", "traces", "dead-letters")
@@ -45,10 +47,11 @@ class World:
     folder: Path
     prefix: str = field(default_factory=lambda: f"t{uuid4().hex[:8]}-")
     children: list[Child] = field(default_factory=list)
+    tasks: str = TASKS
 
     def start_ingest(self, **environment: str) -> Child:
         tasks = self.folder / "tasks.yaml"
-        tasks.write_text(TASKS)
+        tasks.write_text(self.tasks)
         settings = {
             "TRACER_BOOTSTRAP_SERVERS": self.bootstrap,
             "TRACER_REDIS_URL": self.redis_url,
@@ -68,11 +71,16 @@ class World:
         child.start()
         return child
 
-    def produce(self, values: Sequence[tuple[str, bytes]], compression: str = "none") -> None:
+    def produce(
+        self,
+        values: Sequence[tuple[str, bytes]],
+        compression: str = "none",
+        topic: str = "traces.raw",
+    ) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "compression.type": compression})
         for key, value in values:
             producer.produce(
-                f"{self.prefix}traces.raw", value, key=key.encode(), headers=[TRACEPARENT]
+                f"{self.prefix}{topic}", value, key=key.encode(), headers=[TRACEPARENT]
             )
             producer.poll(0)
         assert producer.flush(30) == 0
@@ -189,6 +197,52 @@ def test_traces_and_dead_letters_exactly_as_expected(world: World) -> None:
     lines = [json.loads(line) for line in ingest.log.read_text().splitlines()]
     assert len(lines) < 10, "one line per event of note, none per record"
     assert not any("exception" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "world", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True
+)  # fmt: skip
+def test_spans_of_a_collector_and_logs_of_a_proxy_beside_raw_traces(world: World) -> None:
+    """As the Collector's Kafka exporter and LiteLLM write them; one topic is not there yet."""
+    examples = schemas_folder() / "sources"
+    spans = (examples / "otlp_proto" / "current-attributes.binpb").read_bytes()
+    unusable = (examples / "otlp_proto" / "refused.binpb").read_bytes()
+    payload = (examples / "litellm" / "one.json").read_bytes()
+    world.tasks = f"""
+tasks:
+  - name: support
+    sources:
+      - {{format: otlp_proto, topic: {world.prefix}otlp_spans}}
+      - {{format: litellm, topic: {world.prefix}litellm}}
+      - {{format: otlp_json, topic: {world.prefix}absent}}
+"""
+    admin = AdminClient({"bootstrap.servers": world.bootstrap})
+    for name in ("otlp_spans", "litellm"):
+        for created in admin.create_topics([NewTopic(f"{world.prefix}{name}", 2, 1)]).values():
+            created.result(10)
+    world.produce([("", spans), ("", unusable), ("", spans)], topic="otlp_spans")
+    world.produce([("", payload), ("", b"garbage")], topic="litellm")
+    world.produce([raw(1)])
+    door = free_port()
+    ingest = world.start_ingest(TRACER_OTLP_PORT=str(door))
+    ingest.wait_ready(60)
+    through_the_door = (examples / "otlp_proto" / "messages-as-events.binpb").read_bytes()
+    answer = httpx.post(
+        f"http://127.0.0.1:{door}/v1/traces",
+        content=through_the_door,
+        headers={"content-type": "application/x-protobuf"},
+    )
+    assert (answer.status_code, answer.content) == (200, b"")
+    traces = world.wait_for("traces", lambda records: len(records) >= 5)
+    letters = world.wait_for("dead-letters", lambda records: len(records) >= 6)
+    found = {decode(record.value(), Trace).teacher for record in traces}
+    assert found == {"delivery_status", "refund_request", "Refund ", "order_cancel"}
+    assert len(traces) == 5, "the repeated record's spans were seen before"
+    assert len(letters) == 6, "five spans and a record that is no payload"
+    status = httpx.get(f"http://127.0.0.1:{ingest.health_port}/metrics").text
+    assert 'tracer_source_calls_total{format="otlp_proto",result="taken"} 5.0' in status
+    assert 'tracer_source_calls_total{format="otlp_proto",result="refused"} 5.0' in status
+    assert ingest.terminate(20) == 0
 
 
 def test_killed_in_the_middle_and_started_again_nothing_is_lost(world: World) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from services.trainer.alpha import AlphaWatch
 from services.trainer.app import Trainer
 from services.trainer.examination import Examination
 from services.trainer.fit_process import FitProcess
@@ -81,6 +82,7 @@ class Bench:
         monitor = Monitor(
             tasks=TASKS, registry=registry, announce=self.announced.append, clock=clock
         )
+        worker = RefitWorker(refit, clock=clock, failed=_never)
         self.trainer = Trainer(
             source=self.source, publisher=self.publisher,
             collector=Collector(
@@ -89,9 +91,10 @@ class Bench:
                 clock=clock, dead_letter=rejecting("trainer", f"{name}.dead-letters", clock),
                 watch=monitor.see,
             ),
-            monitor=monitor, worker=RefitWorker(refit, clock=clock, failed=_never),
+            monitor=monitor, worker=worker,
             fits=self.fits, health=Health(clock, stall_seconds=60.0), clock=clock,
             topic=self.topic, max_batch=100,
+            alpha=AlphaWatch(TASKS, registry, self.store, worker.submit),
         )  # fmt: skip
         self.stop = Event()
         self.thread = Thread(target=self.trainer.run, args=(self.stop,))

@@ -35,6 +35,8 @@ def prepared(rows: TrainingSet, held_out: TrainingSet | None) -> Prepared:
         outputs=_say(cascade, rows),
         held_out=held_out,
         serve=_say,
+        fitted_at=np.arange(len(rows)),
+        held_out_at=np.arange(0 if held_out is None else len(held_out)),
     )
 
 

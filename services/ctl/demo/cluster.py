@@ -20,6 +20,7 @@ from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.processes import Child, Fleet, run_module
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.ctl.files import Row
+from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from shared.bus.admin import ensure_topics
 from shared.contracts.topics import load_topics
 
@@ -124,6 +125,7 @@ class Cluster:
             "labels": list(self.plan.labels),
             "price": {"per_million_input_tokens": 3.0, "per_million_output_tokens": 15.0},
         }
+        make_key(folder / "keys", "of this demo")
         (folder / "tasks.yaml").write_text(yaml.safe_dump({"tasks": [task]}, sort_keys=False))
         with (folder / "answers.jsonl").open("w", encoding="utf-8") as out:
             for row in self._rows:
@@ -142,6 +144,8 @@ class Cluster:
             "TRACER_ENCODER": str(self.settings.encoder),
             "TRACER_STORE": str((folder / "windows").absolute()),
             "TRACER_CACHE": str(self.settings.cache),
+            "TRACER_TRUSTED_KEYS": str(folder / "keys" / KEYRING),
+            "TRACER_UNSIGNED": "refuse",
             "TRACER_LATENESS": "0",
             "TRACER_PARTITION_IDLE": "2",
             "TRACER_FIT_JOBS": "2",
@@ -154,6 +158,8 @@ class Cluster:
         name = f"{service}-{number + 1}" if service == "router" else service
         folder = self.settings.folder
         own = {"TRACER_INSTANCE": name}
+        if service == "trainer":
+            own["TRACER_SIGNING_KEY_FILE"] = str(folder / "keys" / SIGNING_KEY)
         if service == "router":
             # Two cores: routers with more threads than that each would only wait for one another.
             own |= {"TRACER_MODELS": str(folder / "models" / name), "TRACER_THREADS": "1"}

@@ -27,7 +27,7 @@ from services.trainer.examine import Examiner
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
 from shared.bus.base import Message, Record
-from shared.bus.errors import InvalidMessage
+from shared.bus.fates import DeadLetterLimit
 from shared.clock import FakeClock
 from shared.contracts.codec import decode, encode
 from shared.contracts.events import Decision, Input, ModelAnnouncement, Outcome, Request, Trace
@@ -37,6 +37,7 @@ from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
 from shared.registry.disk import DiskCopy
 from shared.registry.memory import MemoryRegistry
+from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 
 BATCH = 50
@@ -74,9 +75,11 @@ class Loop:
             tasks=list(tasks), registry=self.registry, copies=DiskCopy(self.folder / "models"),
             encoder=self.encoder, threads=1,
         )  # fmt: skip
+        # Nothing here may be rejected: the first one ends the rehearsal with its reason.
+        self._never = rejecting("rehearsal", "dead-letters", self.clock, DeadLetterLimit(0))
         self.router = Router(
             tasks=tasks, serving=self.models.snapshot, encoder=self.encoder, clock=self.clock,
-            topics=Topics("decisions", "deferred"), dead_letter=_never,
+            topics=Topics("decisions", "deferred"), dead_letter=self._never,
         )  # fmt: skip
         self.monitor = Monitor(
             tasks=tasks, registry=self.registry, announce=self.announced.append, clock=self.clock
@@ -86,12 +89,10 @@ class Loop:
             examine=Examiner(self.store, self.encoder), registry=self.registry,
             announce=self.announced.append, clock=self.clock,
         )  # fmt: skip
-        self._rules = TeacherRules(
-            tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw", "dead-letters"
-        )
+        self._rules = TeacherRules(tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw")
         self._ingest = IngestRules(
             taxonomies=taxonomies(tasks), raw_topic="traces.raw", traces_topic="traces",
-            dead_letters_topic="dead-letters", future_tolerance=timedelta(days=1),
+            future_tolerance=timedelta(days=1),
         )  # fmt: skip
         self._offset = 0
         self._waiting: deque[tuple[int, Trace]] = deque()
@@ -138,7 +139,9 @@ class Loop:
             Message("deferred", 0, i, r.key, r.value)
             for i, r in enumerate(records) if r.topic == "deferred"
         ]  # fmt: skip
-        answered = teach(deferred, rules=self._rules, ask_all=self._ask_all, clock=self.clock)
+        answered = teach(
+            deferred, rules=self._rules, ask_all=self._ask_all, reject=self._never, clock=self.clock
+        )
         decisions: dict[str, Decided] = {}
         for record in [*records, *answered]:
             if record.topic == "decisions":
@@ -172,7 +175,3 @@ class Loop:
             label = self.teacher(request.id)
             replies[question.key] = Reply(Answer(label, self.model), 0.0)
         return replies
-
-
-def _never(message: Message, error: InvalidMessage) -> Record:
-    raise error

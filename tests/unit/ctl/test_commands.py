@@ -23,6 +23,7 @@ from shared.contracts.codec import decode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, RawTrace
 from shared.registry.base import State
 from shared.registry.fit_note import FitNote
+from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.redis import connect
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -140,6 +141,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.bootstrap_servers
 
 
+FRONTIER = [
+    {"alpha": alpha, "coverage": coverage, "agreement": alpha + 0.01, "agreement_lower": alpha}
+    for alpha, coverage in ((0.95, 0.9), (0.97, 0.6), (0.98, 0.0))
+]
+
+
 @pytest.fixture
 def task(
     broker: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +242,61 @@ def test_pause_and_resume(
     assert [a.kind for a in announced] == [AnnouncementKind.PAUSED, AnnouncementKind.RESUMED]
     assert [a.actor for a in announced] == ["maria", "piotr"]
     assert announced[0].reason == "new prompt"
+
+
+def test_alpha_shows_the_frontier_and_then_asks(
+    task: tuple[str, list[str]], broker: str, redis_url: str
+) -> None:
+    name, (_, second) = task
+    shown = json.loads(run("alpha", "0.97", "--task", name, "--show", "--json").stdout)
+    assert (shown["alpha"], shown["certified_for"], shown["change"]) == (0.9, 0.95, None)
+    assert shown["answer"] == FRONTIER[1]
+    assert json.loads(run("status", "--json").stdout)[0]["alpha"] == 0.9
+    said = " ".join(run("alpha", "0.97", "--task", name, "--by", "maria").stdout.split())
+    assert "certify about 60.0%; until a refit is certified all is deferred" in said
+    assert f"{name}: α is 0.97 from now on" in said
+    assert json.loads(run("status", "--json").stdout)[0]["alpha"] == 0.97
+    assert "nothing to change" in run("alpha", "0.97", "--task", name).stdout
+    reset = json.loads(run("alpha", "--task", name, "--reset", "--by", "piotr", "--json").stdout)
+    assert (reset["wanted"], reset["change"]["alpha"]) == (0.9, None)
+    announced = announcements(broker, name, 2)
+    assert [a.kind for a in announced] == [AnnouncementKind.ALPHA] * 2
+    assert [(a.alpha, a.actor, a.version) for a in announced] == [
+        (0.97, "maria", second), (None, "piotr", second),
+    ]  # fmt: skip
+
+
+def test_the_fleet_names_who_is_behind(task: tuple[str, list[str]], redis_url: str) -> None:
+    name, (first, second) = task
+    fleet = connect_fleet(redis_url)
+    now = datetime.now(UTC)
+    for instance, version in ((f"{name}-a", first), (f"{name}-b", second)):
+        fleet.beat(
+            RouterBeat(
+                instance=instance, host="h", mode="exactly_once", started=now, at=now, lag=3,
+                per_second=1.5, tasks=1, versions={name: version},
+            )
+        )  # fmt: skip
+    rows = {row["instance"]: row for row in json.loads(run("fleet", "--json").stdout)}
+    assert rows[f"{name}-a"]["behind"] == [name]
+    assert rows[f"{name}-b"]["behind"] == []
+    assert rows[f"{name}-b"]["lag"] == 3
+    assert run("fleet").exit_code == 0
+    for instance in rows:
+        fleet.leave(instance)
+    fleet.close()
+    assert "No router has said anything" in run("fleet").stdout
+
+
+def test_an_alpha_that_cannot_be_is_explained(task: tuple[str, list[str]]) -> None:
+    name, _ = task
+    assert run("alpha", "1.5", "--task", name).exit_code == 2
+    assert run("alpha", "0.9", "--task", name, "--reset").exit_code == 2
+    unknown = run("alpha", "0.9", "--task", "nobody")
+    assert unknown.exit_code == 2
+    assert name in unknown.stderr
+    beyond = run("alpha", "0.999", "--task", name, "--show").stdout
+    assert "only a refit will tell" in " ".join(beyond.split())
 
 
 def test_only_a_pause_is_resumed(task: tuple[str, list[str]], redis_url: str) -> None:

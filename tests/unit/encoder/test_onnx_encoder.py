@@ -44,7 +44,7 @@ def test_order_is_the_input_order(encoder):
     texts = ["a longer text about cards and their delivery times", "ok", "where is my card"]
     found = encoder.encode(texts)
     for row, text in zip(found, texts, strict=True):
-        np.testing.assert_allclose(row, encoder.encode([text])[0], atol=1e-6)
+        np.testing.assert_array_equal(row, encoder.encode([text])[0])
 
 
 def test_an_embedding_does_not_depend_on_the_batch(encoder):
@@ -56,13 +56,13 @@ def test_an_embedding_does_not_depend_on_the_batch(encoder):
     order = rng.permutation(len(texts))
     for part in np.array_split(order, 7):
         shuffled[part] = encoder.encode([texts[row] for row in part])
-    assert np.abs(together - alone).max() < 1e-6
-    assert np.abs(together - shuffled).max() < 1e-6
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together, shuffled)
 
 
 def test_threads_give_the_same_numbers(encoder, encoder_folder):
     two = OnnxEncoder(encoder_folder, threads=2).encode(SENTENCES)
-    np.testing.assert_allclose(two, encoder.encode(SENTENCES), atol=1e-6)
+    np.testing.assert_array_equal(two, encoder.encode(SENTENCES))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -96,7 +96,17 @@ def test_more_texts_than_are_tokenized_at_once(tiny_encoder, monkeypatch):
     monkeypatch.setattr("shared.encoder.onnx_encoder._TOKENIZE_AT_ONCE", 7)
     encoder = OnnxEncoder(tiny_encoder, threads=1)
     alone = np.vstack([encoder.encode([text]) for text in SENTENCES])
-    np.testing.assert_allclose(encoder.encode(SENTENCES), alone, atol=1e-6)
+    np.testing.assert_array_equal(encoder.encode(SENTENCES), alone)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_has_rows_of_one_width(tiny_encoder, threads):
+    encoder = OnnxEncoder(tiny_encoder, threads=threads)
+    lengths = np.random.default_rng(0).integers(2, encoder.info.max_tokens + 1, 500).tolist()
+    for batch in encoder._plan(lengths):
+        assert len({encoder._width(lengths[row]) for row in batch}) == 1
+    for length in lengths:
+        assert length <= encoder._width(length) <= max(length, encoder.info.max_tokens)
 
 
 def test_padding_is_masked():

@@ -22,6 +22,7 @@ from shared.contracts.dead_letters import CONTEXT_HEADERS
 from shared.contracts.events import Opinion, RawTrace, Reason, Source, Tokens, Trace
 from shared.contracts.tasks import Task, UnknownLabels
 from shared.contracts.taxonomy import taxonomies
+from shared.rejecting import rejecting
 from shared.seen.base import seen_key
 from shared.seen.memory import MemorySeen
 
@@ -41,8 +42,8 @@ RULES = Rules(
     future_tolerance=timedelta(days=1),
     raw_topic="traces.raw",
     traces_topic="traces",
-    dead_letters_topic="dead-letters",
 )
+REJECT = rejecting("ingest", "dead-letters", FakeClock(NOW))
 GOOD: dict[str, Any] = {"id": "t1", "task": "support", "input": "hello", "teacher": "refund"}
 
 
@@ -100,7 +101,7 @@ BAD = {
 
 @pytest.mark.parametrize(("value", "field"), BAD.values(), ids=BAD)
 def test_a_bad_trace_becomes_a_dead_letter_naming_the_field(value: bytes, field: str) -> None:
-    accepted, rejected = sort([message(value, offset=41)], rules=RULES, now=NOW)
+    accepted, rejected = sort([message(value, offset=41)], rules=RULES, reject=REJECT, now=NOW)
     assert accepted == []
     (letter,) = rejected
     headers = dict(letter.headers)
@@ -205,7 +206,7 @@ def test_a_record_too_large_for_the_topic_is_a_dead_letter() -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_get_past_as_anything_but_a_reason(value: bytes) -> None:
-    accepted, rejected = sort([message(value)], rules=RULES, now=NOW)
+    accepted, rejected = sort([message(value)], rules=RULES, reject=REJECT, now=NOW)
     assert len(accepted) + len(rejected) == 1
 
 
@@ -221,7 +222,7 @@ def test_no_bytes_whatever_get_past_as_anything_but_a_reason(value: bytes) -> No
 )
 def test_no_document_whatever_raises_anything_else(document: dict[str, Any]) -> None:
     value = msgspec.json.encode({**GOOD, **document})
-    accepted, rejected = sort([message(value)], rules=RULES, now=NOW)
+    accepted, rejected = sort([message(value)], rules=RULES, reject=REJECT, now=NOW)
     for item in accepted:
         assert decode(item.record.value, Trace) == item.trace
     assert len(accepted) + len(rejected) == 1
@@ -251,7 +252,9 @@ def test_a_batch_repeats_dropped_and_the_rest_in_order() -> None:
 
         async def feed(*values: bytes) -> list[tuple[str, bytes | None]]:
             broker.records.clear()
-            await ingest(batch(*values), rules=RULES, seen=seen, publish=broker, clock=clock)
+            await ingest(
+                batch(*values), rules=RULES, seen=seen, publish=broker, reject=REJECT, clock=clock
+            )
             return [(record.topic, record.key) for record in broker.records]
 
         first = await feed(raw(id="a"), b"junk", raw(id="b"), raw(id="a"))
@@ -271,10 +274,14 @@ def test_what_was_not_published_is_not_marked_as_seen() -> None:
         seen = MemorySeen(clock, horizon_seconds=60)
         broker.down = True
         with pytest.raises(Retryable):
-            await ingest(batch(raw()), rules=RULES, seen=seen, publish=broker, clock=clock)
+            await ingest(
+                batch(raw()), rules=RULES, seen=seen, publish=broker, reject=REJECT, clock=clock
+            )
         assert await seen.contains([seen_key("support", "t1")]) == [False]
         broker.down = False
-        await ingest(batch(raw()), rules=RULES, seen=seen, publish=broker, clock=clock)
+        await ingest(
+            batch(raw()), rules=RULES, seen=seen, publish=broker, reject=REJECT, clock=clock
+        )
         assert [record.key for record in broker.records] == [b"t1"]
         assert await seen.contains([seen_key("support", "t1")]) == [True]
 

@@ -105,5 +105,5 @@ def test_a_graph_that_is_not_its_manifests_is_refused(exported: Exported) -> Non
     stages, blobs = exported
     with pytest.raises(InvalidStage, match="3"):
         StageSession(blobs["lexical"], stages["lexical"], n_labels=3)
-    with pytest.raises(InvalidStage, match="cannot be loaded"):
+    with pytest.raises(InvalidStage, match="is refused"):
         StageSession(b"not a graph", stages["lexical"], n_labels=4)

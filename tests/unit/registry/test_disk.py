@@ -42,6 +42,14 @@ def test_the_newest_save_replaces_the_one_before(kept: DiskCopy) -> None:
     assert len(list(kept._folder.iterdir())) == 1
 
 
+def test_what_is_asked_for_is_kept(kept: DiskCopy) -> None:
+    artifact = make_artifact()
+    kept.save("intents", Active(artifact.version, 4, alpha=0.97), artifact)
+    loaded = kept.load("intents")
+    assert loaded is not None
+    assert loaded[0] == Active(artifact.version, 4, alpha=0.97)
+
+
 @pytest.mark.parametrize("state", list(State))
 def test_the_state_is_kept_and_the_trial_is_not(kept: DiskCopy, state: State) -> None:
     artifact = make_artifact()

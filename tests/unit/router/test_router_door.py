@@ -500,6 +500,31 @@ def test_with_a_token_only_who_shows_it_is_answered(bench: Bench) -> None:
         assert classify(client, body, **authorised).status_code == 200
 
 
+def test_a_tenants_token_is_good_for_its_tasks_and_others_do_not_exist_for_it(bench: Bench) -> None:
+    tokens = json.dumps([{"name": "acme", "token": TOKEN, "tasks": ["audited"]}])
+    with bench.open(door_tokens=tokens) as client:
+        shown = {"Authorization": f"Bearer {TOKEN}"}
+        asked = [ask("x", task=task) for task in ("support", "unheard-of", "audited")]
+        results = classify(client, {"requests": asked}, **shown).json()["results"]
+        alone = classify(client, asked[0], **shown)
+    messages = [each["error"]["message"] for each in results[:2]]
+    assert messages == [f"unknown task {t!r}; known: audited" for t in ("support", "unheard-of")]
+    assert "error" not in results[2]
+    assert alone.status_code == 422
+    assert "support" not in alone.json()["error"]["message"].partition("known:")[2]
+    assert {record.topic for record in bench.publisher.records} <= {"deferred", "decisions"}
+    assert b"support" not in b"".join(record.value for record in bench.publisher.records)
+
+
+def test_calls_beyond_a_tokens_rate_are_told_to_wait(bench: Bench) -> None:
+    with bench.open(door_token=TOKEN, door_rate=0.001) as client:
+        shown = {"Authorization": f"Bearer {TOKEN}"}
+        assert classify(client, ask(text_of("billing")), **shown).status_code == 200
+        answer = classify(client, ask(text_of("billing")), **shown)
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) > 1
+
+
 def test_without_a_token_a_page_that_leads_a_name_of_its_own_here_is_refused(bench: Bench) -> None:
     with bench.open() as client:
         answer = classify(client, ask(text_of("billing")), Host="evil.example:8010")

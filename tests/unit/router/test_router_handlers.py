@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -328,3 +329,56 @@ def test_a_request_that_grows_beyond_what_a_topic_takes_is_a_dead_letter(
     assert first.topic == "dead-letters"
     assert first.value.startswith(b"metadata: ")
     assert second.topic == "decisions"
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [(None, Reason.CERTIFIED), (0.97, Reason.ALPHA_RAISED), (0.9, Reason.CERTIFIED)],
+)
+def test_a_version_certified_for_less_than_is_asked_for_answers_nothing(
+    artifact: Artifact, encoder: HashEncoder, asked: float | None, reason: Reason
+) -> None:
+    serving = Serving(loaded(artifact, encoder), alpha=asked)
+    (record,) = router({"support": serving}, encoder)([ask(text_of("billing"))])
+    if reason is Reason.CERTIFIED:
+        assert decode(record.value, Decision).reason is reason
+        return
+    deferral = decode(record.value, Deferral)
+    assert (deferral.outcome, deferral.reason) == (Outcome.DEFERRED, reason)
+    # What it would have said is kept for the trace: its audits go on.
+    assert [(o.version, o.label, o.handled) for o in deferral.opinions] == [("v1", "billing", True)]
+
+
+def test_a_canary_certified_for_less_than_is_asked_for_answers_nothing_either(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    canary = load_version("v2", make_surrogate(encoder, alpha=0.9), encoder, threads=1)
+    version = loaded(artifact, encoder)
+    serving = Serving(version, trial=OnTrial(canary, "canary", 0.5))
+    records = router({"support": serving}, encoder)(
+        [ask(text_of("billing"), f"r{i}") for i in range(40)]
+    )
+    answered = [decode(r.value, Decision) for r in records if r.topic == "decisions"]
+    deferred = [decode(r.value, Deferral) for r in records if r.topic == "deferred"]
+    assert {d.version for d in answered} == {"v1"}
+    assert {(d.version, d.reason) for d in deferred} == {("v2", Reason.ALPHA_RAISED)}
+
+
+def test_a_version_is_asked_redacted_texts_and_the_teacher_gets_the_request(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    """The certificate is of redacted texts, so those are what is answered."""
+    asked: list[tuple[str, ...]] = []
+
+    class Watching(LoadedVersion):
+        def answer(self, inputs, encoder):  # type: ignore[no-untyped-def]
+            asked.extend(inputs)
+            return super().answer(inputs, encoder)
+
+    version = Watching(**vars(loaded(artifact, encoder)))
+    tasks = {"support": Task(name="support", redact="builtin", audit_share=1.0)}
+    some = replace(router({"support": version}, encoder), tasks=tasks)
+    text = "unheard of: ann@example.org"
+    (record,) = [record for record in some([ask(text)]) if record.topic == "deferred"]
+    assert asked == [("unheard of: [EMAIL]",)]
+    assert decode(record.value or b"", Deferral).request.input == text

@@ -12,7 +12,9 @@ from doubles import HashEncoder
 from surrogates import make_surrogate
 
 from services.router.models import Models
+from services.router.remembering import Remembered
 from services.router.serving import NOBODY, Serving
+from shared.contracts.events import Reason
 from shared.registry.base import (
     Artifact,
     CorruptArtifact,
@@ -59,6 +61,20 @@ def serving(models: Models) -> str | None:
 def version_in(snapshot: Mapping[str, Serving]) -> str | None:
     version = snapshot.get("support", NOBODY).version
     return version.version if version else None
+
+
+def test_answers_are_remembered_of_one_version_only(bench: Bench) -> None:
+    models = bench.models()
+    models.remembered = Remembered(1_000_000)
+    said = []
+    for threshold, window in ((0.5, "2026-01-05"), (1.0, "2026-01-06")):
+        bench.publish(make_surrogate(bench.encoder, threshold=threshold, window=window))
+        models.refresh()
+        version = models.snapshot()["support"].version
+        assert version is not None
+        said.append([version.answer([("invoice",)], bench.encoder)[0].reason for _ in range(2)])
+    assert said == [[Reason.CERTIFIED] * 2, [Reason.BELOW_THRESHOLD] * 2]
+    assert len(models.remembered) == 2
 
 
 def test_nothing_published_nothing_served(bench: Bench) -> None:

@@ -38,6 +38,7 @@ from shared.contracts.events import (
 from shared.contracts.prompting import prompt_digest
 from shared.contracts.tasks import Price, Task, UnknownLabels
 from shared.contracts.taxonomy import taxonomies
+from shared.rejecting import rejecting
 from shared.telemetry.health import Health
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,8 +61,8 @@ RULES = Rules(
     deferred_topic="deferred",
     decisions_topic="decisions",
     raw_topic="traces.raw",
-    dead_letters_topic="dead-letters",
 )
+REJECT = rejecting("teacher", "dead-letters", FakeClock(NOW))
 TOKENS = Tokens(input=100_000, output=10)
 OPINIONS = [Opinion(version="v1", label="refund", handled=True)]
 
@@ -100,7 +101,9 @@ def taught(
         given = answer or Answer("Refund", "model-x", TOKENS)
         return {question.key: Reply(given, 0.25) for question in questions}
 
-    records = teach([message(event)], rules=RULES, ask_all=ask_all, clock=FakeClock(NOW))
+    records = teach(
+        [message(event)], rules=RULES, ask_all=ask_all, reject=REJECT, clock=FakeClock(NOW)
+    )
     by_topic = {record.topic: record for record in records}
     assert len(by_topic) == len(records)
     return by_topic
@@ -263,7 +266,7 @@ class Running:
             on_answer=self.health.beat,
         )
         made = TeacherSettings(teacher_max_wait_seconds=0.05, **settings)
-        self.teacher = Teacher(made, client, panel, RULES, self.pipe, self.health, clock)
+        self.teacher = Teacher(made, client, panel, RULES, REJECT, self.pipe, self.health, clock)
         self.thread = threading.Thread(target=self.run)
         self.error: BaseException | None = None
 
@@ -366,7 +369,9 @@ def test_a_passing_fault_that_lasts_is_retryable() -> None:
         raise Retryable("1 of 1 not answered")
 
     with pytest.raises(Retryable):
-        teach([message(deferral())], rules=RULES, ask_all=ask_all, clock=FakeClock(NOW))
+        teach(
+            [message(deferral())], rules=RULES, ask_all=ask_all, reject=REJECT, clock=FakeClock(NOW)
+        )
 
 
 def test_settings_are_safe_to_print() -> None:

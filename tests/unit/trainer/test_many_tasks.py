@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from services.trainer.alpha import AlphaWatch
 from services.trainer.app import Trainer, tell_failure
 from services.trainer.examination import Examination
 from services.trainer.fit_process import FitProcess
@@ -77,6 +78,7 @@ class Bench:
         )  # fmt: skip
         monitor = Monitor(tasks=TASKS, registry=self.registry, announce=self._announce, clock=clock)
         windows = WindowBook(timedelta(0), timedelta(hours=1), timedelta(seconds=5))
+        worker = RefitWorker(refit, clock=clock, failed=failed)
         self.trainer = Trainer(
             source=MemorySource(broker, group="trainer", topics=["traces"]),
             publisher=self.publisher,
@@ -84,9 +86,10 @@ class Bench:
                 tasks=TASKS, store=self.store, windows=windows, clock=clock,
                 dead_letter=rejecting("trainer", "dead-letters", clock), watch=monitor.see,
             ),
-            monitor=monitor, worker=RefitWorker(refit, clock=clock, failed=failed),
+            monitor=monitor, worker=worker,
             fits=self.fits, health=Health(clock, stall_seconds=60.0), clock=clock,
             topic="traces", max_batch=500,
+            alpha=AlphaWatch(TASKS, self.registry, self.store, worker.submit),
         )  # fmt: skip
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.trainer.run, args=(self.stop,))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -252,3 +253,13 @@ def test_future_dated_traces_wait_for_their_day(store: WindowStore) -> None:
     assert list(collected.close_due()) == [WindowKey("support", DAY1)]
     assert ids(store, DAY1) == ["t-2", "t-3"]
     assert collected.committable("traces") == {TopicPartition("traces", 0): 0}
+
+
+def test_texts_are_redacted_before_they_are_stored(store: WindowStore) -> None:
+    collected = collector(store, FakeClock(AFTER))
+    collected.tasks = {"support": Task(name="support", redact="builtin")}
+    secret = msgspec.structs.replace(trace(1), input=["I am ann@example.org", "nothing here"])
+    collected.add([message(secret, 0), message(trace(2, DAY2), 1)], [0])
+    assert list(collected.close_due()) == [WindowKey("support", DAY1)]
+    (stored,) = store.read("support", [DAY1]).column("input").to_pylist()
+    assert stored == ["I am [EMAIL]", "nothing here"]

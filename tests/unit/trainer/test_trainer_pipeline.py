@@ -16,12 +16,14 @@ from services.trainer.worker import RefitWorker
 from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
 from shared.contracts.manifest import Teacher
+from shared.contracts.report import unpublished_key
 from shared.contracts.tasks import Task
 from shared.core.window import WindowBook, WindowKey
 from shared.onnx.cascade import CascadeSession
 from shared.registry.base import RegistryUnavailable, State, Trial
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore
+from shared.telemetry import metrics
 
 DAY = date(2026, 1, 1)
 WORDS = {
@@ -86,7 +88,7 @@ def test_a_certified_surrogate_is_published_announced_and_noted(bench: Bench) ->
     active = bench.registry.active("support")
     assert (active.version, active.epoch) == (announced.version, announced.epoch)
     verdict = bench.store.verdict("support", DAY)
-    assert verdict == {"kind": "published", "version": announced.version}
+    assert verdict == {"kind": "published", "version": announced.version, "alpha": 0.9}
 
 
 def test_what_is_published_serves(bench: Bench) -> None:
@@ -419,3 +421,55 @@ def test_a_window_without_a_verdict_is_refitted_after_a_restart(bench: Bench) ->
     assert submitted == [WindowKey("support", following)]
     late = book.add("support", traces(1)[0].occurred_at, partition=0, assigned=[0], now=0.0)
     assert late == (WindowKey("support", DAY), True)
+
+
+def test_a_published_version_has_its_report(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(600))
+    first = bench.refit(WindowKey("support", DAY)).version
+    report = bench.registry.report("support", first or "")
+    assert report is not None
+    assert report.version == first
+    assert report.certificate is not None
+    assert report.n_traces == 600
+    assert report.deltas is None
+    assert report.money is not None
+    assert report.money.requests_per_day == 600
+    bench.store.write("support", DAY + timedelta(days=1), traces(600, day=DAY + timedelta(days=1),
+                                                                  first=600))  # fmt: skip
+    second = bench.refit(WindowKey("support", DAY + timedelta(days=1))).version
+    after = bench.registry.report("support", second or "")
+    assert after is not None
+    assert after.deltas is not None
+    assert after.deltas.previous == first
+
+
+def test_a_refusal_has_a_report_too(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(600, scrambled=True))
+    announced = bench.refit(WindowKey("support", DAY))
+    report = bench.registry.report("support", unpublished_key("2026-01-01"))
+    assert report is not None
+    assert report.refused
+    assert report.reason == announced.reason
+    assert report.deferrals.n == report.deferrals.n_evidence > 0
+
+
+def test_a_report_that_cannot_be_made_holds_nothing_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("for a test")
+
+    monkeypatch.setattr("services.trainer.reporting.make_report", broken)
+    before = metrics.REPORTS.labels("support", "failed")._value.get()
+    bench.store.write("support", DAY, traces(600))
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert bench.registry.active("support").version == announced.version
+    assert bench.store.verdict("support", DAY) == {
+        "kind": "published",
+        "version": announced.version,
+        "alpha": 0.9,
+    }
+    assert bench.registry.reports("support") == []
+    assert metrics.REPORTS.labels("support", "failed")._value.get() == before + 1
+    assert "report could not be made" in caplog.text

@@ -49,6 +49,19 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
 {{- else }}
   value: {{ required "redis.url or redis.existingSecret: where is Redis?" $values.redis.url | quote }}
 {{- end }}
+{{- if $values.signing.allowUnsigned }}
+- name: TRACER_UNSIGNED
+  value: allow
+{{- else }}
+{{- $_ := required "signing.keysConfigMap: whose signatures count? (`tracerctl keys new`)" $values.signing.keysConfigMap }}
+- name: TRACER_TRUSTED_KEYS
+  value: /keys/trusted.json
+{{- if eq .service "trainer" }}
+{{- $_ := required "signing.existingSecret: what does the trainer sign with?" $values.signing.existingSecret }}
+- name: TRACER_SIGNING_KEY_FILE
+  value: /signing/signing.pem
+{{- end }}
+{{- end }}
 - name: TRACER_TOPIC_PREFIX
   value: {{ $values.kafka.topicPrefix | quote }}
 - name: TRACER_GROUP_SUFFIX
@@ -141,7 +154,21 @@ spec:
         - { name: tasks, mountPath: /config, readOnly: true }
         - { name: data, mountPath: /data }
         - { name: tmp, mountPath: /tmp }
+        {{- if not .root.Values.signing.allowUnsigned }}
+        - { name: keys, mountPath: /keys, readOnly: true }
+        {{- if eq .service "trainer" }}
+        - { name: signing, mountPath: /signing, readOnly: true }
+        {{- end }}
+        {{- end }}
   volumes:
+    {{- if not .root.Values.signing.allowUnsigned }}
+    - name: keys
+      configMap: { name: {{ .root.Values.signing.keysConfigMap }} }
+    {{- if eq .service "trainer" }}
+    - name: signing
+      secret: { secretName: {{ .root.Values.signing.existingSecret }}, defaultMode: 0440 }
+    {{- end }}
+    {{- end }}
     - name: tasks
       configMap: { name: {{ include "tracer.tasksConfigMap" .root }} }
     - name: tmp

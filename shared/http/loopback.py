@@ -11,3 +11,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def name_of(host_header: str) -> str:
+    """The name in a `Host` header, without the port: of `[::1]:80` it is `::1`."""
+    if host_header.startswith("["):
+        return host_header[1:].partition("]")[0]
+    return host_header.partition(":")[0]

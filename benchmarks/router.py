@@ -1,0 +1,106 @@
+"""`make bench-router`: issue 5's targets in one run, against the peer and against the bounds.
+
+Fits our version and the peer's on the published training rows of Banking77, then measures each in
+processes of its own, one at a time: the peer with its embedder attached, ours in process, the
+router process on Apache Kafka. Writes benchmarks/results/router.json and docs/benchmarks.md.
+
+`--quick` measures little, keeps the fits of an earlier quick run and writes neither document: for
+working on the router, not for figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peer_env import peer_python
+from benchmarks.routing.streaming import QUICK, Amounts, Streaming
+from benchmarks.routing.subject import Subject, prepare
+from benchmarks.routing.targets import table, targets
+from benchmarks.tables import replace_section
+from deploy.kafka.local_kafka import LocalKafka
+from services.ctl.embedded.redis_server import EmbeddedRedis
+from services.ctl.paths import cache_folder
+from shared.encoder.artifact import load_encoder_info
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-router-") as made:
+        work = cache_folder() / "bench-router" if chosen.quick else Path(made)
+        say(begun, "fitting")
+        subject = prepare(chosen.data_dir / "banking77.jsonl", work.resolve(), keep=chosen.quick)
+        result = measure(subject, Path(made), begun, quick=chosen.quick)
+    result["seconds"] = round(time.monotonic() - begun)
+    text = table(result)
+    print(text)
+    if not chosen.quick:
+        (HERE / "results" / "router.json").write_text(json.dumps(result, indent=1) + "\n")
+        replace_section(Path("docs/benchmarks.md"), "router", text)
+    return 0 if all(entry["met"] for entry in result["targets"]) else 1
+
+
+def measure(subject: Subject, folder: Path, begun: float, *, quick: bool) -> dict[str, Any]:
+    more = ["--quick"] if quick else []
+    encoder = ["--encoder", str(subject.encoder)]
+    say(begun, "the peer: fitted, then measured")
+    worker = HERE / "routing" / "peer_worker.py"
+    keep = ["--keep"] if quick else []
+    python = str(peer_python(cache_folder()))
+    peer = run([python, str(worker), str(subject.job), *encoder, *keep, *more])
+    say(begun, "ours, in process")
+    ours = run(
+        [sys.executable, "-m", "benchmarks.routing.ours_worker", str(subject.job), *encoder,
+         "--copies", str(subject.copies), *more]
+    )  # fmt: skip
+    say(begun, "ours, on Apache Kafka")
+    with LocalKafka() as kafka, EmbeddedRedis(folder / "redis") as redis:
+        stream = Streaming(
+            kafka.bootstrap, redis.url, subject.encoder, folder, subject.artifact, subject.texts,
+            QUICK if quick else Amounts(),
+        ).measure()  # fmt: skip
+    return {
+        "machine": {
+            "cores": len(os.sched_getaffinity(0)),
+            "python": platform.python_version(),
+            "encoder": describe(subject.encoder),
+        },
+        "targets": targets(ours, peer, stream),
+        "ours": ours,
+        "peer": peer,
+        "kafka": stream,
+    }
+
+
+def run(command: Sequence[str]) -> dict[str, Any]:
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def describe(encoder: Path) -> str:
+    info = load_encoder_info(encoder)
+    return f"{info.name}, {info.precision}"
+
+
+def say(begun: float, what: str) -> None:
+    print(f"{time.monotonic() - begun:4.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

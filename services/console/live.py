@@ -1,0 +1,124 @@
+"""Live decisions for those who watch: one reader a console, while somebody looks, bounded.
+
+Who looks too slowly misses some, and is told how many.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from services.console.announcements import Reading
+from shared.bus.errors import Fatal, Retryable
+from shared.contracts.codec import InvalidEvent, decode
+from shared.contracts.events import Decision
+
+log = logging.getLogger(__name__)
+
+MAX_WATCHERS = 100
+BATCH = 1_000
+POLL_SECONDS = 0.25
+RETRY_SECONDS = 2.0
+IDLE_SECONDS = 10.0
+
+
+class TooManyWatchers(Exception):
+    """No more pages can watch now."""
+
+
+@dataclass
+class Watcher:
+    """One page's view: the newest decisions it has not taken yet, and how many it missed."""
+
+    size: int = 40
+    _waiting: deque[Decision] = field(default_factory=deque)
+    _missed: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def offer(self, decision: Decision) -> None:
+        with self._lock:
+            self._waiting.append(decision)
+            if len(self._waiting) > self.size:
+                self._waiting.popleft()
+                self._missed += 1
+
+    def take(self) -> tuple[list[Decision], int]:
+        """Those since the last time, oldest first, and how many were passed over."""
+        with self._lock:
+            taken, self._waiting = list(self._waiting), deque()
+            missed, self._missed = self._missed, 0
+        return taken, missed
+
+
+@dataclass
+class LiveFeed:
+    """`run` in a thread of its own; watch from anywhere."""
+
+    open: Callable[[], Reading]
+    max_watchers: int = MAX_WATCHERS
+    trouble: str | None = None
+    _watchers: dict[str, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _wanted: threading.Event = field(default_factory=threading.Event)
+
+    def check_room(self) -> None:
+        """Raises TooManyWatchers, before an answer has begun."""
+        with self._lock:
+            self._check_room()
+
+    @contextmanager
+    def watch(self, task: str) -> Iterator[Watcher]:
+        """Raises TooManyWatchers."""
+        watcher = Watcher()
+        with self._lock:
+            self._check_room()
+            self._watchers[task].append(watcher)
+            self._wanted.set()
+        try:
+            yield watcher
+        finally:
+            with self._lock, suppress(ValueError):
+                self._watchers[task].remove(watcher)
+                if not any(self._watchers.values()):
+                    self._wanted.clear()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set, whatever the broker does."""
+        while not stop.is_set():
+            if not self._wanted.wait(POLL_SECONDS):
+                continue
+            try:
+                self._read(stop)
+                self.trouble = None
+            except (Retryable, Fatal) as error:
+                self.trouble = f"decisions cannot be read: {error}"
+                log.warning("%s", self.trouble)
+                stop.wait(RETRY_SECONDS)
+
+    def _read(self, stop: threading.Event) -> None:
+        """While somebody looks, and a little longer, lest each reload opens a new consumer."""
+        tail = self.open()
+        idle = 0.0
+        try:
+            while not stop.is_set() and idle < IDLE_SECONDS:
+                for message in tail.poll(BATCH, POLL_SECONDS):
+                    with suppress(InvalidEvent):
+                        self._offer(decode(message.value, Decision))
+                self.trouble = None
+                idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
+        finally:
+            tail.close()
+
+    def _check_room(self) -> None:
+        if sum(map(len, self._watchers.values())) >= self.max_watchers:
+            raise TooManyWatchers(f"{self.max_watchers} pages are watching already")
+
+    def _offer(self, decision: Decision) -> None:
+        with self._lock:
+            watchers = list(self._watchers.get(decision.task, ()))
+        for watcher in watchers:
+            watcher.offer(decision)

@@ -1,0 +1,103 @@
+"""Templates, and how figures are written: the same digits and units everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from services.console.words import word_of_reason
+from shared.contracts.events import Reason
+from shared.web import VENDOR
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+NOTHING = "–"
+
+
+def environment() -> Environment:
+    """Everything is escaped; a name that is not there is an error."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": percent,
+        "count": count,
+        "dollars": dollars,
+        "moment": moment,
+        "day": day,
+        "bytes": size,
+        "bounds": bounds,
+        "reason_title": lambda reason: word_of_reason(Reason(reason)).title,
+    }
+    made.filters |= filters
+    made.globals["asset"] = asset
+    # `tojson` of views, for charts; Jinja escapes what could end an attribute or an element.
+    made.policies["json.dumps_function"] = lambda value, **_: msgspec.json.encode(value).decode()
+    return made
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return NOTHING if share is None else f"{100 * share:.{digits}f}%"
+
+
+def count(n: int | float | None) -> str:
+    """With thin spaces between thousands."""
+    return NOTHING if n is None else f"{round(n):,}".replace(",", "\u2009")
+
+
+def dollars(amount: float | None) -> str:
+    """Two digits after the point, more for less than a cent."""
+    if amount is None:
+        return NOTHING
+    if 0 < amount < 0.01:
+        return f"${amount:.4f}"
+    return f"${amount:,.2f}" if amount < 1_000 else f"${amount:,.0f}"
+
+
+def moment(at: datetime | None) -> Markup | str:
+    """A moment in UTC; the page's script shows it in the reader's own time as a tooltip."""
+    if at is None:
+        return NOTHING
+    at = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        at.isoformat(timespec="seconds"), at.strftime("%Y-%m-%d %H:%M UTC")
+    )
+
+
+def day(value: date | str | None) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def size(n: int) -> str:
+    return f"{n / 1_048_576:.1f} MiB" if n >= 1_048_576 else f"{n / 1_024:.0f} KiB"
+
+
+def bounds(interval: Any) -> str:
+    """`93.1 – 97.4%`, for a tooltip or a second line."""
+    if interval.lower is None:
+        return NOTHING
+    return f"{100 * interval.lower:.1f} – {100 * interval.upper:.1f}%"
+
+
+@lru_cache
+def asset(name: str) -> str:
+    """The address of a script or style sheet; it changes with the content, so browsers may keep
+    what they have."""
+    for prefix, folder in (("vendor", VENDOR), ("own", STATIC)):
+        path = folder / name
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            return f"/static/{prefix}/{name}?v={digest}"
+    raise FileNotFoundError(f"no asset {name}")

@@ -1,0 +1,118 @@
+"""What can come of asking a teacher, whoever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from shared.bus.errors import InvalidMessage, Retryable
+from shared.contracts.events import Input, Tokens
+from shared.contracts.prompting import LABEL, read_answer
+from shared.contracts.tasks import Task
+
+MAX_WHY_CHARS = 300
+_REFUSED_KEY = (401, 403)
+_PASSING = (408, 409, 425, 429)
+_UNKNOWN_PARAMETER = (400, 404, 422)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said, read as a label; `model` is the name the endpoint gives itself, `cost`
+    in US dollars where somebody has counted it."""
+
+    label: str
+    model: str
+    tokens: Tokens | None = None
+    cost: float | None = None
+
+
+class PassingFault(Exception):
+    """The same call may succeed later, not before `retry_after` seconds if that is given."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EndpointRefuses(Retryable):
+    """The endpoint does not let us in: every call fails until somebody repairs the settings."""
+
+
+class CannotAnswer(InvalidMessage):
+    """This request will never be answered."""
+
+
+class Ask(Protocol):
+    def __call__(self, task: Task, text: Input, *, timeout: float) -> Answer:
+        """Raises PassingFault, EndpointRefuses or CannotAnswer."""
+        ...
+
+
+class Teaches(Ask, Protocol):
+    """An endpoint and its client, safe to call from many threads."""
+
+    def probe(self, *, timeout: float) -> None:
+        """Whether it is there and lets us in. Raises PassingFault or EndpointRefuses."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def fate(
+    status: int, headers: Mapping[str, str], why: str, *, url: str, secret: str, now: datetime
+) -> PassingFault | EndpointRefuses | CannotAnswer:
+    """What an HTTP status of a failed call means. `why`: the endpoint's words."""
+    if status in _REFUSED_KEY:
+        # Without the endpoint's words: they may repeat part of the key.
+        return EndpointRefuses(f"{url} refuses the API key ({status})")
+    if status in _PASSING or status >= 500:
+        after = _retry_after(headers, now)
+        return PassingFault(f"the endpoint answered {status}", retry_after=after)
+    why = why.replace(secret, "***")[:MAX_WHY_CHARS]
+    return CannotAnswer(f"the endpoint answered {status}: {why}", field="request.input")
+
+
+def may_not_know_how(status: int) -> bool:
+    """Whether a structured question may have failed for being structured."""
+    return status in _UNKNOWN_PARAMETER
+
+
+def structured_label(content: str) -> str:
+    """The label of a structured answer; of words, where an endpoint gave words all the same."""
+    try:
+        document = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return read_answer(content)
+    label = document.get(LABEL) if isinstance(document, dict) else None
+    return label.strip() if isinstance(label, str) else read_answer(content)
+
+
+def counted(asked: int | None, answered: int | None) -> Tokens | None:
+    """None where the endpoint did not count, or counted nonsense."""
+    if asked is None or answered is None or asked < 0 or answered < 0:
+        return None
+    return Tokens(input=asked, output=answered)
+
+
+def _retry_after(headers: Mapping[str, Any], now: datetime) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `Retry-After` (seconds or a date)."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        if value.replace(".", "", 1).isdigit():
+            return float(value)
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())

@@ -1,0 +1,60 @@
+"""What is spent, summed over all teachers through Redis."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from services.teacher.budget import LedgerAway, Spent
+
+_KEPT_SECONDS = 3 * 86_400
+_TIMEOUT_SECONDS = 2.0
+
+
+class RedisLedger:
+    """One hash a task and day, with `usd` and `calls`, that expires after three days.
+
+    A call whose answer Redis lost may be counted twice: the budget ends early, never late.
+    """
+
+    def __init__(self, url: str, *, prefix: str) -> None:
+        self._prefix = prefix
+        self._redis = Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 1),  # once more: the server may have closed an idle connection
+        )
+
+    def spent(self, task: str, day: date) -> Spent:
+        try:
+            usd, calls = self._redis.hmget(self._key(task, day), ["usd", "calls"])
+            return Spent(float(usd or 0), int(calls or 0))
+        except (RedisError, OSError, ValueError) as error:
+            raise LedgerAway(_why(error)) from error
+
+    def add(self, task: str, day: date, more: Spent) -> None:
+        key = self._key(task, day)
+        try:
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hincrbyfloat(key, "usd", more.usd)
+                pipeline.hincrby(key, "calls", more.calls)
+                pipeline.expire(key, _KEPT_SECONDS)
+                pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise LedgerAway(_why(error)) from error
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _key(self, task: str, day: date) -> str:
+        return f"{self._prefix}{task}:{day.isoformat()}"
+
+
+def _why(error: Exception) -> str:
+    # Only the kind of error: some messages of redis-py repeat the address, which may hold a secret.
+    return f"Redis is away ({type(error).__name__})"

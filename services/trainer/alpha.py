@@ -1,0 +1,73 @@
+"""An operator asks for another α: the newest window is fitted again at once.
+
+What a window was last fitted for is kept with its verdict, so a change is noticed even where it
+was made, in the registry or in the tasks file, while no trainer ran.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Protocol
+
+from shared.contracts.tasks import Task
+from shared.core.window import WindowKey
+from shared.registry.base import Registry, RegistryUnavailable
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+
+
+class Verdicts(Protocol):
+    def days(self, task: str) -> list[date]: ...
+
+    def verdict(self, task: str, day: date) -> dict[str, Any] | None: ...
+
+
+@dataclass
+class AlphaWatch:
+    """Submits a refit when what is asked for is not what the newest window was fitted for."""
+
+    tasks: Mapping[str, Task]
+    registry: Registry
+    verdicts: Verdicts
+    submit: Callable[[WindowKey], None]
+    _asked: dict[str, float] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """At every task once. Raises RegistryUnavailable or OSError."""
+        for name, task in self.tasks.items():
+            asked = self.registry.active(name).asked(task.alpha)
+            if asked != self._asked.get(name):
+                self._refit(name, asked)
+                self._asked[name] = asked
+
+    def follow(self, stop: threading.Event, poll: float = POLL_SECONDS) -> None:
+        """Look after every hint and at least every `poll` seconds, until `stop`."""
+        while not stop.is_set():
+            try:
+                self.look()
+                self.registry.wait_for_change(poll)
+            except (RegistryUnavailable, OSError) as error:
+                log.debug("α is looked at later: %s", error)
+                stop.wait(poll)
+            except Exception:  # a trainer that no longer looks would not be noticed
+                log.exception("α could not be looked at")
+                stop.wait(poll)
+
+    def _refit(self, task: str, asked: float) -> None:
+        days = self.verdicts.days(task)
+        verdict = self.verdicts.verdict(task, days[-1]) if days else None
+        # Without a verdict a fit is due anyway, and takes the α that is asked for then.
+        if not verdict or verdict.get("alpha", asked) == asked:
+            return
+        log.info(
+            "refit for another α",
+            extra={"task": task, "window": days[-1].isoformat(), "alpha": asked,
+                   "fitted_for": verdict["alpha"]},
+        )  # fmt: skip
+        self.submit(WindowKey(task, days[-1]))

@@ -1,0 +1,186 @@
+"""Dead letters as they lie in their topic, and putting them back where they came from.
+
+A re-drive publishes the original key, value and headers to the original topic, with one header
+more that counts re-drives. Beside it, in the same transaction, a *marker* goes to the dead-letter
+topic: it names the letter's place and who put it back, so that no letter is put back twice, by
+whomever and after whatever crash. Markers are younger than their letters and outlive them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from shared.bus.base import Message, Publisher, Record
+from shared.bus.dead_letters import read_dead_letter, redrive
+from shared.bus.errors import InvalidMessage
+from shared.contracts.dead_letters import DeadLetter
+
+COUNT_HEADER = "tracer.redrives"
+MARKER_HEADER = "tracer.redriven"
+MARKER_BY = "tracer.redriven.by"
+MARKER_AT = "tracer.redriven.at"
+# A letter put back so often, and back again, will not get better.
+MOST_REDRIVES = 3
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class StoredLetter:
+    """One dead letter in its topic. redrives: how often the message had been put back before it
+    died this time. redriven_by: who has put this letter back, None: nobody has."""
+
+    message: Message
+    letter: DeadLetter
+    redrives: int = 0
+    redriven_by: str | None = None
+    redriven_at: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Its name for people: partition and offset."""
+        return f"{self.message.partition}:{self.message.offset}"
+
+    @property
+    def task(self) -> str | None:
+        """Which task the original was of, as far as it can be read."""
+        try:
+            document: Any = json.loads(self.letter.value)
+        except (ValueError, RecursionError):
+            return None
+        for part in (document, document.get("request") if isinstance(document, dict) else None):
+            if isinstance(part, dict) and isinstance(part.get("task"), str):
+                return str(part["task"])
+        return None
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which letters; None leaves a question open. `reason` is part of the error or the message."""
+
+    task: str | None = None
+    topic: str | None = None
+    service: str | None = None
+    stage: str | None = None
+    field: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    places: Collection[str] = ()
+
+    def matches(self, stored: StoredLetter) -> bool:
+        letter = stored.letter
+        said = f"{letter.error}: {letter.message}".lower()
+        return (
+            (not self.places or stored.place in self.places)
+            and self.topic in (None, letter.topic)
+            and self.service in (None, letter.service)
+            and self.stage in (None, letter.stage)
+            and self.field in (None, letter.field)
+            and (self.reason is None or self.reason.lower() in said)
+            and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at < self.until)
+            and (self.task is None or self.task == stored.task)
+        )
+
+
+def letters_of(messages: Iterable[Message]) -> tuple[list[StoredLetter], int]:
+    """The letters of a dead-letter topic, oldest first, knowing which were put back; and how many
+    records are neither letter nor marker."""
+    letters: list[StoredLetter] = []
+    markers: dict[str, tuple[str, str]] = {}
+    strangers = 0
+    for message in messages:
+        headers = dict(message.headers)
+        if MARKER_HEADER in headers:
+            by, at = headers.get(MARKER_BY, b""), headers.get(MARKER_AT, b"")
+            markers[_text(headers[MARKER_HEADER])] = (_text(by), _text(at))
+            continue
+        try:
+            letter = read_dead_letter(message)
+        except InvalidMessage:
+            strangers += 1
+        else:
+            letters.append(StoredLetter(message, letter, _count(letter)))
+    known = [_marked(stored, markers.get(stored.place)) for stored in letters]
+    return sorted(known, key=lambda s: (s.letter.at, s.place)), strangers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a re-drive would do. `refused`: letters that are not put back, and why."""
+
+    ready: tuple[StoredLetter, ...]
+    refused: tuple[tuple[StoredLetter, str], ...]
+
+
+def plan(
+    letters: Iterable[StoredLetter],
+    *,
+    topics: Collection[str],
+    most_redrives: int = MOST_REDRIVES,
+) -> Plan:
+    """`topics`: those messages may be put back to, with the deployment's prefix."""
+    ready, refused = [], []
+    for stored in letters:
+        why = _refusal(stored, topics, most_redrives)
+        if why is None:
+            ready.append(stored)
+        else:
+            refused.append((stored, why))
+    return Plan(tuple(ready), tuple(refused))
+
+
+def put_back(ready: Sequence[StoredLetter], publisher: Publisher, *, by: str, at: datetime) -> int:
+    """Publish the originals and their markers, some at a time; how many. Raises Retryable or
+    Fatal: those before are done, and not done again by another call."""
+    for start in range(0, len(ready), _AT_ONCE):
+        some = ready[start : start + _AT_ONCE]
+        publisher.publish([record for stored in some for record in _records(stored, by, at)])
+    return len(ready)
+
+
+def _records(stored: StoredLetter, by: str, at: datetime) -> list[Record]:
+    original = redrive(stored.message)
+    headers = tuple(pair for pair in original.headers if pair[0] != COUNT_HEADER)
+    count = (COUNT_HEADER, str(stored.redrives + 1).encode())
+    marker = Record(
+        stored.message.topic,
+        stored.message.key,
+        b"",
+        (
+            (MARKER_HEADER, stored.place.encode()),
+            (MARKER_BY, by.encode()),
+            (MARKER_AT, at.isoformat(timespec="seconds").encode()),
+        ),
+    )
+    return [replace(original, headers=(*headers, count)), marker]
+
+
+def _refusal(stored: StoredLetter, topics: Collection[str], most_redrives: int) -> str | None:
+    if stored.redriven_by is not None:
+        return f"put back by {stored.redriven_by or 'somebody'} at {stored.redriven_at}"
+    if stored.redrives >= most_redrives:
+        return f"put back {stored.redrives} times already, and it died again"
+    if stored.letter.topic not in topics:
+        return f"{stored.letter.topic} is no topic of this deployment that takes messages back"
+    return None
+
+
+def _marked(stored: StoredLetter, marker: tuple[str, str] | None) -> StoredLetter:
+    if marker is None:
+        return stored
+    return replace(stored, redriven_by=marker[0], redriven_at=marker[1])
+
+
+def _count(letter: DeadLetter) -> int:
+    """0 where the header is missing or no number: it came from outside."""
+    text = _text(dict(letter.headers).get(COUNT_HEADER, b"0"))
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,37 @@
+"""What a certificate saves, in calls, tokens and US dollars."""
+
+from __future__ import annotations
+
+from shared.contracts.report import Money
+from shared.fitting.prices import DAYS_PER_MONTH, Calls
+
+
+def money_part(calls: Calls, coverage: float, audit_share: float) -> Money | None:
+    """calls: of a day like those to come; coverage: certified, of which the share `audit_share` is
+    asked of the teacher nevertheless. None for a day without calls."""
+    requests = float(calls.weights.sum())
+    if requests <= 0:
+        return None
+    saved = coverage * (1.0 - audit_share)
+    spent = calls.spent()
+    tokens = None if calls.tokens is None else round(float(calls.weights @ calls.tokens) * saved, 1)
+    per_day = None if spent is None else round(spent * saved, 6)
+    per_month = None if per_day is None else round(per_day * DAYS_PER_MONTH, 6)
+    return Money(
+        requests_per_day=round(requests, 1),
+        calls_saved_per_1000=round(1000 * saved, 1),
+        calls_saved_per_day=round(requests * saved, 1),
+        tokens_saved_per_day=tokens,
+        saved_per_day=per_day,
+        saved_per_month=per_month,
+        spent_per_day=spent,
+        price_from=calls.source,
+        sentence=_sentence(requests, saved, per_month, calls.source),
+    )
+
+
+def _sentence(requests: float, saved: float, per_month: float | None, source: str | None) -> str:
+    calls = f"Saves about {requests * saved:,.0f} of {requests:,.0f} calls a day"
+    if per_month is None:
+        return f"{calls}; give the task a `price` to see what that is worth."
+    return f"{calls}, ${per_month:,.2f} a month (prices from the {source or 'task'})."

@@ -1,0 +1,70 @@
+"""What every source's records become before a task's mapping reads them.
+
+An adapter is a pure function from the bytes of one record to its calls. A call's `view` is the
+same for every format, so that a mapping can be moved from one to another:
+
+    $.input       the text to classify: the last user message, or a row's input
+    $.messages    [{role, content}] as text, the system's first, without the answer
+    $.output      the answer as text; a lone tool call's arguments where there is no text
+    $.model       the model that answered
+    $.attributes  what the source calls attributes, metadata or tags
+    $.record      the record as the source wrote it, JSON in strings parsed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shared.contracts.events import Tokens
+
+MAX_CALLS = 10_000
+MAX_DEPTH = 64
+
+
+class Unusable(ValueError):
+    """A record or a call that cannot become a trace; `field` is what is at fault."""
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a model.
+
+    `fragment` is the record reduced to this call, in the same format, for a dead letter that can
+    be redriven. `fault` says why no mapping can use it, such as that the call failed.
+    """
+
+    id: str
+    view: dict[str, Any]
+    fragment: bytes
+    occurred_at: datetime | None = None
+    tokens: Tokens | None = None
+    cost: float | None = None
+    fault: Unusable | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A part of a record that is not even a call."""
+
+    error: Unusable
+    fragment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A part that is no call of a language model, such as a span of a web server."""
+
+    why: str
+
+
+Item = Call | Refused | Skipped
+# Bytes of a record, and a name for its place that stays the same when it is read again.
+Adapter = Callable[[bytes, str], list[Item]]

@@ -1,0 +1,151 @@
+"""JSON from other systems: bounded, and read with little trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from shared.contracts.events import Tokens
+from shared.sources.base import MAX_CALLS, MAX_DEPTH, Call, Item, Refused, Skipped, Unusable
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_SECONDS = 253_402_300_800  # the year 10000
+_MILLISECONDS_FROM = 100_000_000_000  # as seconds, the year 5138
+
+
+def parse(value: bytes) -> Any:
+    """Raises Unusable for what is not JSON, or is nested deeper than MAX_DEPTH."""
+    try:
+        document = msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unusable(f"not valid JSON: {error}") from error
+    if too_deep(document):
+        raise Unusable(f"nested deeper than {MAX_DEPTH} levels")
+    return document
+
+
+def parse_inner(value: Any) -> Any:
+    """A text that holds a JSON object or array as what it holds; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return parse(value.encode())
+        except (Unusable, UnicodeEncodeError):
+            return value
+    return value
+
+
+def too_deep(document: Any, limit: int = MAX_DEPTH) -> bool:
+    level = [document]
+    for _ in range(limit):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return False
+    return True
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return (child for child in node.values() if isinstance(child, dict | list))
+    if isinstance(node, list):
+        return (child for child in node if isinstance(child, dict | list))
+    return ()
+
+
+def each_object(
+    value: bytes, origin: str, read: Callable[[dict[str, Any], str, bytes], Call | Skipped]
+) -> list[Item]:
+    """`read(object, origin, fragment)` for the object of a record, or each of its array."""
+    document = parse(value)
+    if not isinstance(document, list):
+        return [_object(document, origin, value, read)]
+    if len(document) > MAX_CALLS:
+        raise Unusable(f"{len(document)} calls in one record, of at most {MAX_CALLS}")
+    return [
+        _object(each, f"{origin}-{number}", msgspec.json.encode(each), read)
+        for number, each in enumerate(document)
+    ]
+
+
+def _object(
+    document: Any,
+    origin: str,
+    fragment: bytes,
+    read: Callable[[dict[str, Any], str, bytes], Call | Skipped],
+) -> Item:
+    if not isinstance(document, dict):
+        error = Unusable(f"a JSON object is needed, not {type(document).__name__}")
+        return Refused(error, fragment)
+    return read(document, origin, fragment)
+
+
+def mapping_of(value: Any) -> dict[str, Any]:
+    """`value`, or what it holds as JSON, where that is an object; else an empty one."""
+    value = parse_inner(value)
+    return value if isinstance(value, dict) else {}
+
+
+def first(document: dict[str, Any], *names: str) -> Any:
+    """The first value that is there and not null."""
+    return next((document[name] for name in names if document.get(name) is not None), None)
+
+
+def text_of(value: Any) -> str | None:
+    """A text; numbers and truth values as JSON writes them; None for the rest."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return msgspec.json.encode(value).decode()
+    return None
+
+
+def moment_of(value: Any) -> datetime | None:
+    """ISO 8601 (UTC where it has no offset), or seconds or milliseconds since the epoch."""
+    if _is_number(value):
+        seconds = value / 1000 if value > _MILLISECONDS_FROM else value
+        return since_epoch(seconds)
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def since_epoch(seconds: float) -> datetime | None:
+    """None for what is not a time after 1970 and before 10000."""
+    if not 0 < seconds < _MAX_SECONDS:
+        return None
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+def tokens_of(asked: Any, answered: Any) -> Tokens | None:
+    """Both counts, or None where one is missing or no count."""
+    counts = [_count(asked), _count(answered)]
+    if counts[0] is None or counts[1] is None:
+        return None
+    return Tokens(input=counts[0], output=counts[1])
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:18])
+    return int(value) if _is_number(value) and 0 <= value < 2**53 else None
+
+
+def cost_of(value: Any) -> float | None:
+    """US dollars."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return float(value) if _is_number(value) and value >= 0 else None
+
+
+def _is_number(value: Any) -> bool:
+    """Finite, no truth value, and of a size that arithmetic bears."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63

@@ -1,0 +1,70 @@
+"""uvicorn in a thread of its own, for services whose main loop is another."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.bus.errors import Fatal
+
+MAX_CONNECTIONS = 1024
+
+
+class WebServer:
+    """Serves `app` from a thread, on a socket that is bound when this is made."""
+
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, *, grace: float, name: str, fix: str
+    ) -> None:
+        """Port 0 picks a free one. `grace`: seconds for the calls in work at the end. `fix`: what
+        to set where `name` cannot listen there.
+
+        Raises Fatal when it cannot listen there.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=1024)
+        except OSError as error:
+            raise Fatal(
+                f"the {name} cannot listen on {host}:{port} ({error.strerror}): {fix}"
+            ) from error
+        # asyncio does so only for sockets made with an explicit protocol. Without it the body waits
+        # for the caller's acknowledgement of the head: 40 ms.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.port: int = self._socket.getsockname()[1]
+        self._grace = grace
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=max(1, round(grace)),
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._started = False
+
+    def start(self) -> None:
+        self._started = True
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more calls, finish those in work."""
+        self._server.should_exit = True
+        if self._started:
+            self._thread.join(self._grace + 2.0)
+        self._socket.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])

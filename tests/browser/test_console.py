@@ -1,0 +1,224 @@
+"""The main journeys, as people make them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from conftest import Open, sign_in
+from playwright.sync_api import Page, expect
+
+from shared.contracts.events import AnnouncementKind, Decision, Outcome, Reason
+from shared.contracts.topics import Topic
+from shared.registry.base import State
+from tests.console_place import READER, TENANT, Place
+
+pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(120)]
+
+
+def confirm(page: Page, button: str, why: str) -> None:
+    """Fill in the dialog that an action opens, and go through with it."""
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("Why").fill(why)
+    dialog.get_by_role("button", name=button).click()
+
+
+# --- signing in
+
+
+def test_nothing_is_shown_without_signing_in(new_context: Open, place: Place) -> None:
+    page = new_context().new_page()
+    page.goto(f"{place.url}/tasks/support")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert "support" not in page.inner_text("main")
+    page.get_by_label("Token").fill("not-the-right-token")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not known here")
+    sign_in(page, f"{place.url}/tasks/support")
+    expect(page).to_have_url(f"{place.url}/tasks/support")  # where they wanted to go
+    expect(page.get_by_role("heading", name="support")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    page.goto(f"{place.url}/tasks/support")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+# --- looking
+
+
+def test_the_overview_says_how_each_task_does(page: Page) -> None:
+    row = page.locator("#task-support")
+    expect(row).to_contain_text("Serving")
+    expect(row).to_contain_text("79.3%")  # certified
+    expect(row).to_contain_text(re.compile(r"≥ \d\d\.\d% · \d+ audits"))
+    expect(row).to_contain_text("2\u2009000 requests")
+    expect(page.locator("#task-moderation")).to_contain_text("Paused")
+    expect(page.locator("#task-routing")).to_contain_text("Learning")
+    expect(page.locator("#task-intents")).to_contain_text("canary on trial")
+    # Each sparkline is drawn: its canvas has something on it.
+    expect(page.locator("#task-support .spark canvas")).to_be_visible()
+
+
+def test_from_the_overview_to_a_task_to_a_version(page: Page, place: Place) -> None:
+    page.get_by_role("link", name="support").click()
+    expect(page.get_by_role("heading", name="support")).to_be_visible()
+    expect(page.get_by_text("This version answers 79.3% of the requests itself")).to_be_visible()
+    for chart in ("days", "agreement"):
+        expect(page.locator(f"[data-chart={chart}] canvas")).to_be_visible()
+    expect(page.get_by_text("agreement 0.902 on the evidence is below")).to_be_visible()
+    expect(page.get_by_text("Not sure enough")).to_be_visible()
+    page.get_by_text("The days as a table").click()
+    days = page.get_by_role("region", name="Days").locator("tbody tr")
+    expect(days).to_have_count(5)
+    expect(days.last).to_contain_text("2026-01-06")
+    active = place.versions["support"][-1]
+    page.get_by_role("link", name=active).first.click()
+    expect(page.get_by_role("heading", name="The certificate")).to_be_visible()
+    expect(page.locator("[data-chart=frontier] canvas")).to_be_visible()
+    expect(page.get_by_text("Of 1,000 requests 793 are answered without the LLM")).to_be_visible()
+    # Texts of traces are shown as they are, whatever they hold.
+    expect(page.get_by_text("<img src=x onerror=alert(1)>")).to_be_visible()
+
+
+def test_empty_and_wrong_pages_say_what_to_do(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/routing")
+    expect(page.get_by_role("heading", name="Nothing is certified yet")).to_be_visible()
+    expect(page.get_by_text("tracerctl scan")).to_be_visible()
+    expect(page.get_by_role("heading", name="No live requests yet")).to_be_visible()
+    page.goto(f"{place.url}/tasks/unheard-of")
+    expect(page.get_by_role("heading", name="No such task")).to_be_visible()
+    page.goto(f"{place.url}/tasks/support/versions/2020-01-01-000000000000")
+    expect(page.get_by_role("heading", name="No such version")).to_be_visible()
+    page.get_by_role("button", name="To the overview").click()
+    expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+
+
+def test_decisions_are_shown_as_they_happen_until_held(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/support")
+    rows = page.locator("#live tbody tr")
+
+    def decide(name: str, task: str = "support") -> None:
+        now = datetime.now(UTC)
+        place.send(Topic.DECISIONS, Decision(
+            request_id=name, task=task, outcome=Outcome.HANDLED, reason=Reason.CERTIFIED,
+            decided_at=now, occurred_at=datetime(2026, 1, 10, 12, tzinfo=UTC),
+            label="refund_status", accept_score=0.97, threshold=0.8,
+        ))  # fmt: skip
+
+    for attempt in range(40):  # the reader begins at the end, once it has joined
+        decide(f"live-{attempt}")
+        decide(f"elsewhere-{attempt}", "intents")
+        page.wait_for_timeout(250)
+        if rows.count():
+            break
+    expect(rows.first).to_contain_text("refund_status")
+    expect(rows.first).to_contain_text("surrogate")
+    assert "elsewhere" not in page.inner_text("#live")
+    page.get_by_role("button", name="Hold").click()
+    decide("after-holding")
+    page.wait_for_timeout(1_000)
+    assert "after-holding" not in page.inner_text("#live")
+    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+
+
+# --- acting
+
+
+def test_pause_and_resume_with_who_and_why(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/support")
+    page.get_by_role("button", name="Pause…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert place.registry.active("support").state is State.SERVING
+    page.get_by_role("button", name="Pause…").click()
+    confirm(page, "Pause", "a new prompt goes live")
+    expect(page.get_by_role("status").first).to_contain_text("Paused")
+    assert place.registry.active("support").state is State.PAUSED
+    newest = page.locator(".timeline li").first
+    expect(newest).to_contain_text("a new prompt goes live")
+    expect(newest).to_contain_text("by maria")
+    expect(page.get_by_role("button", name="Pause…")).to_have_count(0)
+    page.get_by_role("button", name="Resume…").click()
+    confirm(page, "Resume", "the prompt is fine")
+    expect(page.get_by_role("heading", name="support")).to_contain_text("Serving")
+    kinds = [entry.kind for entry in place.registry.history("support", 2)]
+    assert kinds == [AnnouncementKind.RESUMED, AnnouncementKind.PAUSED]
+    assert place.registry.history("support", 1)[0].actor == "maria"
+
+
+def test_roll_back_to_a_version_of_ones_choice(page: Page, place: Place) -> None:
+    first, second = place.versions["moderation"]
+    page.goto(f"{place.url}/tasks/moderation")
+    page.get_by_role("button", name="Roll back…").click()
+    page.get_by_label("Version to return to").select_option(first)
+    confirm(page, "Roll back", "the new one is too bold")
+    expect(page.get_by_role("status").first).to_contain_text(f"Rolled back: {first}")
+    assert place.registry.active("moderation").version == first
+    # A form that was opened before somebody else acted changes nothing.
+    page.get_by_role("button", name="Roll back…").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    place.registry.rollback("moderation", to=second, at=datetime.now(UTC), reason="meanwhile")
+    confirm(page, "Roll back", "on what was there")
+    expect(page.get_by_role("status").first).to_contain_text("Nothing was changed")
+    assert place.registry.active("moderation").version == second
+
+
+def test_a_trial_is_promoted(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/intents")
+    expect(page.locator(".lead")).to_contain_text("On trial (canary, 10% of the requests)")
+    page.get_by_role("button", name="Promote…").click()
+    confirm(page, "Promote", "audits are good")
+    expect(page.get_by_role("status").first).to_contain_text("Promoted")
+    assert place.registry.active("intents").version == place.versions["intents"][-1]
+
+
+def test_everything_can_be_done_by_keyboard(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/support")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.locator("#do-retire").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_label("Why")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("#do-retire")).to_be_focused()
+
+
+# --- who may what
+
+
+def test_read_only_sees_all_and_changes_nothing(new_context: Open, place: Place) -> None:
+    page = new_context().new_page()
+    sign_in(page, f"{place.url}/tasks/support", READER)
+    expect(page.get_by_text("Read-only")).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("…$"))).to_have_count(0)
+    before = place.registry.active("support")
+    answer = page.request.post(
+        f"{place.url}/tasks/support/actions/retire", form={"reason": "because", "csrf": "guessed"}
+    )
+    assert answer.status == 403
+    assert "read-only" in answer.text()
+    assert place.registry.active("support") == before
+
+
+def test_a_tenant_sees_its_tasks_only(new_context: Open, place: Place) -> None:
+    page = new_context().new_page()
+    sign_in(page, place.url, TENANT)
+    expect(page.locator("#task-support")).to_be_visible()
+    assert page.locator("tbody tr").count() == 1
+    for path in ("/tasks/intents", "/api/v1/tasks/intents", "/api/v1/tasks/intents/live",
+                 "/tasks/intents/actions/pause"):  # fmt: skip
+        answer = page.request.get(f"{place.url}{path}")
+        assert answer.status == 404, path
+        assert "intents" not in answer.text() or "no task" in answer.text()
+    shown = page.request.get(f"{place.url}/api/v1/tasks").json()
+    assert [row["task"] for row in shown["tasks"]] == ["support"]
+
+
+def test_on_this_machine_nobody_has_to_sign_in(new_context: Open, open_console: str) -> None:
+    page = new_context().new_page()
+    page.goto(open_console)
+    expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+    foreign = page.request.get(open_console, headers={"Host": "rebound.example.com"})
+    assert foreign.status == 403

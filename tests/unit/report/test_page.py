@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from shared.contracts.report import Report, decode_report
+from shared.contracts.topics import schemas_folder
+from shared.reporting.page import render, script_json
+from shared.web import VENDOR
+from tests.artifacts import make_report
+
+HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 ' \" {{ 7*7 }}"
+
+
+def typical() -> Report:
+    path = schemas_folder() / "reports" / "examples" / "typical.json"
+    return decode_report(path.read_bytes())
+
+
+class Elements(HTMLParser):
+    """Every element of a page, its attributes, and the text of each script."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.found and self.found[-1][0] == "script":
+            self.scripts[-1] += data
+        else:
+            self.text.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self.found.append(("/script", {}))
+
+
+def hostile(value: object) -> object:
+    """The report with every text in it replaced, where any text may be."""
+    if isinstance(value, dict):
+        return {
+            key: item
+            if (key in ("task", "window", "version", "kind", "measure", "reason", "verdict", "v",
+                       "method") and isinstance(item, str) and key != "reason")
+            or (key == "reason" and item in _REASONS)
+            else hostile(item)
+            for key, item in value.items()
+        }  # fmt: skip
+    if isinstance(value, list):
+        return [hostile(item) for item in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+_REASONS = {"ambiguous", "certificate", "few_traces", "novel"}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [typical(), make_report("support", None), make_report("support", "2026-01-01-0123456789ab")],
+    ids=["typical", "refused", "empty"],
+)
+def test_a_page_is_whole_and_asks_no_one_for_anything(report: Report) -> None:
+    page = render(report)
+    elements = Elements(page)
+    for tag, attributes in elements.found:
+        assert tag not in ("link", "iframe", "img", "object", "embed", "base")
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    own = page.replace((VENDOR / "echarts.min.js").read_text(encoding="utf-8"), "")
+    assert not re.findall(r"https?://", own)
+    assert "url(" not in own
+    assert render(report) == page
+
+
+def test_every_text_from_outside_is_inert() -> None:
+    plain = json.loads(typical().encode())
+    report = msgspec.convert(hostile(plain), Report)
+    assert report.encode().decode().count("onerror") > 30
+    elements, usual = Elements(render(report)), Elements(render(typical()))
+    assert [tag for tag, _ in elements.found] == [tag for tag, _ in usual.found]
+    assert all("onerror" not in attributes for _, attributes in elements.found)
+    assert "49" not in "".join(elements.text).split("{{")[0]
+    assert json.loads(elements.scripts[0])["curves"][0]["name"] == HOSTILE
+    assert HOSTILE in "".join(elements.text)
+
+
+def test_it_shows_what_the_report_says() -> None:
+    text = "".join(Elements(render(typical())).text)
+    report = typical()
+    assert report.certificate is not None
+    assert report.deltas is not None
+    for said in (
+        report.summary, report.certificate.sentence, report.deltas.sentence,
+        report.curves.curves[0].sentence, report.deferrals.reasons[0].sentence,
+        report.slices.found[1].name, report.notes[0], "</script><img src=x onerror=alert(1)>",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_a_chart_has_data_for_every_place() -> None:
+    elements = Elements(render(typical()))
+    charts = json.loads(elements.scripts[0])
+    places = [a["data-chart"] for _, a in elements.found if "data-chart" in a]
+    assert places
+    for place in places:
+        name, _, index = str(place).partition(":")
+        assert charts[name][int(index)] if index else charts[name]
+    assert all(a.get("aria-label") for _, a in elements.found if "data-chart" in a)
+
+
+def test_json_in_a_script_cannot_leave_it() -> None:
+    told = script_json({"a": "</script><!--&\u2028"})
+    assert not set("<>&\u2028") & set(told)
+    assert json.loads(told) == {"a": "</script><!--&\u2028"}

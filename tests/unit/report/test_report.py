@@ -1,0 +1,178 @@
+"""Reports as they are made of real fits."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import msgspec
+import numpy as np
+import pytest
+
+from shared.contracts.report import MAX_REPORT_BYTES, PREVIEW_CHARS, Report, decode_report
+from shared.contracts.tasks import Price
+from shared.core.gate import Certified
+from shared.core.report.reasons import REASONS
+from shared.core.training import TrainingSet
+from shared.fitting.challenger import Tried
+from shared.fitting.prices import calls
+from shared.fitting.report.build import Before, Subject, make_report
+from tests.reports import LABELS, trained
+
+SUBJECT = Subject(
+    task="support", window="2026-11-22", version="2026-11-22-0123456789ab", refused=False,
+    reason="certified: for a test", alpha=0.9, delta=0.1, audit_share=0.02,
+)  # fmt: skip
+
+
+@cache
+def report(n: int = 900, *, previews: bool = True, evidence: str = "crossfit") -> Report:
+    subject = msgspec_replace(SUBJECT, previews=previews)
+    return make_report(subject, Tried(*trained(n, evidence=evidence)))
+
+
+def msgspec_replace(subject: Subject, **changes: object) -> Subject:
+    return Subject(**{**vars(subject), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("evidence", ["crossfit", "holdout"])
+def test_a_report_says_what_the_fit_found(evidence: str) -> None:
+    found = report(evidence=evidence)
+    _, training, fitted = trained(evidence=evidence)
+    verdict = fitted.verdict
+    assert isinstance(verdict, Certified)
+    assert found.certificate is not None
+    assert found.certificate.coverage == pytest.approx(verdict.coverage, abs=1e-4)
+    assert found.certificate.agreement_lower == pytest.approx(verdict.agreement_lower, abs=1e-4)
+    assert found.deferrals.n_evidence == verdict.n_evidence
+    assert found.deferrals.n == round((1 - verdict.coverage) * verdict.n_evidence)
+    assert sum(one.n for one in found.deferrals.reasons) == found.deferrals.n
+    assert sum(one.share for one in found.deferrals.reasons) == pytest.approx(
+        1 - verdict.coverage, abs=1e-3
+    )
+    assert {one.reason for one in found.deferrals.reasons} <= set(REASONS)
+    assert sum(row.n for row in found.labels) == verdict.n_evidence
+    assert {row.label for row in found.labels} <= set(training.labels)
+    assert found.pairs
+    assert found.confusions
+    assert found.curves.curves[0].kind == "all"
+    assert [point.alpha for point in found.frontier] == sorted(p.alpha for p in found.frontier)
+    assert decode_report(found.encode()) == found
+
+
+def test_the_same_fit_gives_the_same_bytes() -> None:
+    again = make_report(SUBJECT, Tried(*trained()))
+    assert again.encode() == report().encode()
+
+
+def test_examples_are_of_their_reason() -> None:
+    horizon, _, _ = trained()
+    given = dict(zip([texts[0] for texts in horizon.inputs], horizon.teacher, strict=True))
+    found = report()
+    for reason in found.deferrals.reasons:
+        assert reason.examples
+        for example in reason.examples:
+            assert given[example.texts[0]] == example.teacher
+            if reason.reason == "contradicted":
+                assert example.texts[0].lower().startswith("where is number")
+    for confusion in found.confusions:
+        assert all((e.teacher, e.said) == (confusion.a, confusion.b) for e in confusion.a_as_b)
+        assert all((e.teacher, e.said) == (confusion.b, confusion.a) for e in confusion.b_as_a)
+
+
+def test_without_previews_no_text_is_in_it() -> None:
+    found = report(previews=False)
+    assert not found.previews
+    said = found.encode().decode()
+    for word in ("parcel", "invoice", "password", "where is", "bonjour"):
+        assert word not in said.lower()
+    assert found.deferrals.reasons == tuple(
+        msgspec.structs.replace(
+            one,
+            examples=tuple(msgspec.structs.replace(e, texts=()) for e in one.examples),
+        )
+        for one in report().deferrals.reasons
+    )
+
+
+def test_what_is_redacted_is_in_no_part_of_it() -> None:
+    def redact(text: str) -> str:
+        return text.replace("parcel", "[THING]")
+
+    found = make_report(msgspec_replace(SUBJECT, redact=redact), Tried(*trained()))
+    assert found.redacted
+    assert "parcel" not in found.encode().decode()
+    assert "[THING]" in found.encode().decode()
+    assert "parcel" in report().encode().decode()
+
+
+def test_a_refusal_defers_everything_and_says_so() -> None:
+    subject = msgspec_replace(SUBJECT, version=None, refused=True, reason="not enough")
+    found = make_report(subject, Tried(*trained(alpha=0.999)))
+    assert found.key == "unpublished-2026-11-22"
+    assert found.refused
+    assert found.certificate is None
+    assert found.money is None
+    assert found.deferrals.n == found.deferrals.n_evidence
+    assert {one.reason for one in found.deferrals.reasons} >= {"refused", "ambiguous"}
+    assert "not enough" in found.summary
+
+
+def test_nothing_to_fit_on_is_a_report_too() -> None:
+    subject = msgspec_replace(SUBJECT, version=None, refused=True, reason="no traces")
+    found = make_report(subject, None, notes=["one note"])
+    assert (found.n_traces, found.labels, found.notes) == (0, (), ("one note",))
+    assert decode_report(found.encode()) == found
+
+
+def test_money_is_of_the_certified_coverage_after_audits() -> None:
+    day = calls(
+        np.full(100, 2.0), [None] * 100, [50] * 100, [10] * 100, price=Price(per_call=0.01),
+        per_call=None,
+    )  # fmt: skip
+    found = make_report(SUBJECT, Tried(*trained()), calls=day)
+    assert found.money is not None
+    assert found.certificate is not None
+    saved = found.certificate.coverage * 0.98
+    assert found.money.requests_per_day == 200
+    assert found.money.calls_saved_per_1000 == pytest.approx(1000 * saved, abs=0.1)
+    assert found.money.saved_per_day == pytest.approx(200 * 0.01 * saved, abs=1e-3)
+    assert found.money.tokens_saved_per_day == pytest.approx(200 * 60 * saved, rel=1e-3)
+    assert found.money.price_from == "task"
+
+
+def test_deltas_name_labels_and_what_changed() -> None:
+    before = report()
+    rows = tuple(
+        msgspec.structs.replace(row, n_handled=row.n // 10, coverage=0.1)
+        if row.label == "billing"
+        else row
+        for row in before.labels
+    )
+    previous = msgspec.structs.replace(before, version="2026-11-21-abcdef012345", labels=rows)
+    known = Before(previous, frozenset({*LABELS, "gone"}))
+    found = make_report(SUBJECT, Tried(*trained()), before=known).deltas
+    assert found is not None
+    assert found.previous == "2026-11-21-abcdef012345"
+    assert (found.labels_added, found.labels_removed) == (("other",), ("gone",))
+    assert [(c.label, c.measure) for c in found.changes] == [("billing", "coverage")]
+    assert found.changes[0].before == 0.1
+    assert "billing" in found.sentence
+    same = make_report(SUBJECT, Tried(*trained()), before=Before(before, frozenset(LABELS))).deltas
+    assert same is not None
+    assert same.changes == ()
+    assert "stayed" in same.sentence
+
+
+def test_the_longest_texts_and_labels_fit_in() -> None:
+    horizon, training, fitted = trained()
+    nasty = "\x01" * 30_000
+    inputs = [(f"{texts[0]} {nasty}", nasty) for texts in horizon.inputs]
+    names = tuple(f"{i}" + "\x01" * 255 for i in range(len(training.labels)))
+    long = TrainingSet(**{**vars(training), "labels": names})
+    found = make_report(
+        SUBJECT, Tried(type(horizon)(inputs, horizon.teacher, horizon.evidence), long, fitted)
+    )
+    assert len(found.encode()) <= MAX_REPORT_BYTES
+    assert all(len(text) <= PREVIEW_CHARS + 1 for one in found.deferrals.reasons
+               for example in one.examples for text in example.texts)  # fmt: skip
+    assert decode_report(found.encode()) == found

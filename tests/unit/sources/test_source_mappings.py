@@ -1,0 +1,296 @@
+"""Adapters and mappings on what nobody recorded: garbage, bounds, mistakes in the tasks file."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from shared.contracts.mapping import Format, SourceMapping
+from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.sources.base import MAX_DEPTH, Unusable
+from shared.sources.catalogue import ADAPTERS, Sorted, default_reader, readers_by_topic, sort
+from shared.sources.files import UnreadableFile, parts
+from shared.sources.reading import Reader
+
+TASK = Task(name="support")
+_WORDS = """
+id input teacher label request response messages choices message content role parts type
+text tool_calls function arguments body status_code usage data output model startTime
+level metadata call_type status attributes span_id input_text events resourceSpans
+scopeSpans spans traceId spanId startTimeUnixNano key value stringValue intValue
+arrayValue kvlistValue values error refusal finish_reason created
+"""
+NAMES = st.sampled_from(_WORDS.split())
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=6),
+    max_leaves=30,
+)
+
+
+def reader(**mapping: Any) -> Reader:
+    return Reader(TASK, msgspec.convert({"format": "jsonl", **mapping}, SourceMapping))
+
+
+def row(document: Any, **mapping: Any) -> Sorted:
+    return sort(json.dumps(document).encode(), "here", Format.JSONL, [reader(**mapping)])
+
+
+def why(result: Sorted) -> tuple[str, str]:
+    assert not result.taken
+    [lost] = result.lost
+    return lost.error.field, str(lost.error)
+
+
+@pytest.mark.parametrize("format", Format)
+@settings(max_examples=60, deadline=None)
+@given(document=JSON)
+def test_no_json_makes_an_adapter_fail_but_by_saying_why(format: Format, document: Any) -> None:
+    result = sort(json.dumps(document).encode(), "here", format, [default_reader(TASK, format)])
+    assert all(str(lost.error) for lost in result.lost)
+
+
+@pytest.mark.parametrize("format", Format)
+@settings(max_examples=60, deadline=None)
+@given(value=st.binary(max_size=200))
+def test_no_bytes_make_an_adapter_fail_but_by_saying_why(format: Format, value: bytes) -> None:
+    sort(value, "here", format, [default_reader(TASK, format)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(attributes=st.dictionaries(st.sampled_from(
+    ["gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.prompt", "gen_ai.completion",
+     "gen_ai.prompt.0.content", "gen_ai.completion.0.content", "gen_ai.response.finish_reasons",
+     "gen_ai.system_instructions", "langfuse.observation.input", "gen_ai.usage.input_tokens"]
+), JSON | JSON.map(json.dumps)))  # fmt: skip
+def test_no_attributes_make_the_conventions_fail(attributes: dict[str, Any]) -> None:
+    span = {"trace_id": "a", "span_id": "b", "attributes": {"gen_ai.system": "x", **attributes}}
+    sort(json.dumps(span).encode(), "here", Format.PEER, [default_reader(TASK, Format.PEER)])
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    deep = b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)
+    with pytest.raises(Unusable, match="deeper"):
+        ADAPTERS[Format.LITELLM](deep, "here")
+    with pytest.raises(Unusable):
+        ADAPTERS[Format.LITELLM](b"[" * 100_000, "here")
+    request = ExportTraceServiceRequest()
+    value = (
+        request.resource_spans.add().scope_spans.add().spans.add().attributes.add(key="gen_ai.x")
+    )
+    inner = value.value
+    for _ in range(90):
+        inner = inner.array_value.values.add()
+    inner.int_value = 1
+    # protobuf's own limit is 100 messages; either says no.
+    result = sort(request.SerializeToString(), "here", Format.OTLP_PROTO, [])
+    assert len(result.lost) == 1
+
+
+def test_numbers_out_of_all_bounds_count_as_not_there() -> None:
+    huge = int("9" * 400)
+    call = {"input": "a", "teacher": "b", "occurred_at": huge, "cost": huge}
+    call["tokens"] = {"input": huge, "output": 1}
+    [taken] = row(call).taken
+    assert (taken.trace.occurred_at, taken.trace.cost, taken.trace.tokens) == (None, None, None)
+    span = {"spanId": "ab", "traceId": "cd", "startTimeUnixNano": str(huge)}
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    result = sort(json.dumps(request).encode(), "here", Format.OTLP_JSON, [])
+    assert why(result)[0] == "startTimeUnixNano"
+
+
+def test_too_many_calls_in_one_record_are_refused_together() -> None:
+    assert "10001 calls" in why(row([{}] * 10_001))[1]
+
+
+def test_roles_in_other_words_are_the_same_roles() -> None:
+    """As OpenTelemetry's instrumentation of LangChain writes them."""
+    asked = [{"role": "Human", "parts": [{"content": "hello world", "type": "text"}]}]
+    answer = [{"role": "AI", "parts": [{"content": "greeting", "type": "text"}]}]
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.input.messages": json.dumps(asked),
+        "gen_ai.output.messages": json.dumps(answer),
+    }
+    span = {"trace_id": "a", "span_id": "b", "attributes": attributes}
+    readers = [default_reader(TASK, Format.PEER)]
+    [taken] = sort(json.dumps(span).encode(), "here", Format.PEER, readers).taken
+    assert (taken.trace.input, taken.trace.teacher) == ("hello world", "greeting")
+
+
+def test_where_decides_and_types_count() -> None:
+    call = {"input": "a", "teacher": "b", "metadata": {"n": 1, "on": True, "name": "triage-2"}}
+    for path, condition, takes in [
+        ("$.attributes.n", {"equals": 1}, True),
+        ("$.attributes.n", {"equals": "1"}, False),
+        ("$.attributes.on", {"equals": True}, True),
+        ("$.attributes.name", {"matches": "^triage"}, True),
+        ("$.attributes.name", {"matches": "^riage"}, False),
+        ("$.attributes.missing", {}, False),
+        ("$.attributes.n", {}, True),
+    ]:
+        result = row(call, where=[{"path": path, **condition}])
+        assert (len(result.taken), len(result.skipped)) == (takes, not takes), (path, condition)
+
+
+def test_refuse_names_the_condition() -> None:
+    call = {"input": "a", "teacher": "b", "metadata": {"cached": True}}
+    field, said = why(row(call, refuse=[{"path": "$.attributes.cached", "equals": True}]))
+    assert field == "refuse"
+    assert "$.attributes.cached is True" in said
+
+
+def test_pick_among_several_texts() -> None:
+    call = {"turns": ["a", "b"], "teacher": "x"}
+    texts = {
+        pick: row(call, input="$.record.turns[*]", pick=pick).taken[0].trace.input
+        for pick in ("first", "last", "join")
+    }
+    assert texts == {"first": "a", "last": "b", "join": "a\nb"}
+    assert "finds 2 values" in why(row(call, input="$.record.turns[*]", pick="only"))[1]
+
+
+def test_a_pair_by_two_paths() -> None:
+    call = {"a": "one", "b": "two", "teacher": "x"}
+    assert row(call, input=["$.record.a", "{{ $.record.b }}!"]).taken[0].trace.input == [
+        "one",
+        "two!",
+    ]
+
+
+def test_a_template_fills_once_and_does_not_read_what_it_filled_in() -> None:
+    call = {"a": "{{ $.record.secret }}", "secret": "s", "teacher": "x"}
+    taken = row(call, input="<{{ $.record.a }}>").taken
+    assert taken[0].trace.input == "<{{ $.record.secret }}>"
+
+
+def test_labels_read_from_json_and_by_pattern() -> None:
+    fenced = {"input": "a", "teacher": '```json\n{"label": "refund"}\n```'}
+    assert row(fenced, label={"read": "json"}).taken[0].trace.teacher == "refund"
+    two = {"input": "a", "teacher": "maybe <l>x</l>, no: <l>y</l>"}
+    rule = {"read": "regex", "pattern": "<l>(.*?)</l>"}
+    assert row(two, label=rule).taken[0].trace.teacher == "y"
+    for answer, label, says in [
+        ("no json", {"read": "json"}, "not JSON"),
+        ('{"label": ["a"]}', {"read": "json"}, "no text"),
+        ('{"intent": "a"}', {"read": "json"}, "finds 0 values"),
+        ('{"label": ""}', {"read": "json"}, "no label"),
+        ("nothing", rule, "is not in the answer"),
+        ("x" * 300, {"read": "exact"}, "at most 256"),
+        ('""', {"read": "exact"}, "holds no label"),
+    ]:
+        field, said = why(row({"input": "a", "teacher": answer}, label=label))
+        assert field == "output"
+        assert says in said
+
+
+def test_two_tasks_read_one_call_each_its_own_label() -> None:
+    answer = {"input": "a", "teacher": '{"intent": "refund", "mood": "angry"}'}
+    readers = [
+        Reader(Task(name=name), msgspec.convert(
+            {"format": "jsonl", "label": {"read": "json", "field": f"$.{name}"}}, SourceMapping
+        ))
+        for name in ("intent", "mood")
+    ]  # fmt: skip
+    result = sort(json.dumps(answer).encode(), "here", Format.JSONL, readers)
+    assert [(t.trace.task, t.trace.teacher) for t in result.taken] == [
+        ("intent", "refund"),
+        ("mood", "angry"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ("format: nonsense", "Invalid enum value"),
+        ("{format: csv, topic: t}", "is for files"),
+        ("{format: jsonl, where: [{path: $.a, equals: x, matches: y}]}", "not both"),
+        ("{format: jsonl, where: [{path: $.a, matches: '('}]}", "not a regular expression"),
+        ("{format: jsonl, label: {read: regex}}", "needs it"),
+        ("{format: jsonl, label: {read: regex, pattern: abc}}", "needs a group"),
+        ("{format: jsonl, input_pattern: abc}", "needs a group"),
+        ("{format: jsonl, inputs: $.a}", "unknown field"),
+    ],
+)
+def test_a_mistake_in_a_mapping_is_named(tmp_path: Path, mapping: str, says: str) -> None:
+    file = tmp_path / "tasks.yaml"
+    body = mapping if mapping.startswith("{") else "{" + mapping + "}"
+    file.write_text(f"tasks: [{{name: a, sources: [{body}]}}]")
+    with pytest.raises(InvalidTasks, match=says) as caught:
+        load_tasks(file)
+    assert "sources" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [{"input": "$.["}, {"input": "text"}, {"answer": "output"}, {"where": [{"path": "$$"}]}],
+)
+def test_a_path_that_is_none_is_named(mapping: dict[str, Any]) -> None:
+    with pytest.raises(
+        InvalidTasks, match=f"task 'support', source 'jsonl': {next(iter(mapping))}"
+    ):
+        reader(**mapping)
+
+
+def test_a_topic_has_one_format(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.yaml"
+    file.write_text(
+        "tasks: [{name: a, sources: [{format: litellm, topic: logs}]},"
+        " {name: b, sources: [{format: openai, topic: logs}]}]"
+    )
+    with pytest.raises(InvalidTasks, match="a topic has one format"):
+        load_tasks(file)
+    file.write_text(
+        "tasks: [{name: a, sources: [{format: litellm, topic: logs}]},"
+        " {name: b, sources: [{format: litellm, topic: logs}, {format: csv}]}]"
+    )
+    topics = readers_by_topic(load_tasks(file).values())
+    assert {topic: (f, [r.task for r in rs]) for topic, (f, rs) in topics.items()} == {
+        "logs": (Format.LITELLM, ["a", "b"])
+    }
+
+
+def test_mappings_survive_garbage_collection() -> None:
+    """msgspec 0.22 crashes on collection where a union holds a tuple of fixed length."""
+    for _ in range(3):
+        msgspec.convert({"format": "jsonl", "input": ["$.a", "$.b"]}, SourceMapping)
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "content", "says"),
+    [
+        ("a.csv", Format.CSV, b"a,b\n1\n", r"a.csv:2: a row needs 2 fields"),
+        ("a.csv", Format.CSV, b"a,a\n1,2\n", "a different name"),
+        ("a.csv", Format.CSV, b"a\n\xff\n", "not CSV in UTF-8"),
+        ("a.jsonl", Format.JSONL, b"{\nnot json", "neither JSON lines nor one JSON"),
+        ("a.jsonl", Format.OPENAI_BATCH, b"{}", "needs the batch's input file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_where(
+    tmp_path: Path, name: str, format: Format, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableFile, match=says):
+        list(parts(tmp_path / name, format))
+    with pytest.raises(UnreadableFile, match="no such file"):
+        list(parts(tmp_path / "absent", Format.JSONL))
+
+
+def test_a_json_document_over_many_lines_is_taken_whole(tmp_path: Path) -> None:
+    file = tmp_path / "page.json"
+    file.write_text(json.dumps([{"a": 1}, {"a": 2}], indent=2))
+    assert [(p.number, p.value) for p in parts(file, Format.JSONL)] == [
+        (1, b'{"a":1}'),
+        (2, b'{"a":2}'),
+    ]
+    file.write_text('{"a": 1}\n\nbroken\n')
+    assert [p.number for p in parts(file, Format.JSONL)] == [1, 3], "a bad line is the adapter's"

@@ -1,0 +1,263 @@
+"""Laws every provider's client keeps, over real HTTP; and which task asks whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from test_teacher_client import KEY, Scripted
+
+from services.ctl.recorded_llm import RecordedLLM
+from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault, Teaches
+from services.teacher.anthropic_client import AnthropicTeacher
+from services.teacher.client import OpenAITeacher
+from services.teacher.config import TeacherSettings
+from services.teacher.providers import teachers
+from shared.bus.errors import Fatal
+from shared.clock import SystemClock
+from shared.contracts.prompting import prompt_digest, system_prompt
+from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.contracts.teaching import Provider, TeacherEndpoint
+
+LABELS = ("Refund", "other")
+WORDS = Task(name="support", labels=LABELS)
+STRUCTURED = Task(name="support", labels=LABELS, teacher=TeacherEndpoint(model="m"))
+PROVIDERS = list(Provider)
+
+
+def client(provider: Provider, origin: str, key: str = KEY) -> Teaches:
+    """`origin`: the server's address without a path."""
+    clock = SystemClock()
+    match provider:
+        case Provider.OPENAI:
+            return OpenAITeacher(base_url=f"{origin}/v1", api_key=key, model="m", clock=clock)
+        case Provider.AZURE:
+            return OpenAITeacher(
+                base_url=origin, api_key=key, model="m", clock=clock, azure_version="2024-10-21"
+            )
+        case Provider.ANTHROPIC:
+            return AnthropicTeacher(base_url=origin, api_key=key, model="m", clock=clock)
+
+
+def origin_of(llm: RecordedLLM) -> str:
+    return llm.base_url.removesuffix("/v1")
+
+
+def answered(provider: Provider, text: str, ended: str = "") -> dict[str, Any]:
+    """An answer in words, as each provider frames it; `ended`: why, in the provider's word."""
+    if provider is Provider.ANTHROPIC:
+        blocks = [{"type": "text", "text": text}]
+        usage = {"input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 2}
+        return {"content": blocks, "stop_reason": ended or "end_turn", "usage": usage}
+    message = {"content": text}
+    return {"choices": [{"message": message, "finish_reason": ended or "stop"}]}
+
+
+def asked(provider: Provider, status: int, body: bytes, **headers: str) -> Answer:
+    with Scripted([(status, headers, body)]) as url:
+        return client(provider, url.removesuffix("/v1"))(WORDS, "x", timeout=5)
+
+
+@pytest.mark.parametrize("task", [WORDS, STRUCTURED], ids=["words", "structured"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_answer_with_its_tokens(
+    recorded: Callable[..., RecordedLLM], provider: Provider, task: Task
+) -> None:
+    llm = recorded(api_key=KEY)
+    ask = client(provider, origin_of(llm))
+    ask.probe(timeout=5)
+    answer = ask(task, "money back", timeout=5)
+    assert (answer.label, answer.model) == ("Refund", "m")
+    assert answer.tokens is not None
+    assert answer.tokens.input > len(system_prompt(task)) // 5
+    ask.close()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_endpoint_without_schemas_is_asked_in_words_from_then_on(
+    recorded: Callable[..., RecordedLLM], provider: Provider
+) -> None:
+    llm = recorded(structured=False)
+    ask = client(provider, origin_of(llm))
+    assert ask(STRUCTURED, "money back", timeout=5).label == "Refund"
+    assert llm.calls == 2
+    assert ask(STRUCTURED, "money back", timeout=5).label == "Refund"
+    assert llm.calls == 3
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_structured_request_names_every_label(provider: Provider) -> None:
+    server = Scripted([(200, {}, json.dumps(answered(provider, "Refund")).encode())])
+    with server as url:
+        answer = client(provider, url.removesuffix("/v1"))(STRUCTURED, "x", timeout=5)
+    assert answer.label == "Refund", "words are read where they come all the same"
+    sent = json.loads(server.requests[0]["body"])
+    if provider is Provider.ANTHROPIC:
+        schema = sent["tools"][0]["input_schema"]
+        assert sent["tool_choice"] == {"type": "tool", "name": "answer"}
+    else:
+        schema = sent["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["label"]["enum"] == list(LABELS)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
+def test_what_passes_is_a_passing_fault(provider: Provider, status: int) -> None:
+    with pytest.raises(PassingFault, match=str(status)) as caught:
+        asked(provider, status, b"{}", **{"Retry-After": "7"})
+    assert caught.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_said_without_the_key(provider: Provider, status: int) -> None:
+    with pytest.raises(EndpointRefuses) as caught:
+        asked(provider, status, json.dumps({"error": {"message": f"bad {KEY}"}}).encode())
+    assert KEY not in str(caught.value)
+    assert str(status) in str(caught.value)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_refused_request_will_never_be_answered(provider: Provider) -> None:
+    body = json.dumps({"error": {"type": "invalid_request_error", "message": f"no {KEY}"}})
+    with pytest.raises(CannotAnswer, match="400") as caught:
+        asked(provider, 400, body.encode())
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"\xff", b'{"choices": 3, "content": 3}'])
+def test_garbage_with_status_200_may_pass(provider: Provider, body: bytes) -> None:
+    with pytest.raises(PassingFault, match="not a"):
+        asked(provider, 200, body)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_refusal_and_an_empty_answer_are_final(provider: Provider) -> None:
+    filtered = "refusal" if provider is Provider.ANTHROPIC else "content_filter"
+    with pytest.raises(CannotAnswer, match="refused"):
+        asked(provider, 200, json.dumps(answered(provider, "I", filtered)).encode())
+    with pytest.raises(CannotAnswer, match="empty"):
+        asked(provider, 200, json.dumps(answered(provider, " ")).encode())
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_hanging_and_an_absent_endpoint_are_passing_faults(
+    recorded: Callable[..., RecordedLLM], provider: Provider
+) -> None:
+    with pytest.raises(PassingFault, match=r"no answer within 0\.2 s"):
+        client(provider, origin_of(recorded(hang_every=1)))(WORDS, "x", timeout=0.2)
+    with pytest.raises(PassingFault, match="no connection to http://127"):
+        client(provider, "http://127.0.0.1:9")(WORDS, "x", timeout=2)
+    with pytest.raises(PassingFault, match="no connection to http://127"):
+        client(provider, "http://127.0.0.1:9").probe(timeout=2)
+
+
+def test_anthropic_s_cached_tokens_are_input_tokens_too() -> None:
+    body = json.dumps(answered(Provider.ANTHROPIC, "Refund")).encode()
+    answer = asked(Provider.ANTHROPIC, 200, body)
+    assert answer.tokens is not None
+    assert (answer.tokens.input, answer.tokens.output) == (12, 2)
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("given", [{}, {"temperature": 0.5}, {"temperature": None}])
+    @pytest.mark.parametrize("provider", [Provider.OPENAI, Provider.ANTHROPIC])
+    def test_what_is_sent(self, provider: Provider, given: dict[str, Any]) -> None:
+        server = Scripted([(200, {}, json.dumps(answered(provider, "other")).encode())])
+        with server as url:
+            origin = url.removesuffix("/v1") if provider is Provider.ANTHROPIC else url
+            document = {"provider": provider.value, "model": "m", "base_url": origin, **given}
+            task = Task(name="a", teacher=msgspec.convert(document, TeacherEndpoint))
+            ask = teachers(TeacherSettings(), {"a": task}, clock=SystemClock())
+            ask(task, "x", timeout=5)
+        sent = json.loads(server.requests[0]["body"]).get("temperature", "none")
+        usual = 0.0 if provider is Provider.OPENAI else None
+        wanted = given.get("temperature", usual)
+        assert sent == ("none" if wanted is None else wanted)
+
+
+class TestChoice:
+    def test_each_task_asks_its_own_endpoint(self, recorded: Callable[..., RecordedLLM]) -> None:
+        one, two = recorded(api_key="key-one"), recorded(api_key="key-two")
+        first = TeacherEndpoint(
+            provider=Provider.ANTHROPIC, model="c", base_url=origin_of(one), api_key_env="KEY_ONE"
+        )
+        second = TeacherEndpoint(model="g", base_url=two.base_url, api_key_env="KEY_TWO")
+        tasks = {
+            "a": Task(name="a", teacher=first, labels=LABELS),
+            "b": Task(name="b", teacher=second),
+            "c": Task(name="c", teacher=second),
+        }
+        environment = {"KEY_ONE": "key-one", "KEY_TWO": "key-two"}
+        ask = teachers(TeacherSettings(), tasks, clock=SystemClock(), environment=environment)
+        ask.probe(timeout=5)
+        assert ask(tasks["a"], "money back", timeout=5).model == "c"
+        assert {ask(tasks[name], "money back", timeout=5).model for name in "bc"} == {"g"}
+        assert (one.calls, two.calls) == (1, 2)
+        ask.close()
+
+    def test_a_key_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        endpoint = TeacherEndpoint(model="g", api_key_env="MY_KEY")
+        tasks = {"a": Task(name="a", teacher=endpoint)}
+        for environment, says in [
+            ({}, "task 'a': teacher.api_key_env names MY_KEY, which is not set"),
+            ({"MY_KEY_FILE": str(tmp_path / "absent")}, "cannot be read"),
+        ]:
+            with pytest.raises(Fatal, match=says):
+                teachers(TeacherSettings(), tasks, clock=SystemClock(), environment=environment)
+        (tmp_path / "key").write_text("k\n")
+        given = {"MY_KEY_FILE": str(tmp_path / "key")}
+        teachers(TeacherSettings(), tasks, clock=SystemClock(), environment=given).close()
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("teacher: {provider: azure, model: m}", "needs base_url"),
+            ("teacher: {model: m, api_version: '1'}", "is for provider azure"),
+            ("teacher: {model: m, base_url: localhost}", "matching regex .*base_url"),
+            ("budget: {when_used_up: wait}", "usd_per_day or calls_per_day"),
+            ("message: 'Classify.'", r"message needs \{\{ text \}\}"),
+        ],
+    )
+    def test_mistakes_in_the_tasks_file_are_named(
+        self, tmp_path: Path, text: str, says: str
+    ) -> None:
+        file = tmp_path / "tasks.yaml"
+        file.write_text(f"tasks:\n  - name: a\n    {text}\n")
+        with pytest.raises(InvalidTasks, match=says):
+            load_tasks(file)
+
+
+class TestPrompt:
+    def test_labels_and_text_go_where_the_templates_say(self) -> None:
+        task = Task(
+            name="a",
+            labels=("x", "y"),
+            prompt="One of:\n{{ labels }}\nNothing else.",
+            message="<message>{{ text }}</message>",
+        )
+        assert system_prompt(task).startswith("One of:\n- x\n- y\nNothing else.")
+        assert system_prompt(task).count("- x") == 1
+        body = json.dumps(answered(Provider.OPENAI, "x")).encode()
+        server = Scripted([(200, {}, body)])
+        with server as url:
+            client(Provider.OPENAI, url.removesuffix("/v1"))(task, "{{ text }} hi", timeout=5)
+        sent = json.loads(server.requests[0]["body"])["messages"][1]["content"]
+        assert sent == "<message>{{ text }} hi</message>", "filled in once"
+
+    def test_the_digest_changes_with_all_that_is_asked(self) -> None:
+        endpoint = TeacherEndpoint(model="m")
+        words = TeacherEndpoint(model="m", structured=False)
+        changes: list[dict[str, Any]] = [
+            {}, {"prompt": "x"}, {"labels": ("a",)}, {"message": "say {{ text }}"},
+            {"labels": ("a",), "teacher": endpoint},
+        ]  # fmt: skip
+        digests = {prompt_digest(Task(name="a", **change)) for change in changes}
+        assert len(digests) == len(changes)
+        same = Task(name="a", labels=("a",), teacher=words)
+        assert prompt_digest(same) == prompt_digest(Task(name="a", labels=("a",)))
