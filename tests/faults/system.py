@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,6 +121,12 @@ class System:
     def thaw(self, service: str) -> None:
         if self.services[service].alive():
             os.kill(self.services[service].pid, signal.SIGCONT)
+
+    def ask_where(self, service: str) -> None:
+        """Have it write the stacks of its threads to its log."""
+        if self.services[service].alive() and not self._direct:
+            os.kill(self.services[service].pid, signal.SIGUSR1)
+            time.sleep(0.5)
 
     def way(self, service: str, to: str) -> list[Link]:
         """The service's links to `kafka` or `redis`."""
