@@ -161,6 +161,10 @@ bench-flywheel: setup ## Five days under three regimes of observation (SEEDS=3);
 bench-drift: setup ## What users see when the teacher or the traffic changes (SEEDS=3); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.drift --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
 
+.PHONY: bench-forecast
+bench-forecast: setup ## Whether the learning curves' forecasts came true (SEEDS=3); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.forecast --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
+
 .PHONY: ablation
 ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
 	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)

@@ -9,11 +9,13 @@ from services.ctl.bench_commands import app as bench_app
 from services.ctl.dead_letter_commands import app as dead_letters_app
 from services.ctl.demo.command import demo
 from services.ctl.encoder_commands import app as encoder_app
+from services.ctl.explain_command import explain
 from services.ctl.fleet_command import fleet
 from services.ctl.key_commands import app as keys_app
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
 from services.ctl.replay import replay
+from services.ctl.report_command import report
 from services.ctl.scan_command import scan
 from services.ctl.serving_commands import pause, promote, resume, rollback, withdraw
 from services.ctl.source_commands import app as sources_app
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(scan)
 app.command()(whatif)
+app.command()(report)
+app.command()(explain)
 app.command()(replay)
 app.command()(status)
 app.command()(fleet)

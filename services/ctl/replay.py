@@ -1,153 +1,88 @@
-"""`tracerctl replay FILE`: a file of traces into the raw topic, with their event times."""
+"""`tracerctl replay`: a file into the raw topic, or past versions made again from the topic."""
 
 from __future__ import annotations
 
-import json as jsonlib
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import islice
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
-from rich.markup import escape
 
-from services.ctl.environment import environment
-from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
-from services.ctl.output import console, fail, print_json, progress
-from services.ctl.source_files import Report, calls_of, readers_for
-from shared.bus.base import Record
-from shared.bus.errors import Fatal, Retryable
-from shared.bus.kafka import KafkaPublisher
-from shared.contracts.events import RawTrace
+from services.ctl.output import fail
+from services.ctl.replay_file import SourceFile, publish_file
+from services.ctl.replay_range import Ends, replay_range
 from shared.contracts.mapping import Format
-from shared.contracts.tasks import InvalidTasks, load_tasks
-from shared.contracts.topics import Topic
-from shared.settings import ServiceSettings
-from shared.sources.files import UnreadableFile
-
-BATCH = 1_000
-_WHY = {True: "(rows of `split: test` are left out)", False: "by the task's mapping"}
-_PASSED_ON = ("occurred_at", "model", "tokens", "cost", "metadata")
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line; or see --format.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Traces to publish, one JSON object a line; or none, see --from."),
+    ] = None,
+    *,
     task: Annotated[str, typer.Option(help="The task they belong to.")],
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", help="Audit: read `traces` from this time (ISO 8601, UTC) or these "
+                     "offsets (0:120,1:98) on; default: the first.", rich_help_panel="Audit"),
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", help="Audit: and before this time or these offsets; default: the "
+                     "last.", rich_help_panel="Audit"),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Audit: only this version; default: all that are stored.",
+                     rich_help_panel="Audit"),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(envvar="TRACER_STORE", help="Audit: the trainer's store, to name the first "
+                     "trace that differs.", rich_help_panel="Audit"),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(envvar="TRACER_ENCODER", help="Audit: encoder artifact; default: MiniLM.",
+                     rich_help_panel="Audit"),
+    ] = None,
     format: Annotated[
-        Format | None, typer.Option(help="Another system's log, read by the task's mapping.")
+        Format | None,
+        typer.Option(help="FILE: another system's log, read by the task's mapping.",
+                     rich_help_panel="File"),
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option("--batch-input", help="openai_batch: the batch's input file.")
+        Path | None,
+        typer.Option("--batch-input", help="FILE of openai_batch: the batch's input file.",
+                     rich_help_panel="File"),
     ] = None,
-    days: Annotated[int, typer.Option(help="Days to spread undated rows over.", min=1)] = 1,
+    days: Annotated[
+        int, typer.Option(help="FILE: days to spread undated rows over.", min=1,
+                          rich_help_panel="File"),
+    ] = 1,
     start: Annotated[
         datetime | None,
-        typer.Option(help="First of those days; default: so that the last is yesterday."),
+        typer.Option(help="FILE: first of those days; default: so that the last is yesterday.",
+                     rich_help_panel="File"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Publish a file's traces to `traces.raw`. Rows of `split: test` are left out.
+) -> None:  # fmt: skip
+    """Two kinds of replay.
 
-    With --format, calls that cannot be used are counted and left out; `tracerctl sources check`
-    shows them beforehand.
+    With FILE: publish its traces to `traces.raw` (rows of `split: test` are left out; with --format,
+    calls that cannot be used are counted and left out, and `tracerctl sources check` shows them
+    beforehand).
+
+    With --from or --to: an audit, which reads that range of the topic `traces`, fits every stored
+    version of the task again, and compares it with what was published, byte for byte; a difference
+    is named and the exit code is 1.
     """
-    settings = environment()
-    _check_task(settings, task)
-    report = Report()
-    try:
-        if format is None:
-            rows = [row for row in read_rows(file) if row.split in FIT_SPLITS]
-            found: list[dict[str, Any]] = [_trace(row, task) for row in rows]
-        else:
-            readers = readers_for(settings.tasks, task, format)
-            calls = calls_of(file, format, readers, report, inputs)
-            found = [_fields(call.result) for call in calls if isinstance(call.result, RawTrace)]
-    except (InvalidFile, UnreadableFile) as error:
-        fail(str(error))
-    if not found:
-        fail(
-            "\n".join(
-                [
-                    f"{file}: no traces to publish {_WHY[format is None]}",
-                    *map(escape, report.lines()),
-                ]
-            )
-        )
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    first = start.replace(tzinfo=UTC) if start else today - timedelta(days=days)
-    topic = settings.topic(Topic.TRACES_RAW)
-    sent = _publish(settings, topic, _dated(found, first, days), len(found))
-    if json:
-        result = {"file": str(file), "task": task, "topic": topic, "published": sent}
-        if format is not None:
-            result |= {"refused": report.refused, "skipped": report.skipped}
-            result |= {"reasons": dict(report.reasons)}
-        print_json(result)
+    ranged = begin is not None or end is not None
+    if (file is None) != ranged:
+        fail("give a FILE to publish, or --from/--to to audit what was published", code=2)
+    if file is not None:
+        source = SourceFile(format, inputs) if format is not None else None
+        publish_file(file, task=task, source=source, days=days, start=start, json=json)
     else:
-        console.print(f"{sent} traces published to {topic}.")
-        for line in report.lines():
-            console.print(line, markup=False)
-
-
-def _publish(
-    settings: ServiceSettings, topic: str, traces: Iterator[dict[str, Any]], total: int
-) -> int:
-    """How many were published; ends the command when not all could be."""
-    records = (
-        Record(topic, trace["id"].encode(), jsonlib.dumps(trace).encode()) for trace in traces
-    )
-    publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
-    sent = 0
-    try:
-        with progress() as bar:
-            shown = bar.add_task("publishing", total=total)
-            while batch := list(islice(records, BATCH)):
-                publisher.publish(batch)
-                sent += len(batch)
-                bar.advance(shown, len(batch))
-    except (Retryable, Fatal) as error:
-        fail(f"{error}; {sent} of {total} traces were published (repeats are dropped by id)")
-    finally:
-        publisher.close()
-    return sent
-
-
-def _check_task(settings: ServiceSettings, task: str) -> None:
-    """A task ingest does not know would send every trace to the dead letters."""
-    if not settings.tasks.exists():
-        return  # the services' own, elsewhere
-    try:
-        known = load_tasks(settings.tasks)
-    except InvalidTasks as error:
-        fail(str(error))
-    if task not in known:
-        fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
-
-
-def _trace(row: Row, task: str) -> dict[str, Any]:
-    trace: dict[str, Any] = {
-        "id": row.id,
-        "task": task,
-        "input": row.texts[0] if len(row.texts) == 1 else list(row.texts),
-        "teacher": row.teacher,
-    }
-    trace |= {f: row.raw[f] for f in _PASSED_ON if row.raw.get(f) is not None}
-    if "teacher" in row.raw and isinstance(row.raw.get("label"), str):
-        trace["label"] = row.raw["label"]
-    if "teacher_model" in row.raw:
-        trace.setdefault("model", row.raw["teacher_model"])
-    return trace
-
-
-def _fields(trace: RawTrace) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(trace)
-    return fields
-
-
-def _dated(traces: list[dict[str, Any]], first: datetime, days: int) -> Iterator[dict[str, Any]]:
-    """Those without `occurred_at` are spread evenly over the days."""
-    for i, trace in enumerate(traces):
-        moment = first + timedelta(days=days * i / len(traces))
-        yield {"occurred_at": moment.isoformat(), **trace}
+        ends = Ends.parse(begin, end)
+        replay_range(ends, task=task, version=version, store=store, folder=encoder, json=json)

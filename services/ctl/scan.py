@@ -14,17 +14,20 @@ from rich.progress import Progress
 
 from services.ctl.encoded import encoded
 from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row
+from shared.contracts.report import Report
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
 from shared.core.training import TrainingSet
 from shared.encoder.base import Encoder
 from shared.fitting.artifact import candidates, families, make_artifact
+from shared.fitting.challenger import Tried
 from shared.fitting.graphs import serve_as_onnx
 from shared.fitting.horizon import (
     Horizon,
     feature_kind,
     training_set,
 )
+from shared.fitting.report.build import Subject, make_report
 from shared.onnx.cascade import CascadeSession
 from shared.registry.base import Artifact
 
@@ -33,10 +36,12 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Scan:
-    """What `tracerctl scan` prints; coverage and agreement are those of the held-out rows."""
+    """What `tracerctl scan` prints; coverage and agreement are those of the held-out rows. tried:
+    the fit, for a report."""
 
     result: dict[str, Any]
     artifact: Artifact | None
+    tried: Tried
 
 
 class ProgressEncoder:
@@ -104,7 +109,24 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
         encoder=encoder.digest,
         labels=len(training.labels),
     )
-    return Scan(result, artifact)
+    return Scan(result, artifact, Tried(horizon, training, fitted))
+
+
+def report_of(scanned: Scan, *, name: str, settings: Settings) -> Report:
+    """Of the fit of a scan, as the trainer would make it of a window's."""
+    artifact, reason = scanned.artifact, scanned.result["reason"]
+    subject = Subject(
+        task="scan",
+        window=name,
+        version=artifact.version if artifact else None,
+        refused=artifact is None,
+        reason=reason or "certified offline; nothing was published",
+        alpha=settings.alpha,
+        delta=settings.delta,
+    )
+    notes = [f"{n} rows of split {split} were left out"
+             for split, n in scanned.result["left_out"].items()]  # fmt: skip
+    return make_report(subject, scanned.tried, notes=notes, seed=settings.seed, jobs=settings.jobs)
 
 
 def _verdict(fitted: Fit, settings: Settings, n_traces: int) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import typer
 from services.ctl.files import InvalidFile, read_rows
 from services.ctl.output import console, fail, messages, print_json, progress
 from services.ctl.paths import cache_folder
-from services.ctl.scan import ProgressEncoder
+from services.ctl.report_command import write_page
+from services.ctl.scan import ProgressEncoder, report_of
 from services.ctl.scan import scan as run_scan
 from shared.core.fit import Settings
 from shared.core.gate import NEXT_SAMPLE
@@ -38,6 +39,9 @@ def scan(
         float | None, typer.Option(help="Defer labels that agree less whole.", min=0.01, max=0.999)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write what it handles and why not, as this HTML file.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit and certify on a file offline, and evaluate on its `split: test` rows."""
@@ -58,15 +62,18 @@ def scan(
         folder = encoder or ensure_default_encoder(cache / "encoder")
         cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
         with progress() as bar:
-            result = run_scan(
+            scanned = run_scan(
                 rows, name=file.stem, settings=settings, encoder=ProgressEncoder(cached, bar)
-            ).result
+            )
     except (InvalidFile, InvalidData, ParityError, EncoderError) as error:
         fail(str(error))
+    if report is not None:
+        write_page(report_of(scanned, name=file.stem, settings=settings), report)
+        messages.print(f"{report}: what it handles, and why not the rest.")
     if json:
-        print_json(result)
+        print_json(scanned.result)
     else:
-        _tell(result)
+        _tell(scanned.result)
 
 
 def _tell(result: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.fitting.challenger import Challenger, fit_challenger
 from shared.fitting.horizon import of_one_kind
-from shared.fitting.reading import Windows, read_day, read_horizon
+from shared.fitting.reading import horizon_days, read_day, read_horizon
 from shared.registry.base import Artifact
 from shared.store.parquet import WindowStore
 
@@ -71,20 +71,28 @@ class _Fitted:
 class Examiner:
     """In this process. Deterministic: the same traces give the same artifact."""
 
-    windows: Windows
+    windows: WindowStore
     encoder: Encoder
     jobs: int = 1
     _last: _Fitted | None = None
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
-        horizon, strays = of_one_kind(read_horizon(self.windows, task, day))
+        stored = self.windows.view(task.name)
+        horizon, strays = of_one_kind(read_horizon(stored, task, day))
         if strays:
             log.warning("traces of another number of texts left out", extra={"left_out": strays})
-        challenger = fit_challenger(task, day, horizon, self.encoder, jobs=self.jobs)
+        challenger = fit_challenger(
+            task,
+            day,
+            horizon,
+            self.encoder,
+            jobs=self.jobs,
+            source=stored.source(horizon_days(stored, task, day)),
+        )
         self._last = _Fitted(task.name, day, challenger, strays)
         found = None
         if incumbent is not None:
-            window, _ = of_one_kind(read_day(self.windows, task, day))
+            window, _ = of_one_kind(read_day(stored, task, day))
             found = on_fresh_evidence(incumbent, window, self.encoder, delta=task.delta)
         return Examination(
             n_traces=len(horizon),

@@ -34,7 +34,9 @@ DeadLetter = Callable[[Message, InvalidMessage], Record]
 
 
 class Store(Protocol):
-    def write(self, task: str, day: date, traces: Iterable[Trace]) -> int: ...
+    def write(
+        self, task: str, day: date, traces: Iterable[Trace], offsets: Mapping[int, int]
+    ) -> int: ...
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Collector:
     rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
     _held: dict[WindowKey, list[Trace]] = field(default_factory=dict)
+    _reach: dict[WindowKey, dict[int, int]] = field(default_factory=dict)  # next offsets
 
     def add(self, messages: Sequence[Message], assigned: Iterable[int]) -> None:
         """Put traces in their windows, and those that fit none among the rejected."""
@@ -74,6 +77,7 @@ class Collector:
                     assigned=partitions, now=self.clock.monotonic(),
                 )  # fmt: skip
                 self._held.setdefault(key, []).append(trace)
+                self._reach.setdefault(key, {})[message.partition] = message.offset + 1
                 self.watch(trace, message.partition, message.offset)
                 if late:
                     metrics.TRACES_LATE.labels(trace.task).inc()
@@ -87,8 +91,9 @@ class Collector:
         """
         for key in self.windows.due(self.clock.monotonic(), self.clock.now()):
             traces = self._held.get(key, [])
-            added = self.store.write(key.task, key.day, traces)
+            added = self.store.write(key.task, key.day, traces, self._reach.get(key, {}))
             self._held.pop(key, None)
+            self._reach.pop(key, None)
             new = self.windows.close(key)
             self._offsets.stored(key)
             log.info(

@@ -1,6 +1,7 @@
 """The manifest of a version: everything a router needs to serve it, and an auditor to check it.
 
-Nothing in it depends on when or where the fit ran, so that a replay gives the same bytes.
+Nothing in it depends on when the fit ran, on the order of traces or on what a cache held, so that
+a replay gives the same bytes (docs/replay.md).
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from shared.contracts.events import CertificateSummary, Count, Label, TaskName
+from shared.contracts.fit_settings import FitSettings
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+# Day (YYYY-MM-DD) -> partition -> the next offset after the last trace that was used.
+Source = dict[str, dict[str, int]]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +73,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `candidates` are the scorers tried for each stage with their cross-validated agreement,
     `families` the compositions tried with their cross-validated coverage at the task's α.
     `teacher` is the one whose agreement is certified; None where the traces do not say.
+    What the fit depended on, so that it can be made again: `settings` of the task, `libraries` by
+    version, and `source`: of each day's traces, by partition of the topic, the offset before which
+    all were used (empty where the fit was not made from a topic).
     """
 
     v: Literal[1] = 1
@@ -84,6 +93,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     families: tuple[dict[str, Any], ...] = ()
     libraries: dict[str, str] = {}
     teacher: Teacher | None = None
+    settings: FitSettings | None = None
+    source: Source = {}
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="deterministic")

@@ -195,10 +195,10 @@ class CurvePoint(Part, frozen=True, kw_only=True):
 class Curve(Part, frozen=True, kw_only=True):
     """How agreement on a slice grows with traces, and what more of them would bring.
 
-    n_slice: traces of the slice. forecast: at more traces than there are. verdict: `growing`, more
-    traces credibly help; `plateaued`, they credibly do not; `cannot_tell`. needs: so many more
-    traces of the whole task until agreement on the slice reaches `target`, with an interval; None
-    where it is there already, or is not within reach.
+    n_slice: traces of the slice that were scored. forecast: at more traces than there are.
+    verdict: `growing`, more traces credibly help; `plateaued`, they credibly do not; `cannot_tell`.
+    needs: so many more traces of the whole task until agreement on the slice reaches `target`, with
+    an interval; None where it is there already, or is not within reach.
     """
 
     kind: SliceKind

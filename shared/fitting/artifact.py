@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from importlib.metadata import version
 from typing import Any
 
 from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import FrontierPoint, Manifest, Teacher
+from shared.contracts.fit_settings import FitSettings
+from shared.contracts.manifest import FrontierPoint, Manifest, Source, Teacher
 from shared.core.cascade import Cascade
 from shared.core.fit import Fit
 from shared.core.gate import Certified, Refused
@@ -15,6 +17,11 @@ from shared.fitting.graphs import export_cascade, parity_of
 from shared.fitting.horizon import FeatureKind
 from shared.onnx.parity import Parity
 from shared.registry.base import MAX_ARTIFACT_BYTES, Artifact, ArtifactTooLarge
+
+LIBRARIES = (
+    "joblib", "numpy", "onnx", "onnxruntime", "scikit-learn", "scipy", "skl2onnx", "tokenizers",
+    "tracer-kafka",
+)  # fmt: skip
 
 
 def make_artifact(
@@ -27,6 +34,8 @@ def make_artifact(
     kind: FeatureKind,
     traces_sha256: str,
     teacher: Teacher | None = None,
+    settings: FitSettings | None = None,
+    source: Source | None = None,
 ) -> tuple[Artifact, tuple[Parity, ...]]:
     """Raises ParityError when ONNX and the fit differ on the training rows, ArtifactTooLarge when
     no registry would take it, and ValueError for a fit that was not certified."""
@@ -48,14 +57,21 @@ def make_artifact(
         n_traces=len(training),
         traces_sha256=traces_sha256,
         teacher=teacher,
+        settings=settings,
+        source=source or {},
         candidates=candidates(fitted),
         families=families(fitted),
-        libraries={name: version(name) for name in ("numpy", "scikit-learn", "skl2onnx", "onnx")},
+        libraries=libraries(),
     )
     artifact = Artifact(manifest.encode(), blobs)
     if artifact.size > MAX_ARTIFACT_BYTES:
         raise ArtifactTooLarge(_too_large(artifact, manifest))
     return artifact, parity
+
+
+def libraries() -> dict[str, str]:
+    """The versions of all that decides a fit's last digits, Python and this code included."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
 def _too_large(artifact: Artifact, manifest: Manifest) -> str:

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
+from joblib import parallel_config
+from threadpoolctl import threadpool_limits
+
+from shared.contracts.fit_settings import FitSettings
+from shared.contracts.manifest import Source
 from shared.contracts.tasks import Task
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
@@ -51,9 +56,25 @@ class Tried:
 
 
 def fit_challenger(
-    task: Task, day: date, horizon: Horizon, encoder: Encoder, *, jobs: int
+    task: Task,
+    day: date,
+    horizon: Horizon,
+    encoder: Encoder,
+    *,
+    jobs: int,
+    source: Source | None = None,
 ) -> Challenger:
-    """Deterministic: the same traces give the same artifact, byte for byte."""
+    """Deterministic: the same traces give the same artifact, byte for byte, on any number of cores.
+    `source`: where they lay in their topic, for the manifest."""
+    # How BLAS divides a sum among threads decides its last digits. `jobs` are processes, each with
+    # one thread too: as much work in parallel, in an order that does not change.
+    with threadpool_limits(1, "blas"), parallel_config("loky", inner_max_num_threads=1):
+        return _challenger(task, day, horizon, encoder, jobs, source)
+
+
+def _challenger(
+    task: Task, day: date, horizon: Horizon, encoder: Encoder, jobs: int, source: Source | None
+) -> Challenger:
     best = None
     try:
         best = _best(_fits(task, horizon, encoder, jobs))
@@ -68,6 +89,8 @@ def fit_challenger(
             kind=feature_kind(best.horizon.inputs),
             traces_sha256=best.horizon.digest(),
             teacher=horizon.answered_by,
+            settings=FitSettings.of(task),
+            source=source,
         )
     except (InvalidData, ParityError, ArtifactTooLarge) as error:
         return Challenger(None, str(error), best)

@@ -48,7 +48,7 @@ def read_horizon(windows: Windows, task: Task, day: date) -> Horizon:
 
     Which ones depends on the traces alone.
     """
-    days = [d for d in windows.days(task.name) if 0 <= (day - d).days < task.horizon_days]
+    days = horizon_days(windows, task, day)
     known = set(task.labels)
     sizes = _sizes(windows, task.name, days, known)
     stored = sum(size.count for size in sizes.values())
@@ -60,6 +60,11 @@ def read_horizon(windows: Windows, task: Task, day: date) -> Horizon:
     ]
     horizon = horizon_of(_joined(parts), taxonomy=task.labels)
     return replace(horizon, stored=stored) if kept else horizon
+
+
+def horizon_days(windows: Windows, task: Task, day: date) -> list[date]:
+    """The stored days that a fit after `day` is made of. Raises OSError."""
+    return [d for d in windows.days(task.name) if 0 <= (day - d).days < task.horizon_days]
 
 
 def read_day(windows: Windows, task: Task, day: date) -> Horizon:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -24,6 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from shared.contracts.events import Trace
+from shared.contracts.manifest import Source
 
 SCHEMA = pa.schema(
     [
@@ -52,6 +54,9 @@ _DEFAULTS: dict[str, Any] = {"drawn": False, "audit_share": 0.0, "opinions": "[]
 
 ROWS_AT_ONCE = 32_768
 
+# In the metadata of a part's schema: partition -> next offset, as JSON.
+_OFFSETS = b"tracer.offsets"
+
 
 class WindowStore:
     """Raises OSError when the store cannot be read or written."""
@@ -64,10 +69,17 @@ class WindowStore:
             self._fs, self._root = pafs.LocalFileSystem(), url
         self._fs.create_dir(self._root, recursive=True)
 
-    def write(self, task: str, day: date, traces: Iterable[Trace]) -> int:
+    def write(
+        self,
+        task: str,
+        day: date,
+        traces: Iterable[Trace],
+        offsets: Mapping[int, int] | None = None,
+    ) -> int:
         """Add traces to a day, in a part of their own; ids the day already has are left out.
 
-        Returns how many were new. The part appears whole or not at all.
+        `offsets`: by partition, the next one after the last trace of the day that was read; they
+        are kept with the part. Returns how many were new. The part appears whole or not at all.
         """
         known = set(self._column(task, day, "id"))
         fresh: dict[str, Trace] = {}
@@ -80,6 +92,9 @@ class WindowStore:
         self._fs.create_dir(folder, recursive=True)
         names = hashlib.sha256("\n".join(fresh).encode()).hexdigest()[:16]
         table = table_of(fresh.values())
+        if offsets:
+            kept = {str(partition): offset for partition, offset in sorted(offsets.items())}
+            table = table.replace_schema_metadata({_OFFSETS: json.dumps(kept)})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._put(f"{folder}/part-{names}.parquet", sink.getvalue())
@@ -94,9 +109,16 @@ class WindowStore:
         ]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
+    def view(self, task: str) -> View:
+        """What is stored of a task now; parts that come later are not in it."""
+        return View(self, task, {day: tuple(self._parts(task, day)) for day in self.days(task)})
+
     def scan(self, task: str, day: date, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The same of one day, some columns, a few tens of thousands of rows at a time."""
-        for part in self._parts(task, day):
+        """Some columns of one day, a few tens of thousands of rows at a time."""
+        return self._scan(self._parts(task, day), columns)
+
+    def _scan(self, parts: Iterable[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+        for part in parts:
             with _sound(part):
                 found = pads.dataset(part, schema=SCHEMA, filesystem=self._fs, format="parquet")
                 # Without readahead: it would hold many batches of texts.
@@ -140,6 +162,10 @@ class WindowStore:
             values.extend(self._table(part, [name]).column(name).to_pylist())
         return values
 
+    def _offsets(self, part: str) -> dict[str, int]:
+        found = (pq.read_schema(part, filesystem=self._fs).metadata or {}).get(_OFFSETS)
+        return dict(json.loads(found)) if found else {}
+
     def _table(self, part: str, columns: list[str]) -> pa.Table:
         with _sound(part):
             # With the schema, a column the part does not have is there and null.
@@ -165,6 +191,35 @@ class WindowStore:
             pafs.FileSelector(folder, allow_not_found=True)
         )
         return found
+
+
+@dataclass(frozen=True)
+class View:
+    """The parts of a task that were there at one moment."""
+
+    _store: WindowStore
+    _task: str
+    _parts: Mapping[date, Sequence[str]]
+
+    def days(self, task: str) -> list[date]:
+        """Oldest first."""
+        return [day for day, parts in sorted(self._parts.items()) if parts]
+
+    def scan(self, task: str, day: date, columns: Sequence[str]) -> Iterator[pa.Table]:
+        return self._store._scan(self._parts.get(day, ()), columns)
+
+    def source(self, days: Iterable[date]) -> Source:
+        """Up to where the topic had been read for these days. One whose parts do not all say so
+        is left out."""
+        source: Source = {}
+        for day in sorted(days):
+            kept = [self._store._offsets(part) for part in self._parts.get(day, ())]
+            if kept and all(kept):
+                reach: dict[str, int] = {}
+                for one in kept:
+                    reach |= {p: max(o, reach.get(p, 0)) for p, o in one.items()}
+                source[day.isoformat()] = reach
+        return source
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 
 from services.ctl.demo.cluster import Cluster, ClusterSettings
 from services.ctl.demo.plan import make_plan
+from services.ctl.demo.report import write_last_report
 from services.ctl.demo.run import Demo, write_summary
 from services.ctl.demo.traffic import TimedOut, Traffic
 from services.ctl.embedded.processes import ChildDied, ChildNotReady
@@ -68,6 +69,7 @@ def demo(
         say(f"{len(rows)} rows of {data or 'the sample'}; starting broker, Redis and services …")
         with Cluster(settings, plan, rows) as cluster:
             summary = _play(cluster, say, kill_router_on)
+            report = write_last_report(cluster.redis_url, summary, folder)
     except (
         InvalidFile, EncoderError, TimedOut, ChildDied, ChildNotReady, Fatal, Retryable,
     ) as error:  # fmt: skip
@@ -78,6 +80,8 @@ def demo(
         print_json(summary)
     else:
         _tell(summary, path)
+    if report is not None:
+        say(f"What the last version handles, and why not the rest: {report}", soft_wrap=True)
     if summary["undecided"] or (
         summary["delivery"] == "exactly_once" and summary["decided_more_than_once"]
     ):

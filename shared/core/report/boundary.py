@@ -13,6 +13,9 @@ from shared.core.policies import answers
 from shared.core.training import TrainingSet
 from shared.core.types import Floats, Ints, Mask, Scores
 
+ROWS_AT_ONCE = 4_096  # bounds the float64 copies of scores
+MOST_LEAD = 700.0  # of logarithms; beyond it odds would be infinite
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -41,6 +44,10 @@ class Boundary:
     def __len__(self) -> int:
         return len(self.at)
 
+    def take(self, rows: Ints) -> Boundary:
+        """These rows only."""
+        return Boundary(**{name: values[rows] for name, values in vars(self).items()})
+
     @property
     def agrees(self) -> Mask:
         """bool[m]: whether the label is the teacher's, handled or not."""
@@ -48,9 +55,9 @@ class Boundary:
 
 
 def boundary_of(fitted: Fit, training: TrainingSet) -> Boundary | None:
-    """None where there was nothing to fit. Of a refusal every row is deferred."""
+    """None where there was nothing to fit, or no evidence. Of a refusal every row is deferred."""
     judged = fitted.judged
-    if judged is None or fitted.cascade is None:
+    if judged is None or fitted.cascade is None or not len(judged.at):
         return None
     refused = isinstance(fitted.verdict, Refused)
     threshold = np.inf if refused else fitted.verdict.threshold  # type: ignore[union-attr]
@@ -74,27 +81,37 @@ def boundary_of(fitted: Fit, training: TrainingSet) -> Boundary | None:
     )
 
 
-def stage_scores(fitted: Fit, training: TrainingSet) -> list[Scores]:
-    """float[m, k] of each stage's scorer on the judged rows, by what was fitted without them."""
+def _best_two(fitted: Fit, training: TrainingSet) -> tuple[Ints, Ints, Floats]:
+    """int64[m] each: the last stage's first and second label, and float64[m], the odds between
+    them; a few thousand rows at a time."""
     assert fitted.judged is not None
     assert fitted.cascade is not None
-    judged, stages = fitted.judged, fitted.cascade.stages
+    mixture = fitted.cascade.stages[-1].head.mixture
+    at = fitted.judged.at
     place = np.full(len(training), -1)
-    place[judged.fitted_at] = np.arange(len(judged.fitted_at))
-    inside = place[judged.at]
-    if (inside >= 0).all():
-        return [fit.models.scores[inside] for fit in judged.fits.stages[: len(stages)]]
-    held_out = training.take(judged.at)
-    return [stage.scorer.scores(held_out) for stage in stages]
-
-
-def _best_two(fitted: Fit, training: TrainingSet) -> tuple[Ints, Ints, Floats]:
-    assert fitted.cascade is not None
-    mixed = mix(fitted.cascade.stages[-1].head.mixture, stage_scores(fitted, training))
-    order = np.argpartition(mixed, -2, axis=1)[:, -2:]
-    two = np.take_along_axis(mixed, order, axis=1)
-    swap = two[:, 0] > two[:, 1]
-    best = np.where(swap, order[:, 0], order[:, 1])
-    second = np.where(swap, order[:, 1], order[:, 0])
-    odds = np.exp(np.minimum(np.abs(two[:, 1] - two[:, 0]), 700.0))
+    place[fitted.judged.fitted_at] = np.arange(len(fitted.judged.fitted_at))
+    parts = []
+    for start in range(0, len(at), ROWS_AT_ONCE):
+        rows = at[start : start + ROWS_AT_ONCE]
+        mixed = mix(mixture, _stage_scores(fitted, training, rows, place[rows]))
+        order = np.argpartition(mixed, -2, axis=1)[:, -2:]
+        two = np.take_along_axis(mixed, order, axis=1)
+        lead = two[:, 1] - two[:, 0]
+        swap = lead < 0
+        best = np.where(swap, order[:, 0], order[:, 1])
+        second = np.where(swap, order[:, 1], order[:, 0])
+        parts.append((best, second, np.exp(np.minimum(np.abs(lead), MOST_LEAD))))
+    best, second, odds = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return best, second, odds
+
+
+def _stage_scores(fitted: Fit, training: TrainingSet, rows: Ints, fitted_as: Ints) -> list[Scores]:
+    """float[n, k] of each stage's scorer on rows of the training set, by what was fitted without
+    them. fitted_as: their places among the fitted rows, -1 for held-out ones."""
+    assert fitted.judged is not None
+    assert fitted.cascade is not None
+    stages = fitted.cascade.stages
+    if (fitted_as >= 0).all():
+        return [fit.models.scores[fitted_as] for fit in fitted.judged.fits.stages[: len(stages)]]
+    held_out = training.take(rows)
+    return [stage.scorer.scores(held_out) for stage in stages]

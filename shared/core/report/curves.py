@@ -1,8 +1,10 @@
 """Learning curves: what more traces would bring, with intervals, or that one cannot tell.
 
 Errors fall as a + b n^-c with the number n of traces fitted on (the usual power law; Hestness et
-al. 2017, arXiv 1712.00409). It is fitted to the scored rows and to bootstrap samples of them, near-
-duplicates drawn together; intervals are quantiles over the samples.
+al. 2017, arXiv 1712.00409), the floor a anything up to nine tenths of today's errors. It is fitted
+to the scored rows and to bootstrap samples of them, near-duplicates drawn together; intervals are
+quantiles over the samples. A forecast's is of what will be measured then, on the rows of the slice
+there will be, not of an agreement nobody can see.
 """
 
 from __future__ import annotations
@@ -19,8 +21,15 @@ Verdict = Literal["growing", "plateaued", "cannot_tell"]
 
 SAMPLES = 200
 RISK = 0.1
-EXPONENTS = np.geomspace(0.1, 1.0, 12)
+EXPONENTS = np.geomspace(0.1, 1.0, 20)
 MINIMUM_SIZES = 3
+# A floor as a share of today's errors; none is thought likelier before the errors are seen.
+FLOORS = np.linspace(0.0, 0.9, 10).tolist()
+# As many other traces would have taught a little more or less: of the errors, this share.
+TRAINING_NOISE = 0.08
+# Curves bend: a law of what comes next need not go through what was long ago. By halving, as above.
+BEND = 0.1
+LEAST_NOISE = 0.002
 MINIMUM_ROWS = 30
 # Twice the traces: less than this is not worth waiting for, more than this is credibly something.
 NO_GAIN = 0.01
@@ -51,7 +60,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Curve:
-    """sizes: float64[s], traces fitted on; points: agreement at each. forecast: size, agreement."""
+    """sizes: float64[s], traces fitted on; points: agreement at each. forecast: size, and agreement
+    that will be measured."""
 
     n_rows: int
     sizes: Floats
@@ -82,14 +92,17 @@ def curve(
     if rows.sum() < MINIMUM_ROWS or len(growth.sizes) < MINIMUM_SIZES:
         return None
     errors = resampled(~growth.right[:, rows], weights[rows], groups[rows], seed)
-    laws = fit_laws(growth.sizes, errors)
+    laws = fit_laws(growth.sizes, errors, int(rows.sum()), seed)
     return Curve(
         n_rows=int(rows.sum()),
         sizes=growth.sizes,
         points=[_agreement(errors[:, s]) for s in range(len(growth.sizes))],
-        forecast=[(n * times, _agreement(laws.errors(n * times))) for times in AHEAD],
-        verdict=_verdict(laws, float(n), int(rows.sum())),
-        needs=_needs(laws, float(n), target),
+        forecast=[
+            (n * times, _measured(laws.errors(n * times), times * rows.sum(), seed))
+            for times in AHEAD
+        ],
+        verdict=_verdict(laws, float(n), errors[0, -1], int(rows.sum())),
+        needs=_needs(laws, float(n), target) if errors[0, -1] > 1.0 - target else None,
     )
 
 
@@ -107,32 +120,24 @@ def resampled(wrong: Mask, weights: Floats, groups: Ints, seed: int) -> Floats:
     return np.asarray(errors / (mass.sum(axis=1) + prior.sum(axis=1))[:, None])
 
 
-def fit_laws(sizes: Floats, errors: Floats) -> Laws:
-    """Least squares over a grid of exponents, a and b not negative. errors: float64[r, s]."""
-    best = Laws(errors.mean(axis=1), np.zeros(len(errors)), np.full(len(errors), EXPONENTS[0]))
-    least = ((errors - best.a[:, None]) ** 2).sum(axis=1)
-    for exponent in EXPONENTS.tolist():
-        x = sizes**-exponent
-        for a, b in (_line(x, errors), _through_zero(x, errors)):
-            squares = ((errors - a[:, None] - b[:, None] * x) ** 2).sum(axis=1)
-            better = (squares < least) & (a >= 0) & (b >= 0)
-            least = np.where(better, squares, least)
-            best = Laws(
-                np.where(better, a, best.a),
-                np.where(better, b, best.b),
-                np.where(better, exponent, best.c),
-            )
-    return best
-
-
-def _line(x: Floats, errors: Floats) -> tuple[Floats, Floats]:
-    centred = x - x.mean()
-    b = errors @ centred / (centred @ centred)
-    return errors.mean(axis=1) - b * x.mean(), b
-
-
-def _through_zero(x: Floats, errors: Floats) -> tuple[Floats, Floats]:
-    return np.zeros(len(errors)), errors @ x / (x @ x)
+def fit_laws(sizes: Floats, errors: Floats, n_rows: int, seed: int) -> Laws:
+    """Of the first row the likeliest law, of every other one drawn by likelihood: so few sizes do
+    not tell a floor from a slower fall, and each sample believes in one of them. errors:
+    float64[r, s], shares of n_rows."""
+    cells = [(floor, c) for floor in FLOORS for c in EXPONENTS.tolist()]
+    floors = errors[:, -1:] * np.asarray([floor for floor, _ in cells])
+    x = sizes ** -np.asarray([c for _, c in cells])[:, None]
+    rest = errors[:, None, :] - floors[:, :, None]
+    noise = TRAINING_NOISE + BEND * np.log2(sizes[-1] / sizes)
+    variance = (noise * errors[0]) ** 2 + errors[0] * (1 - errors[0]) / (2 * n_rows)
+    w = 1.0 / (variance + LEAST_NOISE**2)
+    b = np.maximum((rest * (w * x)).sum(axis=2) / (w * x**2).sum(axis=1), 0.0)
+    squares = (w * (rest - b[:, :, None] * x) ** 2).sum(axis=2)
+    luck = np.random.default_rng(seed).gumbel(size=squares.shape)
+    luck[0] = 0.0
+    chosen = (luck - squares / 2.0).argmax(axis=1)  # Gumbel's trick: by likelihood
+    rows = np.arange(len(errors))
+    return Laws(floors[rows, chosen], b[rows, chosen], np.asarray([c for _, c in cells])[chosen])
 
 
 def _agreement(errors: Floats) -> Interval:
@@ -141,11 +146,25 @@ def _agreement(errors: Floats) -> Interval:
     return Interval(value, min(lower, value), max(upper, value))
 
 
-def _verdict(laws: Laws, n: float, n_rows: int) -> Verdict:
+def _measured(errors: Floats, n_rows: float, seed: int) -> Interval:
+    """With the noise of a measurement on so many rows."""
+    luck = np.random.default_rng(seed).normal(size=len(errors))
+    rate = np.clip(errors, 0.5 / n_rows, 1.0)
+    noisy = errors + luck * np.sqrt(rate * (1.0 - rate) / n_rows)
+    noisy[0] = np.median(errors[1:])
+    return _agreement(np.clip(noisy, 0.0, 1.0))
+
+
+def _verdict(laws: Laws, n: float, errors: float, n_rows: int) -> Verdict:
+    """errors: the share measured today; where the law says that more traces bring no less, it does
+    not fit, and one cannot tell."""
     gain = laws.errors(n) - laws.errors(2 * n)
     if n_rows >= PLATEAU_ROWS and np.quantile(gain[1:], 1 - RISK / 2) < NO_GAIN:
         return "plateaued"
-    return "growing" if np.quantile(gain[1:], RISK / 2) > SOME_GAIN else "cannot_tell"
+    grows = (
+        np.quantile(gain[1:], RISK / 2) > SOME_GAIN and np.median(laws.errors(2 * n)[1:]) < errors
+    )
+    return "growing" if grows else "cannot_tell"
 
 
 def _needs(laws: Laws, n: float, target: float) -> Needs | None:
@@ -153,6 +172,7 @@ def _needs(laws: Laws, n: float, target: float) -> Needs | None:
     sizes = np.geomspace(n, FARTHEST * n, 60)
     reached = np.stack([laws.errors(size) <= 1.0 - target for size in sizes.tolist()], axis=1)
     first = np.where(reached.any(axis=1), sizes[reached.argmax(axis=1)], np.inf)
+    first[0] = np.quantile(first[1:], 0.5, method="inverted_cdf")
     if first[0] <= n or not np.isfinite(first[0]):
         return None
     lower, upper = np.quantile(first[1:], [RISK / 2, 1 - RISK / 2], method="inverted_cdf").tolist()

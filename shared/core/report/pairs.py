@@ -25,7 +25,8 @@ class Pair:
 
 
 def boundary_pairs(boundary: Boundary, features: Matrix) -> list[Pair]:
-    """The closest pairs, at most MOST_PER_LABEL of a label. features: float32[m, d].
+    """The closest pairs, at most MOST_PER_LABEL of a label. features: float32[n, d], of the whole
+    training set.
 
     Each row is the nearest to the other of all rows of its label on its side, near-duplicates of
     the other left out: they differ by nothing a person would call a word.
@@ -58,7 +59,7 @@ def _mutual(boundary: Boundary, features: Matrix, handled: Ints, deferred: Ints)
 
 def _nearest(boundary: Boundary, features: Matrix, of: Ints, among: Ints) -> tuple[Ints, Matrix]:
     """The row among those that is nearest to each, and the cosine; -inf where all are copies."""
-    cosine = _unit(features[of]) @ _unit(features[among]).T
+    cosine = _unit(features[boundary.at[of]]) @ _unit(features[boundary.at[among]]).T
     cosine[boundary.groups[of][:, None] == boundary.groups[among]] = -np.inf
     best = cosine.argmax(axis=1)
     return among[best], cosine[np.arange(len(of)), best]

@@ -33,6 +33,7 @@ from shared.fitting.report.texts import Texts, examples
 RISK = 0.05
 MOST_LABELS = 300
 MOST_SLICES = 40
+MOST_ROWS = 50_000
 MOST_PAIRS_NAMED = 8
 MOST_EXAMPLES = 5
 SIDE_EXAMPLES = 3
@@ -63,7 +64,10 @@ def material_of(
 
 
 def slices_part(material: Material, *, seed: int) -> Slices:
+    """Of MOST_ROWS rows at most: words are looked for in every text."""
     boundary = material.boundary
+    if len(boundary) > MOST_ROWS:
+        boundary = boundary.take(np.linspace(0, len(boundary) - 1, MOST_ROWS).astype(np.int64))
     given = [material.labels[i] for i in boundary.y.tolist()]
     texts = material.texts.joined(boundary.at)
     tried = [
@@ -123,7 +127,7 @@ def deferrals_part(material: Material) -> Deferrals:
 def pairs_part(material: Material) -> tuple[BoundaryPair, ...]:
     boundary = material.boundary
     parts = []
-    for pair in boundary_pairs(boundary, material.training.features[boundary.at]):
+    for pair in boundary_pairs(boundary, material.training.features):
         h, d = pair.handled, pair.deferred
         handled, deferred = material.texts.marked(int(boundary.at[h]), int(boundary.at[d]))
         parts.append(

@@ -4,6 +4,7 @@
   const drawn = [];
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const percent = (share) => (100 * share).toFixed(1) + "%";
+  const whole = (share) => Math.round(100 * share) + "%";
   const thousands = (n) => Number(n).toLocaleString("en");
   // Tooltips are HTML to ECharts; names are text to us.
   const safe = (text) => {
@@ -32,7 +33,7 @@
     }, extra);
   }
   const shares = (name, min) => axis({
-    type: "value", name: name, min: min, max: 1, axisLabel: { formatter: percent, color: colour("--quiet") },
+    type: "value", name: name, min: min, max: 1, axisLabel: { formatter: whole, hideOverlap: true, color: colour("--quiet") },
   });
   // A line from the lower to the upper bound at each point.
   function whisker(values, tint) {

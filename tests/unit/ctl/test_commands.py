@@ -108,6 +108,22 @@ class TestScan:
         assert result.exit_code == 1
         assert "/nowhere" in result.stderr
 
+    def test_writes_a_report_that_is_one_file(self, traces: Path, tmp_path: Path) -> None:
+        page = tmp_path / "report.html"
+        result = run("scan", str(traces), "--alpha", "0.7", "--report", str(page), "--json")
+        assert result.exit_code == 0, result.output
+        assert page.name in result.stderr.replace("\n", "")
+        text = page.read_text(encoding="utf-8")
+        found = json.loads(result.stdout)
+        assert f"{found['certified_coverage']:.1%}" in text
+        assert "Why it defers" in text
+        assert "rows of split oos_test were left out" in text
+
+    def test_a_report_that_cannot_be_written_is_named(self, traces: Path) -> None:
+        result = run("scan", str(traces), "--alpha", "0.7", "--report", "/nowhere/report.html")
+        assert result.exit_code == 1
+        assert "/nowhere/report.html" in result.stderr
+
 
 def test_the_demo_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")

@@ -63,6 +63,12 @@ def test_too_little_to_fit_has_no_boundary() -> None:
     assert boundary_of(fit(few, Settings()), few) is None
 
 
+def test_without_evidence_there_is_no_boundary() -> None:
+    _, training, _ = trained()
+    blind = replace(training, evidence=np.zeros(len(training), np.bool_))
+    assert boundary_of(fit(blind, Settings()), blind) is None
+
+
 def test_every_deferred_row_has_one_reason_and_no_handled_one() -> None:
     _, training, fitted = trained()
     found = boundary_of(fitted, training)
@@ -122,7 +128,7 @@ def test_boundary_pairs_are_each_others_nearest_of_one_label() -> None:
     found = boundary_of(fitted, training)
     assert found is not None
     features = training.features[found.at]
-    pairs = boundary_pairs(found, features)
+    pairs = boundary_pairs(found, training.features)
     assert len(pairs) >= 3
     similarity = features @ features.T
     for pair in pairs:

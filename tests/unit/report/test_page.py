@@ -12,8 +12,7 @@ from shared.contracts.topics import schemas_folder
 from shared.reporting.page import render, script_json
 from shared.web import VENDOR
 from tests.artifacts import make_report
-
-HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 ' \" {{ 7*7 }}"
+from tests.unit.report.hostile import HOSTILE, hostile
 
 
 def typical() -> Report:
@@ -45,25 +44,6 @@ class Elements(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "script":
             self.found.append(("/script", {}))
-
-
-def hostile(value: object) -> object:
-    """The report with every text in it replaced, where any text may be."""
-    if isinstance(value, dict):
-        return {
-            key: item
-            if (key in ("task", "window", "version", "kind", "measure", "reason", "verdict", "v",
-                       "method") and isinstance(item, str) and key != "reason")
-            or (key == "reason" and item in _REASONS)
-            else hostile(item)
-            for key, item in value.items()
-        }  # fmt: skip
-    if isinstance(value, list):
-        return [hostile(item) for item in value]
-    return HOSTILE if isinstance(value, str) else value
-
-
-_REASONS = {"ambiguous", "certificate", "few_traces", "novel"}
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ def test_a_store_that_fails_on_one_window_keeps_the_refit_of_the_other(
     store: WindowStore,
 ) -> None:
     class Fails:
-        def write(self, task: str, day: date, traces: list[Trace]) -> int:
+        def write(self, task: str, day: date, traces: list[Trace], offsets: dict[int, int]) -> int:
             if day == DAY2:
                 raise OSError("no space left on device")
-            return store.write(task, day, traces)
+            return store.write(task, day, traces, offsets)
 
     collected = collector(store, FakeClock())
     collected.add([message(trace(i, date(2026, 1, i)), i) for i in (1, 2, 3)], [0])

@@ -1,0 +1,60 @@
+"""`tracerctl report`: a version's report, as one HTML file or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.ctl.output import console, fail
+from services.ctl.registry_access import open_registry
+from shared.contracts.report import Report, unpublished_key
+from shared.registry.base import Registry
+from shared.reporting.page import render
+
+
+def report(
+    task: Annotated[str, typer.Option(help="The task.")],
+    version: Annotated[
+        str | None,
+        typer.Option(help="Or unpublished-<window>; default: the active one, else the newest."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write this HTML file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """What a version handles, where it plateaus and why it defers."""
+    if out is None and not json:
+        fail("say what to make of the report: --out FILE.html or --json", code=2)
+    with open_registry() as (registry, _):
+        found = find_report(registry, task, version)
+    if json:
+        sys.stdout.buffer.write(found.encode() + b"\n")
+    if out is not None:
+        write_page(found, out)
+        if not json:
+            console.print(f"{out}: the report of {found.key}.")
+
+
+def find_report(registry: Registry, task: str, version: str | None) -> Report:
+    """Ends the command where there is none."""
+    keys = registry.reports(task)
+    if version is None:
+        active = registry.active(task).version
+        version = active if active in keys else (keys[-1] if keys else None)
+    found = None if version is None else registry.report(task, version)
+    if found is None and version is not None:
+        found = registry.report(task, unpublished_key(version))  # a window alone will do
+    if found is None:
+        wanted = f" for {version}" if version else ""
+        there = f"there are {', '.join(keys)}" if keys else "the trainer makes one with each fit"
+        fail(f"{task} has no report{wanted}; {there}")
+    return found
+
+
+def write_page(report: Report, path: Path) -> None:
+    try:
+        path.write_text(render(report), encoding="utf-8")
+    except OSError as error:
+        fail(f"--out {path}: cannot be written: {error.strerror}")

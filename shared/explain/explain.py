@@ -1,0 +1,208 @@
+"""Why a version answers a text, or does not: stage by stage, word by word, beside its nearest
+traces, and what would have made it handled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shared.core.types import Matrix
+from shared.encoder.base import Encoder
+from shared.explain.lexical_words import Word, linear_of, words_of
+from shared.explain.neighbours import Neighbour, Trace, neighbours
+from shared.fitting.horizon import encode_inputs, input_tokens
+from shared.onnx.cascade import CascadeSession
+from shared.onnx.session import Scored
+from shared.registry.base import Artifact
+
+MOST_WORDS = 60  # so many are left out one by one
+MOST_ENOUGH = 3
+
+
+@dataclass(frozen=True)
+class StageSaid:
+    """What one stage makes of the text, whether or not it is asked. why: in words."""
+
+    stage: str
+    label: str
+    runner_up: str
+    accept: float
+    threshold: float
+    novelty: float
+    novelty_cut: float
+    answers: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """label: the answer, or the last stage's guess where nothing answers. words: of the lexical
+    stage, None without one. would_be_handled: what would have made it so, sentences; empty where it
+    is."""
+
+    task: str
+    version: str
+    texts: tuple[str, ...]
+    handled: bool
+    answered_by: str | None
+    label: str
+    summary: str
+    stages: list[StageSaid]
+    words: list[Word] | None
+    nearest_handled: list[Neighbour]
+    nearest_deferred: list[Neighbour]
+    would_be_handled: list[str]
+
+    def shown(self, show: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Explanation:
+        """The same with texts of stored traces as `show` has them."""
+        return replace(
+            self,
+            nearest_handled=[replace(n, texts=show(n.texts)) for n in self.nearest_handled],
+            nearest_deferred=[replace(n, texts=show(n.texts)) for n in self.nearest_deferred],
+        )
+
+
+def explain(
+    texts: tuple[str, ...], artifact: Artifact, encoder: Encoder, traces: Sequence[Trace]
+) -> Explanation:
+    """texts: as the version would be asked, one or two. traces: stored ones to look among. Raises
+    InvalidStage, and ValueError for another number of texts than the version is of."""
+    manifest = artifact.manifest
+    session = CascadeSession(manifest, artifact.blobs)
+    pairs = any(stage.features == "pair_embedding" for stage in manifest.stages)
+    if len(texts) != (2 if pairs else 1):
+        raise ValueError(f"this version takes {'two texts' if pairs else 'one text'}")
+    features = encode_inputs([texts], encoder)
+    said = _every_stage([texts], features, session, encoder)
+    stages = [_stage(artifact, i, one) for i, one in enumerate(said)]
+    answering = next((stage for stage in stages if stage.answers), None)
+    near = neighbours(features[0], traces, encoder, session)
+    return Explanation(
+        task=manifest.task,
+        version=artifact.version,
+        texts=texts,
+        handled=answering is not None,
+        answered_by=answering.stage if answering else None,
+        label=(answering or stages[-1]).label,
+        summary=_summary(answering, stages[-1]),
+        stages=stages,
+        words=_words(texts, artifact, encoder, said),
+        nearest_handled=near[0],
+        nearest_deferred=near[1],
+        would_be_handled=[] if answering else _would(texts, stages[-1], near[0], session, encoder),
+    )
+
+
+def _every_stage(
+    inputs: Sequence[tuple[str, ...]], features: Matrix, session: CascadeSession, encoder: Encoder
+) -> list[Scored]:
+    return session.every_stage(input_tokens(inputs, encoder).rows(), features)
+
+
+def _stage(artifact: Artifact, number: int, said: Scored) -> StageSaid:
+    manifest = artifact.manifest
+    stage, label = manifest.stages[number], manifest.labels[said.label[0]]
+    accept, novelty = float(said.accept[0]), float(said.novelty[0])
+    others = said.scores[0].astype(np.float64)
+    others[said.label[0]] = -np.inf
+    if novelty >= stage.novelty_cut:
+        why = f"unlike its training traffic: novelty {novelty:.3f}, cut at {stage.novelty_cut:.3f}"
+    elif label in manifest.deferred_labels:
+        why = f"{label} is below the task's floor and deferred whole"
+    elif accept < stage.threshold:
+        why = f"not sure enough: {accept:.3f}, certified from {stage.threshold:.3f} on"
+    else:
+        why = f"sure enough: {accept:.3f}, certified from {stage.threshold:.3f} on"
+    return StageSaid(
+        stage=stage.name,
+        label=label,
+        runner_up=manifest.labels[int(others.argmax())],
+        accept=round(accept, 4),
+        threshold=round(stage.threshold, 4),
+        novelty=round(novelty, 4),
+        novelty_cut=stage.novelty_cut,
+        answers=why.startswith("sure enough"),
+        why=why,
+    )
+
+
+def _summary(answering: StageSaid | None, last: StageSaid) -> str:
+    if answering is not None:
+        return f"Handled: the {answering.stage} stage answers {answering.label}, {answering.why}."
+    return (
+        f"Deferred to the teacher: the last stage, {last.stage}, would say {last.label} (next "
+        f"{last.runner_up}); {last.why}."
+    )
+
+
+def _words(
+    texts: tuple[str, ...], artifact: Artifact, encoder: Encoder, said: Sequence[Scored]
+) -> list[Word] | None:
+    manifest = artifact.manifest
+    for stage, one in zip(manifest.stages, said, strict=True):
+        if stage.features == "token_ids":
+            linear = linear_of(artifact.blobs[stage.blob], stage, len(manifest.labels))
+            order = np.argsort(-one.scores[0], kind="stable")
+            return words_of(texts, encoder, linear, int(order[0]), int(order[1]))
+    return None
+
+
+def _would(
+    texts: tuple[str, ...],
+    last: StageSaid,
+    handled: Sequence[Neighbour],
+    session: CascadeSession,
+    encoder: Encoder,
+) -> list[str]:
+    """The score that was missing; single words whose absence is enough; the nearest that is
+    handled."""
+    sentences = []
+    if last.novelty >= last.novelty_cut:
+        sentences.append(
+            "Traces like it, labelled by the teacher: the surrogate has seen none, and a refit on "
+            "some would change that."
+        )
+    elif last.accept < last.threshold:
+        sentences.append(
+            f"A score of {last.threshold:.3f} instead of {last.accept:.3f} at the last stage: more "
+            f"traces that tell {last.label} from {last.runner_up}, or a lower α."
+        )
+    without = _enough_without(texts, session, encoder)
+    if without:
+        sentences.append(
+            "Without "
+            + " or without ".join(f"“{word}” (then {label})" for word, label in without)
+            + "."
+        )
+    if handled:
+        near = handled[0]
+        sentences.append(f"The nearest trace that is handled gets {near.said}.")
+    return sentences
+
+
+def _enough_without(
+    texts: tuple[str, ...], session: CascadeSession, encoder: Encoder
+) -> list[tuple[str, str]]:
+    """Words of the first text without any one of which it would be handled, and as what."""
+    words = list(re.finditer(r"\w+", texts[0]))[:MOST_WORDS]
+    changed = [
+        (word[0], ((texts[0][: word.start()] + texts[0][word.end() :]).strip(), *texts[1:]))
+        for word in words
+    ]
+    changed = [(word, rest) for word, rest in changed if rest[0]]
+    if not changed:
+        return []
+    inputs = [rest for _, rest in changed]
+    features = encode_inputs(inputs, encoder)
+    said = session.answer(
+        len(inputs), input_tokens(inputs, encoder).rows(), lambda rows: features[rows]
+    )
+    found = {
+        word: session.manifest.labels[said.label[i]]
+        for i, (word, _) in enumerate(changed)
+        if said.stage[i] >= 0
+    }
+    return list(found.items())[:MOST_ENOUGH]

@@ -1,0 +1,116 @@
+"""Which words carried the lexical stage: the linear model's contributions, read off its graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from shared.contracts.manifest import Stage
+from shared.core.lexical import Features
+from shared.core.tokens import Tokens
+from shared.core.types import Floats, Ints
+from shared.encoder.base import Encoder
+
+_PIECES = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Word:
+    """contribution: to the score of the stage's label over that of its runner-up, in units of the
+    linear model's scores. All of them and the difference of the two biases add up to it."""
+
+    text: str
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The lexical scorer as its graph has it. coefficients: float[features, k]."""
+
+    features: Features
+    coefficients: Floats
+
+
+def linear_of(blob: bytes, stage: Stage, n_labels: int) -> Linear:
+    """From the graph's constants, told apart by type and shape. Raises ValueError for a graph that
+    is no lexical stage of ours."""
+    arrays: list[Any] = [
+        numpy_helper.to_array(one) for one in onnx.load_from_string(blob).graph.initializer
+    ]
+    (coefficients,) = _like(arrays, np.float16, lambda a: a.ndim == 2 and a.shape[1] == n_labels)
+    n = len(coefficients)
+    tables = _like(arrays, np.int32, lambda a: a.ndim == 1)
+    unigrams = next(table for table in tables if len(table) == stage.dim)
+    (bigrams,) = [table for table in tables if table is not unigrams]
+    (codes,) = _like(arrays, np.int64, lambda a: a.shape == (n,))
+    squares = next(a for a in arrays if a.dtype == np.float32 and a.shape == (n,) and a[0] == 0)
+    features = Features(unigrams, bigrams, codes, np.sqrt(squares))
+    return Linear(features, np.asarray(coefficients, dtype=np.float64))
+
+
+def words_of(
+    texts: Sequence[str], encoder: Encoder, linear: Linear, label: int, runner_up: int
+) -> list[Word] | None:
+    """Every word of the texts in order; a pair of word pieces across two words counts half for
+    each. None where the encoder's tokenizer does not cut texts word by word."""
+    words, owner, ids = _cut(texts, encoder)
+    whole = [i for text in texts for i in encoder.tokenize([text])[0]]
+    if ids != whole:
+        return None
+    tokens = Tokens.of([ids], encoder.vocabulary)
+    lead = linear.coefficients[:, label] - linear.coefficients[:, runner_up]
+    weights = linear.features.weights.astype(np.float64)
+    contributions = np.zeros(len(words) + 1)
+    unigram = linear.features.unigrams[tokens.ids].astype(np.int64)
+    codes = tokens.ids[:-1].astype(np.int64) * tokens.vocabulary + tokens.ids[1:]
+    bigram = linear.features.bigrams[codes % len(linear.features.bigrams)].astype(np.int64)
+    bigram[linear.features.codes[bigram] != codes] = 0
+    length = np.sqrt((weights[unigram] ** 2).sum() + (weights[bigram] ** 2).sum()) or 1.0
+    np.add.at(contributions, owner, np.where(unigram > 0, lead[unigram], 0.0))
+    halves = np.where(bigram > 0, lead[bigram], 0.0) / 2
+    np.add.at(contributions, owner[:-1], halves)
+    np.add.at(contributions, owner[1:], halves)
+    return [Word(word, float(c / length)) for word, c in zip(words, contributions, strict=False)]
+
+
+def _cut(texts: Sequence[str], encoder: Encoder) -> tuple[list[str], Ints, list[int]]:
+    """The texts' words, and all word pieces with the word each belongs to; those that begin and end
+    every text belong to one behind the last."""
+    begin, end = _around(encoder)
+    words: list[str] = []
+    owner: list[int] = []
+    ids: list[int] = []
+    for text in texts:
+        found = _PIECES.findall(text)
+        cut = encoder.tokenize(found) if found else []
+        parts = [(-1, begin)]
+        for i, row in enumerate(cut):
+            parts.append((len(words) + i, row[len(begin) : len(row) - len(end)]))
+        parts.append((-1, end))
+        words += found
+        for word, pieces in parts:
+            owner += [word] * len(pieces)
+            ids += pieces
+    return words, np.asarray([len(words) if o < 0 else o for o in owner], dtype=np.int64), ids
+
+
+def _around(encoder: Encoder) -> tuple[list[int], list[int]]:
+    """The word pieces every text begins and ends with."""
+    first, second = encoder.tokenize(["a", "b"])
+    begin = 0
+    while begin < min(len(first), len(second)) and first[begin] == second[begin]:
+        begin += 1
+    end = 0
+    while end < min(len(first), len(second)) - begin and first[-1 - end] == second[-1 - end]:
+        end += 1
+    return first[:begin], first[len(first) - end :]
+
+
+def _like(arrays: Sequence[Any], kind: type, fits: Callable[[Any], bool]) -> list[Any]:
+    return [a for a in arrays if a.dtype == kind and fits(a)]

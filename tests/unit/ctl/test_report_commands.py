@@ -1,0 +1,160 @@
+"""`tracerctl report` and `explain` on a real Redis and a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from doubles import HashEncoder
+from surrogates import LABELS, make_surrogate, text_of
+from typer.testing import CliRunner, Result
+
+from services.ctl.demo.report import write_last_report
+from services.ctl.main import app
+from shared.contracts.events import Trace
+from shared.contracts.report import decode_report
+from shared.registry.redis import RedisRegistry, connect
+from shared.store.parquet import WindowStore
+from tests.artifacts import make_report
+
+pytestmark = pytest.mark.redis
+AT = datetime(2026, 1, 5, tzinfo=UTC)
+SECRET = "ann@example.org"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+class Bench:
+    """A task with an active version, its report, and a window of traces."""
+
+    def __init__(self, registry: RedisRegistry, folder: Path, url: str) -> None:
+        self.task, self.url, self.folder = f"support-{uuid4().hex[:8]}", url, folder
+        self.registry = registry
+        artifact = make_surrogate(HashEncoder(), task=self.task)
+        fence = registry.acquire(self.task)
+        registry.publish(artifact, fence=fence, at=AT, reason="")
+        self.version = artifact.version
+        self.write_task()
+        WindowStore(str(folder / "windows")).write(
+            self.task, date(2026, 1, 5),
+            [Trace(id=f"t{i}", task=self.task, input=f"{text_of(LABELS[i % 3])} {SECRET}",
+                   teacher=LABELS[i % 3], occurred_at=AT) for i in range(30)],
+        )  # fmt: skip
+
+    def write_task(self, more: str = "") -> None:
+        path = self.folder / "tasks.yaml"
+        path.write_text(f"tasks:\n  - name: {self.task}\n{more}")
+
+    def explain(self, *arguments: str) -> Result:
+        return run(
+            "explain", *arguments, "--task", self.task, "--store", str(self.folder / "windows")
+        )
+
+
+@pytest.fixture
+def bench(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setenv("TRACER_REDIS_URL", redis_url)
+    monkeypatch.setenv("TRACER_TASKS", str(tmp_path / "tasks.yaml"))
+    monkeypatch.setattr("services.ctl.explain_command._encoder", lambda folder: HashEncoder())
+    registry = connect(redis_url)
+    yield Bench(registry, tmp_path, redis_url)
+    registry.close()
+
+
+class TestReport:
+    def test_without_one_it_says_where_they_come_from(self, bench: Bench) -> None:
+        result = run("report", "--task", bench.task, "--json")
+        assert result.exit_code == 1
+        assert "the trainer makes one with each fit" in result.stderr
+
+    def test_is_printed_as_it_is_stored(self, bench: Bench) -> None:
+        report = make_report(bench.task, bench.version)
+        bench.registry.put_report(report)
+        result = run("report", "--task", bench.task, "--json")
+        assert result.exit_code == 0, result.output
+        assert decode_report(result.stdout_bytes) == report
+
+    def test_is_written_as_a_page(self, bench: Bench) -> None:
+        bench.registry.put_report(make_report(bench.task, bench.version))
+        page = bench.folder / "report.html"
+        result = run("report", "--task", bench.task, "--out", str(page))
+        assert result.exit_code == 0, result.output
+        assert bench.version in page.read_text(encoding="utf-8")
+
+    def test_of_a_refused_window_is_found_by_the_window(self, bench: Bench) -> None:
+        refused = make_report(bench.task, None, window="2026-01-06")
+        bench.registry.put_report(refused)
+        result = run("report", "--task", bench.task, "--version", "2026-01-06", "--json")
+        assert decode_report(result.stdout_bytes) == refused
+        result = run("report", "--task", bench.task, "--json")  # the newest there is
+        assert decode_report(result.stdout_bytes) == refused
+        result = run("report", "--task", bench.task, "--version", "2026-01-07", "--json")
+        assert result.exit_code == 1
+        assert "unpublished-2026-01-06" in result.stderr
+
+    def test_needs_to_know_what_to_make(self, bench: Bench) -> None:
+        result = run("report", "--task", bench.task)
+        assert result.exit_code == 2
+        assert "--out FILE.html or --json" in result.stderr
+
+    def test_of_the_demos_last_day_is_written_beside_its_results(self, bench: Bench) -> None:
+        bench.registry.put_report(make_report(bench.task, bench.version))
+        summary = {"task": bench.task, "days": [{"version": bench.version, "day": "2026-01-05"}]}
+        path = write_last_report(bench.url, summary, bench.folder)
+        assert path == bench.folder / "report.html"
+        assert bench.version in path.read_text(encoding="utf-8")
+
+
+class TestExplain:
+    def test_says_everything_as_json(self, bench: Bench) -> None:
+        result = bench.explain("invoice charged payment", "--json")
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        assert found["version"] == bench.version
+        assert found["label"] == "billing"
+        assert found["handled"]
+        assert [stage["stage"] for stage in found["stages"]] == ["lexical", "semantic"]
+        assert found["words"][0]["text"] == "invoice"
+        near = found["nearest_handled"] + found["nearest_deferred"]
+        assert near
+        assert SECRET in near[0]["texts"][0]
+
+    def test_says_it_to_people(self, bench: Bench) -> None:
+        result = bench.explain("invoice parcel")
+        assert result.exit_code == 0, result.output
+        assert "lexical" in result.stdout
+        assert ("Handled" in result.stdout) or ("would have made it handled" in result.stdout)
+
+    def test_redacts_and_hides_as_the_task_says(self, bench: Bench) -> None:
+        bench.write_task("    redact: builtin\n")
+        found = json.loads(bench.explain(f"invoice for {SECRET}", "--json").stdout)
+        assert found["texts"] == ["invoice for [EMAIL]"]
+        assert SECRET not in json.dumps(found)
+        bench.write_task("    previews: false\n")
+        found = json.loads(bench.explain("invoice", "--json").stdout)
+        assert all(n["texts"] == [] for n in found["nearest_handled"] + found["nearest_deferred"])
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("a", "--version", "2026-01-01-000000000000"), "has no version"),
+            (("a", "--second", "b"), "takes one text"),
+        ],
+    )
+    def test_mistakes_are_explained(
+        self, bench: Bench, arguments: tuple[str, ...], said: str
+    ) -> None:
+        result = bench.explain(*arguments)
+        assert result.exit_code == 1
+        assert said in result.stderr.replace("\n", " ")
+
+    def test_without_a_store_there_are_no_neighbours(self, bench: Bench) -> None:
+        result = run("explain", "a", "--task", bench.task, "--store", "/nowhere", "--json")
+        found = json.loads(result.stdout)
+        assert found["nearest_handled"] == found["nearest_deferred"] == []
