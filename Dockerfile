@@ -20,6 +20,8 @@ FROM builder AS build-ingest
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ingest]"
 FROM builder AS build-trainer
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[trainer]"
+FROM builder AS build-console
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[console]"
 FROM builder AS build-ctl
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ctl]" \
  && /venv/bin/tracerctl encoder export --out /encoder
@@ -54,6 +56,13 @@ COPY --from=build-ctl /encoder /encoder
 COPY --from=build-trainer /venv /venv
 ENV TRACER_ENCODER=/encoder TRACER_STORE=/data/windows TRACER_CACHE=/data/cache
 CMD ["python", "-m", "services.trainer.main"]
+
+# Open to who signs in: it does not start without TRACER_CONSOLE_TOKEN or an identity provider.
+FROM base AS console
+COPY --from=build-console /venv /venv
+ENV TRACER_CONSOLE_HOST=0.0.0.0 TRACER_CONSOLE_PORT=8020
+EXPOSE 8020
+CMD ["python", "-m", "services.console.main"]
 
 FROM base AS ctl
 COPY --from=build-ctl /encoder /encoder

@@ -52,13 +52,14 @@ vendor: ## Renew shared/web/vendor from shared/web/package.json (needs npm)
 
 # --- the two commands ------------------------------------------------------------------------
 .PHONY: demo
-demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALPHA=0.95
-	@$(BIN)/tracerctl demo --alpha $(ALPHA) $(if $(DATA),--data $(DATA)) $(DEMO_FLAGS)
+demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALPHA=0.95 CONSOLE=1
+	@$(BIN)/tracerctl demo --alpha $(ALPHA) $(if $(DATA),--data $(DATA)) $(if $(CONSOLE),--console) $(DEMO_FLAGS)
 
 .PHONY: test
 test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
 	@$(BIN)/python -m pytest tests/integration tests/e2e tests/faults --durations=15 $(PYTEST_FLAGS)
+	@$(MAKE) --no-print-directory test-browser
 
 # --- parts of it -----------------------------------------------------------------------------
 .PHONY: lint
@@ -82,6 +83,21 @@ layers: $(VENV)/.ready ## import-linter: DESIGN's arrows
 .PHONY: test-quick
 test-quick: setup ## Unit, contract and statistical tests only (no Kafka)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
+
+CHROMIUM ?= /usr/bin/chromium
+export TRACER_CHROMIUM ?= $(CHROMIUM)
+
+.PHONY: chromium
+chromium: ## Debian's Chromium for the browser tests, installed where it is missing and possible
+	@test -x $(CHROMIUM) || { \
+		command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "no $(CHROMIUM), and no way to install it here: the browser tests are skipped"
+
+.PHONY: test-browser
+test-browser: setup chromium ## The console in a real browser; SCREENSHOTS=docs/images renews the pictures
+	@$(if $(SCREENSHOTS),TRACER_SCREENSHOTS=$(SCREENSHOTS)) \
+		$(BIN)/python -m pytest tests/browser --durations=5 $(PYTEST_FLAGS)
 
 .PHONY: audit
 audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; ends with 3 when unchecked
@@ -165,9 +181,17 @@ bench-drift: setup ## What users see when the teacher or the traffic changes (SE
 bench-forecast: setup ## Whether the learning curves' forecasts came true (SEEDS=3); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.forecast --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
 
+.PHONY: bench-scale
+bench-scale: setup ## A fit on 10k, 100k and 1M synthetic traces: time and memory; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.scale
+
 .PHONY: ablation
 ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
 	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)
+
+.PHONY: bench-console
+bench-console: setup ## The console's pages with 50 tasks and 200 versions; writes docs/console.md
+	@$(BIN)/python -m benchmarks.console
 
 .PHONY: topics
 topics: $(VENV)/.ready ## Create the topics of schemas/topics on TRACER_BOOTSTRAP_SERVERS

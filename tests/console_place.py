@@ -16,7 +16,9 @@ from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.processes import Child, run_module
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from shared.bus.admin import ensure_topics
-from shared.bus.base import Record
+from shared.bus.base import Message, Record
+from shared.bus.dead_letters import dead_letter
+from shared.bus.errors import InvalidMessage
 from shared.bus.kafka import KafkaPublisher
 from shared.contracts.codec import encode
 from shared.contracts.events import (
@@ -36,6 +38,7 @@ from shared.contracts.report import decode_report
 from shared.contracts.topics import Topic, load_topics
 from shared.operating import announcement_of
 from shared.registry.base import Artifact, State
+from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.redis import RedisRegistry, connect
 from tests.artifacts import make_artifact
 
@@ -102,13 +105,14 @@ class Place:
                 "TRACER_REDIS_URL": self.redis.url,
                 "TRACER_TASKS": str(self.folder / "tasks.yaml"),
                 "TRACER_CONSOLE_PORT": str(port),
+                "TRACER_DELIVERY": "at_least_once",  # the embedded broker's
                 **settings,
             },
             health_port=free_port(),
         )
         child.start()
         try:
-            child.wait_ready(30.0)
+            child.wait_ready(90.0)
         except BaseException:
             child.kill()
             raise
@@ -128,6 +132,8 @@ class Place:
         )  # fmt: skip
         self.send(Topic.MODELS, announcement_of("moderation", entry))
         self._report("support", self.versions["support"][-1])
+        self._letters()
+        self.beat()
 
     def send(self, topic: Topic, *events: Event) -> None:
         key = "task" if topic is Topic.MODELS else "id"
@@ -137,6 +143,13 @@ class Place:
                 for e in events
             ]
         )
+
+    def decide(self, name: str, task: str = "support") -> None:
+        """One more request is decided, now."""
+        decision = drawn(
+            random.Random(name), task, name, at(5, 12), self.versions[task][-1], COVERAGES[-1]
+        )
+        self.send(Topic.DECISIONS, msgspec.structs.replace(decision, decided_at=datetime.now(UTC)))
 
     def _certified_every_day(self, task: str, *, refused_first: bool, until: int) -> None:
         rng = random.Random(task)
@@ -173,7 +186,7 @@ class Place:
     def _traffic(
         self, rng: random.Random, task: str, day: int, version: str | None, coverage: float
     ) -> None:
-        n = 400
+        n = 800
         decisions, traces, audits = [], [], []
         for i in range(n):
             decision = drawn(
@@ -208,11 +221,41 @@ class Place:
             certificate=artifact.manifest.certificate,
         ))  # fmt: skip
 
+    def _letters(self) -> None:
+        for n, (task, text) in enumerate((("support", "x" * 50), ("intents", ""), ("support", ""))):
+            value = json.dumps({"id": f"r{n}", "task": task, "input": text}).encode()
+            original = Message("requests", 0, 40 + n, f"r{n}".encode(), value)
+            error = InvalidMessage("Expected `str` of length >= 1 - at `$.input`", field="input")
+            letter = dead_letter(
+                original, service="router", error=error, field="input", at=at(5, 9 + n / 4),
+                topic=str(Topic.DEAD_LETTERS),
+            )  # fmt: skip
+            self.publisher.publish([letter])
+
+    def beat(self) -> None:
+        """Two routers say that they run; for 20 seconds, as routers do every few."""
+        fleet, now = connect_fleet(self.redis.url), datetime.now(UTC)
+        active = {task: self.registry.active(task).version for task in TASKS}
+        stale = active | {"support": self.versions["support"][-2]}
+        for number, (versions, rate) in enumerate(((active, 412.3), (stale, 388.9)), 1):
+            fleet.beat(
+                RouterBeat(
+                    instance=f"router-{number}", host="node-a", mode="exactly_once",
+                    started=now - timedelta(hours=30), at=now, lag=17 * number, per_second=rate,
+                    tasks=len(TASKS), versions=versions,
+                )
+            )  # fmt: skip
+        fleet.close()
+
     def _report(self, task: str, version: str) -> None:
         data = (ROOT / "schemas/reports/examples/typical.json").read_bytes()
         report = decode_report(data)
         self.registry.put_report(
             msgspec.structs.replace(report, task=task, version=version, window=version[:10])
+        )
+        refused = decode_report((ROOT / "schemas/reports/examples/edge-refused.json").read_bytes())
+        self.registry.put_report(
+            msgspec.structs.replace(refused, task=task, window=FIRST_DAY.isoformat())
         )
 
     def _write_tasks(self) -> None:
@@ -275,7 +318,7 @@ def drawn(
 ) -> Decision:
     """One request's decision: handled with probability `coverage`, audited now and then."""
     handled = version is not None and rng.random() < coverage
-    audited = handled and rng.random() < 0.12
+    audited = handled and rng.random() < 0.2
     outcome = Outcome.DEFERRED
     if handled:
         outcome = Outcome.AUDITED if audited else Outcome.HANDLED

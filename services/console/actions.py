@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from services.console.views import ActionView
 from shared.clock import Clock
-from shared.operating import CHANGES, Announce, Done, operate
+from shared.operating import CHANGES, Act, Announce, Done, ask_alpha, operate
 from shared.registry.base import Registry, State, StateChanged
 from shared.registry.glances import Glance
 
 log = logging.getLogger(__name__)
 
 MAX_REASON_CHARS = 500
+ALPHA = "alpha"
+ACTIONS = (*CHANGES, ALPHA)
 
 
 class Refused(Exception):
@@ -23,7 +25,8 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Order:
     """Who wants what. `expects`: the version that the person saw active, or on trial; another one
-    meanwhile stops the action. `to`: the version to roll back to, None for the one before."""
+    meanwhile stops the action. `to`: the version to roll back to, None for the one before.
+    `alpha`: to ask for, None for the tasks file's."""
 
     task: str
     action: str
@@ -31,6 +34,7 @@ class Order:
     reason: str
     expects: str | None = None
     to: str | None = None
+    alpha: float | None = None
 
 
 def actions_of(glance: Glance) -> tuple[ActionView, ...]:
@@ -69,6 +73,12 @@ def actions_of(glance: Glance) -> tuple[ActionView, ...]:
                 "a second.", True, active.version, others,
             )
         )  # fmt: skip
+    found.append(
+        ActionView(
+            ALPHA, "Change α", "Asks for another agreement from now on, and refits at once.",
+            False, active.version,
+        )
+    )  # fmt: skip
     if active.version:
         found.append(
             ActionView(
@@ -81,17 +91,15 @@ def actions_of(glance: Glance) -> tuple[ActionView, ...]:
 
 def carry_out(order: Order, registry: Registry, announce: Announce, clock: Clock) -> Done:
     """Do it, log it, announce it. Raises Refused, NotAnnounced, or what the registry raises."""
-    change = CHANGES.get(order.action)
-    if change is None:
-        raise Refused(f"there is no action {order.action!r}; there are {', '.join(CHANGES)}")
+    if order.action not in ACTIONS:
+        raise Refused(f"there is no action {order.action!r}; there are {', '.join(ACTIONS)}")
     reason = " ".join(order.reason.split())
     if not reason:
         raise Refused("say why: a reason is kept in the history")
     if len(reason) > MAX_REASON_CHARS:
         raise Refused(f"the reason has more than {MAX_REASON_CHARS} characters")
     _check_nothing_moved(order, registry)
-    version = order.to if order.action == "rollback" else order.expects
-    act = change(order.task, version, reason, order.actor)
+    act = _act(order, reason, registry)
     done = operate(registry, announce, clock, order.task, act)
     log.info(
         "%s by hand", order.action,
@@ -101,6 +109,16 @@ def carry_out(order: Order, registry: Registry, announce: Announce, clock: Clock
         },
     )  # fmt: skip
     return done
+
+
+def _act(order: Order, reason: str, registry: Registry) -> Act:
+    if order.action == ALPHA:
+        if order.alpha is not None and not 0.0 < order.alpha < 1.0:
+            raise Refused(f"α lies between 0 and 1, not at {order.alpha}")
+        epoch = registry.active(order.task).epoch
+        return ask_alpha(order.task, order.alpha, epoch, reason, order.actor)
+    version = order.to if order.action == "rollback" else order.expects
+    return CHANGES[order.action](order.task, version, reason, order.actor)
 
 
 def _check_nothing_moved(order: Order, registry: Registry) -> None:

@@ -14,6 +14,7 @@ from services.console import handlers, views
 from services.console.actions import MAX_REASON_CHARS, Order, carry_out
 from services.console.context import Context, Ctx, Who
 from services.console.streaming import decisions
+from shared.operating import Done
 
 router = APIRouter(prefix="/api/v1")
 
@@ -27,13 +28,15 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 class OrderBody(BaseModel):
     """What to do and why. `expects`: do it only while this version is active (for `promote` and
-    `withdraw`: on trial). `to`: the version to roll back to; left out, the one before."""
+    `withdraw`: on trial). `to`: the version to roll back to; left out, the one before. `alpha`: to
+    ask for; left out, the tasks file's."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(min_length=1, max_length=MAX_REASON_CHARS)
     expects: str | None = None
     to: str | None = None
+    alpha: float | None = Field(default=None, gt=0, lt=1)
 
 
 class DoneBody(BaseModel):
@@ -69,6 +72,34 @@ def show_version(task: str, version: str, context: Ctx, visitor: Who) -> Respons
 
 
 @router.get(
+    "/tasks/{task}/reports/{key}",
+    response_model=None,
+    responses=_ERRORS,
+    summary="The report of a version, or of a window that was not published",
+)
+def show_report(task: str, key: str, context: Ctx, visitor: Who) -> Response:
+    visitor.check_may_see(task)
+    report = handlers.report_of(context.sources, task, key)
+    return Response(report.encode(), media_type="application/json")
+
+
+@router.get(
+    "/tasks/{task}/alpha",
+    response_model=None,
+    responses=_ERRORS,
+    summary="What asking for another α would do",
+)
+def show_alpha(
+    task: str,
+    context: Ctx,
+    visitor: Who,
+    alpha: Annotated[float | None, Query(gt=0, lt=1)] = None,
+) -> Response:
+    visitor.check_may_see(task)
+    return _json(handlers.alpha_view(context.sources, task, alpha))
+
+
+@router.get(
     "/tasks/{task}/live",
     response_model=None,
     responses=_ERRORS,
@@ -99,7 +130,7 @@ def act(
     visitor: Who,
     x_csrf_token: Annotated[str | None, Header()] = None,
 ) -> DoneBody:
-    """One of promote, withdraw, pause, resume, rollback and retire."""
+    """One of promote, withdraw, pause, resume, rollback, alpha and retire."""
     visitor.check_may_see(task)
     visitor.check_may_change(x_csrf_token)
     context.sources.task(task)
@@ -114,10 +145,10 @@ def act(
     )
 
 
-def order_of(context: Context, task: str, action: str, actor: str, body: OrderBody) -> Any:
-    order = Order(task, action, actor, body.reason, body.expects, body.to)
+def order_of(context: Context, task: str, action: str, actor: str, body: OrderBody) -> Done:
+    order = Order(task, action, actor, body.reason, body.expects, body.to, body.alpha)
     return carry_out(order, context.sources.registry, context.announce, context.clock)
 
 
-def _json(view: views.Overview | views.TaskView | views.VersionView) -> Response:
+def _json(view: views.Overview | views.TaskView | views.VersionView | views.AlphaView) -> Response:
     return Response(msgspec.json.encode(view), media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,15 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from services.console.access import Access
-from services.console.announcements import Announcements, Reading
+from services.console.announcements import Announcements
 from services.console.config import ConsoleSettings
 from services.console.context import Context
+from services.console.following import Reading, follow
 from services.console.handlers import Sources
+from services.console.letters import DeadLetters
 from services.console.live import LiveFeed
 from services.console.oidc import Provider
+from services.console.post import KafkaPost
 from services.console.rendering import environment
 from services.console.sessions import Cookies
 from services.console.tallies import Counting, Topics
@@ -34,6 +37,7 @@ from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
 from shared.http.rate import RateLimiter
 from shared.redis_clients import client as redis_client
+from shared.registry.fleet import connect_fleet
 from shared.registry.glances import connect_glances
 from shared.registry.redis import connect
 from shared.registry.trust import Trust
@@ -54,6 +58,7 @@ class Console:
     counting: Counting
     server: WebServer
     health: Health
+    followers: Mapping[str, Callable[[threading.Event], None]]
 
     @property
     def port(self) -> int:
@@ -63,10 +68,7 @@ class Console:
         """Until `stop` is set. Raises Fatal when the counting consumer cannot go on."""
         followers = [
             threading.Thread(target=work, args=(self.context.stop,), name=name, daemon=True)
-            for name, work in (
-                ("announcements", self.context.sources.announcements.follow),
-                ("live", self.context.feed.run),
-            )
+            for name, work in self.followers.items()
         ]
         for follower in followers:
             follower.start()
@@ -85,6 +87,7 @@ class Console:
         self.server.close()
         self.counting.source.close()
         self.counting.store.close()
+        self.context.fleet.close()
         self.context.sources.glances.close()
         self.context.sources.registry.close()
 
@@ -95,7 +98,7 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
     url = settings.redis_url.get_secret_value()
     trust = Trust(settings.trusted_keys)
     trust.warn_if_blind()
-    registry, glances = connect(url, trust=trust), connect_glances(url)
+    registry, glances = connect(url, trust=trust), connect_glances(url, trust=trust)
     tallies = RedisTallies(redis_client(url, protocol=2, socket_timeout=5.0))
     context = Context(
         sources=Sources(
@@ -103,11 +106,14 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
             registry=registry,
             glances=glances,
             tallies=tallies,
-            announcements=Announcements(_tail(settings, Topic.MODELS, "beginning")),
+            announcements=Announcements(),
         ),
         access=_access(settings, clock),
         announce=partial(_announce, settings),
         feed=LiveFeed(_tail(settings, Topic.DECISIONS, "end")),
+        dead_letters=DeadLetters(),
+        post=KafkaPost(settings),
+        fleet=connect_fleet(url),
         clock=clock,
         templates=environment(),
         stop=threading.Event(),
@@ -134,7 +140,21 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
         clock=clock,
         health=health,
     )
-    return Console(context, counting, server, health)
+    return Console(context, counting, server, health, _followers(settings, context))
+
+
+def _followers(
+    settings: ConsoleSettings, context: Context
+) -> dict[str, Callable[[threading.Event], None]]:
+    """What each thread beside the web server's does, by its name."""
+    announcements, letters = context.sources.announcements, context.dead_letters
+    models = _tail(settings, Topic.MODELS, "beginning")
+    dead = _tail(settings, Topic.DEAD_LETTERS, "beginning")
+    return {
+        "announcements": partial(follow, announcements, models, "the announcements on `models`"),
+        "dead-letters": partial(follow, letters, dead, "the dead letters"),
+        "live": context.feed.run,
+    }
 
 
 def _access(settings: ConsoleSettings, clock: Clock) -> Access:

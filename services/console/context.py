@@ -12,10 +12,12 @@ from starlette.responses import HTMLResponse
 
 from services.console.access import Access, Visitor
 from services.console.handlers import Sources
+from services.console.letters import DeadLetters, Post
 from services.console.live import LiveFeed
 from services.console.sessions import Session
 from shared.clock import Clock
 from shared.operating import Announce
+from shared.registry.fleet import Fleet
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Context:
     access: Access
     announce: Announce
     feed: LiveFeed
+    dead_letters: DeadLetters
+    post: Post
+    fleet: Fleet
     clock: Clock
     templates: Environment
     stop: threading.Event

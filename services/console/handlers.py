@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 
 from services.console import timeline, views
 from services.console.actions import actions_of
 from services.console.announcements import Announcements
-from services.console.figures import Day, Share, Totals, day_of, totals_of
-from services.console.tallies import TallyStore
-from services.console.words import (
-    ALPHA_RAISED,
-    NO_VERSION,
-    STATES,
-    Word,
-    certificate_in_full,
-    certificate_sentence,
-    word_of_reason,
+from services.console.figures import Day, day_of, totals_of
+from services.console.showing import (
+    LiveOf,
+    certificate_view,
+    day_view,
+    reason_views,
+    row_view,
+    version_row,
 )
-from shared.contracts.events import CertificateSummary, Reason
-from shared.contracts.manifest import Manifest
+from services.console.tallies import TallyStore
+from services.console.words import alpha_says
+from shared.contracts.manifest import frontier_at
+from shared.contracts.report import Report
 from shared.contracts.tasks import Task
-from shared.core.live import agreement_lower
-from shared.registry.base import Active, Registry, RegistryError, State, UnknownVersion
-from shared.registry.glances import Audits, Glance, Glances
+from shared.registry.base import Registry, RegistryError, UnknownVersion
+from shared.registry.glances import Glance, Glances
 
 RECENT_DAYS = 30
 SHOWN_ENTRIES = 100
-
-LiveOf = Mapping[tuple[str, str], Audits]
 
 
 class UnknownTask(Exception):
@@ -60,10 +56,7 @@ def overview(sources: Sources, names: Sequence[str]) -> views.Overview:
     glances = sources.glances.glance(names)
     audits = sources.glances.audits([key for glance in glances for key in _in_use(glance)])
     days = _days(sources, names)
-    rows = [
-        _row(sources, sources.task(glance.task), glance, audits, days[glance.task])
-        for glance in glances
-    ]
+    rows = [_row(sources, glance, audits, days[glance.task]) for glance in glances]
     everything = totals_of(day for name in names for day in days[name])
     priced = [row.recent.saved for row in rows if row.recent.saved is not None]
     return views.Overview(
@@ -87,19 +80,44 @@ def task_view(sources: Sources, name: str) -> views.TaskView:
     days = _days(sources, [name])[name]
     manifests = sources.glances.manifests(name, stored)
     return views.TaskView(
-        row=_row(sources, task, glance, audits, days),
-        days=tuple(map(_day, days)),
-        reasons=_reasons(days),
+        row=_row(sources, glance, audits, days),
+        days=tuple(map(day_view, days)),
+        reasons=reason_views(days),
         timeline=timeline.merged(
             sources.announcements.of(name), sources.registry.history(name, SHOWN_ENTRIES)
         )[:SHOWN_ENTRIES],
         versions=tuple(
-            _version(task, version, manifests.get(version), glance.active, audits[name, version])
+            version_row(task, version, manifests.get(version), glance.active, audits[name, version])
             for version in stored
         ),
-        certificate=_certificate(glance.manifest) if glance.manifest else None,
+        certificate=certificate_view(glance.manifest) if glance.manifest else None,
         actions=actions_of(glance),
         troubles=_troubles(sources),
+    )
+
+
+def report_of(sources: Sources, name: str, key: str) -> Report:
+    """By version, or by `unpublished_key` of a window. Raises UnknownTask, UnknownVersion."""
+    report = sources.registry.report(sources.task(name).name, key)
+    if report is None:
+        raise UnknownVersion(f"{name} has no report {key}")
+    return report
+
+
+def alpha_view(sources: Sources, name: str, wanted: float | None) -> views.AlphaView:
+    """What asking for `wanted` (None: the tasks file's α) would do now. Raises UnknownTask."""
+    task = sources.task(name)
+    (glance,) = sources.glances.glance([name])
+    alpha = task.alpha if wanted is None else wanted
+    point = frontier_at(glance.manifest, alpha) if glance.manifest else None
+    certified = glance.manifest.certificate.alpha if glance.manifest else None
+    return views.AlphaView(
+        alpha=alpha,
+        now=glance.active.asked(task.alpha),
+        certified_for=certified,
+        coverage=point.coverage if point else None,
+        agreement_lower=point.agreement_lower if point and point.coverage else None,
+        says=alpha_says(alpha, certified, point),
     )
 
 
@@ -121,8 +139,8 @@ def version_view(sources: Sources, name: str, version: str) -> views.VersionView
     active = sources.registry.active(name)
     return views.VersionView(
         task=name,
-        row=_version(task, version, manifest, active, audits[name, version]),
-        certificate=_certificate(manifest),
+        row=version_row(task, version, manifest, active, audits[name, version]),
+        certificate=certificate_view(manifest),
         frontier=tuple(
             views.FrontierView(p.alpha, p.coverage, p.agreement, p.agreement_lower)
             for p in sorted(manifest.frontier, key=lambda point: point.alpha)
@@ -145,167 +163,17 @@ def version_view(sources: Sources, name: str, version: str) -> views.VersionView
     )
 
 
-def _row(
-    sources: Sources, task: Task, glance: Glance, audits: LiveOf, days: Sequence[Day]
-) -> views.TaskRow:
-    active = glance.active
-    certificate = glance.manifest.certificate if glance.manifest else None
-    alpha = active.asked(task.alpha)
-    state, word = _state(active, certificate, alpha)
-    trial = active.trial
-    newest = timeline.merged(
-        sources.announcements.of(task.name, 1), [glance.newest] if glance.newest else []
-    )
-    return views.TaskRow(
-        task=task.name,
-        alpha=alpha,
-        configured_alpha=task.alpha,
-        delta=task.delta,
-        state=state,
-        state_title=word.title,
-        state_says=word.says,
-        tone=word.tone,
-        active=active.version,
-        epoch=active.epoch,
-        certified_coverage=certificate.coverage if certificate else None,
-        certified_lower=certificate.agreement_lower if certificate else None,
-        live=_live(task, audits[task.name, active.version]) if active.version else None,
-        trial=(
-            views.TrialView(
-                trial.version, trial.mode, trial.share,
-                _live(task, audits[task.name, trial.version]),
-            )
-            if trial
-            else None
-        ),
-        recent=_totals(totals_of(days)),
-        coverage_by_day=tuple((day.day, day.coverage) for day in days),
-        n_versions=len(glance.versions),
-        newest=newest[0] if newest else None,
-        trouble=glance.damage,
-    )  # fmt: skip
-
-
-def _state(
-    active: Active, certificate: CertificateSummary | None, alpha: float
-) -> tuple[str, Word]:
-    if active.version is None:
-        return "none", NO_VERSION
-    if active.state is State.SERVING and certificate and certificate.alpha < alpha:
-        return "refitting", ALPHA_RAISED
-    return active.state.value, STATES[active.state]
-
-
-def _version(
-    task: Task,
-    version: str,
-    manifest: Manifest | RegistryError | None,
-    active: Active,
-    audits: Audits,
-) -> views.VersionRow:
-    standing = "stored"
-    if version == active.version:
-        standing = "active"
-    elif active.trial and version == active.trial.version:
-        standing = "trial"
-    if isinstance(manifest, Manifest):
-        certificate, trouble = manifest.certificate, None
-    else:
-        certificate, trouble = None, str(manifest or "it was deleted meanwhile")
-    return views.VersionRow(
-        version=version,
-        standing=standing,
-        window=manifest.window if isinstance(manifest, Manifest) else None,
-        n_traces=manifest.n_traces if isinstance(manifest, Manifest) else None,
-        alpha=certificate.alpha if certificate else None,
-        coverage=certificate.coverage if certificate else None,
-        agreement=certificate.agreement if certificate else None,
-        agreement_lower=certificate.agreement_lower if certificate else None,
-        live=_live(task, audits),
-        trouble=trouble,
-    )
-
-
-def _live(task: Task, audits: Audits) -> views.LiveView:
-    if not audits.n:
-        return views.LiveView(0, None, None)
-    lower = agreement_lower(audits.n, audits.n - audits.agree, task.delta)
-    return views.LiveView(audits.n, audits.agree / audits.n, lower)
-
-
-def _certificate(manifest: Manifest) -> views.CertificateView:
-    c = manifest.certificate
-    return views.CertificateView(
-        sentence=certificate_sentence(c),
-        in_full=certificate_in_full(manifest),
-        kind=c.kind,
-        method=c.method,
-        alpha=c.alpha,
-        delta=c.delta,
-        n_evidence=c.n_evidence,
-        coverage=c.coverage,
-        agreement=c.agreement,
-        agreement_lower=c.agreement_lower,
-    )
-
-
-def _reasons(days: Sequence[Day]) -> tuple[views.ReasonView, ...]:
-    counts: dict[Reason, int] = {}
-    for day in days:
-        for reason, n in day.reasons.items():
-            counts[reason] = counts.get(reason, 0) + n
-    total = sum(counts.values())
-    return tuple(
-        views.ReasonView(
-            reason.value, word_of_reason(reason).title, word_of_reason(reason).says, n, n / total
-        )
-        for reason, n in sorted(counts.items(), key=lambda item: -item[1])
-    )
+def _row(sources: Sources, glance: Glance, audits: LiveOf, days: Sequence[Day]) -> views.TaskRow:
+    said = sources.announcements.of(glance.task, 1)
+    return row_view(sources.task(glance.task), glance, audits, days, said)
 
 
 def _days(sources: Sources, names: Sequence[str]) -> dict[str, list[Day]]:
     """Oldest first."""
     counts = sources.tallies.days(names, RECENT_DAYS)
     return {
-        name: [day_of(day, counts[name][day]) for day in _sorted(counts[name])] for name in names
+        name: [day_of(day, counts[name][day]) for day in sorted(counts[name])] for name in names
     }
-
-
-def _sorted(days: Mapping[date, object]) -> list[date]:
-    return sorted(days)
-
-
-def _day(day: Day) -> views.DayView:
-    price = totals_of([day]).price
-    return views.DayView(
-        day=day.day,
-        requests=day.requests,
-        handled=day.handled,
-        audited=day.audited,
-        deferred=day.deferred,
-        failed=day.failed,
-        coverage=day.coverage,
-        agreement=_interval(day.agreement),
-        saved=None if price is None else day.handled * price,
-    )
-
-
-def _interval(share: Share) -> views.Interval:
-    return views.Interval(share.value, share.lower, share.upper, share.n)
-
-
-def _totals(totals: Totals) -> views.TotalsView:
-    return views.TotalsView(
-        days=totals.days,
-        requests=totals.requests,
-        handled=totals.handled,
-        audited=totals.audited,
-        deferred=totals.deferred,
-        coverage=totals.coverage,
-        calls_saved=totals.handled,
-        saved=totals.saved,
-        price=totals.price,
-    )
 
 
 def _in_use(glance: Glance) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from services.console.announcements import Reading
+from services.console.following import Reading
 from shared.bus.errors import Fatal, Retryable
 from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Decision

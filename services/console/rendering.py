@@ -37,8 +37,9 @@ def environment() -> Environment:
         "dollars": dollars,
         "moment": moment,
         "day": day,
-        "bytes": size,
+        "bytes": size_of,
         "bounds": bounds,
+        "span": span,
         "reason_title": lambda reason: word_of_reason(Reason(reason)).title,
     }
     made.filters |= filters
@@ -80,8 +81,16 @@ def day(value: date | str | None) -> str:
     return NOTHING if value is None else str(value)
 
 
-def size(n: int) -> str:
+def size_of(n: int) -> str:
     return f"{n / 1_048_576:.1f} MiB" if n >= 1_048_576 else f"{n / 1_024:.0f} KiB"
+
+
+def span(seconds: int) -> str:
+    """`3 min`; two units of a size are needed before it is used."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def bounds(interval: Any) -> str:

@@ -75,8 +75,13 @@ class Counting:
     def run(self, stop: threading.Event) -> None:
         """Raises Fatal when the consumer cannot go on."""
         while not stop.is_set():
-            messages = self.source.poll(BATCH, POLL_SECONDS)
             self.health.beat()
+            try:
+                messages = self.source.poll(BATCH, POLL_SECONDS)
+            except Retryable as error:
+                log.warning("counts wait for the broker: %s", error)
+                stop.wait(RETRY_SECONDS)
+                continue
             if messages:
                 self._count(messages, stop)
 

@@ -197,6 +197,19 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class AlphaView:
+    """What asking for `alpha` would do: `coverage` by the frontier of the active version, 0 where
+    it would be refused, None where the frontier does not say."""
+
+    alpha: float
+    now: float
+    certified_for: float | None
+    coverage: float | None
+    agreement_lower: float | None
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
 class FrontierView:
     """What the same fit certifies at another α; `coverage` 0: refused."""
 

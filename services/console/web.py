@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from services.console import api, pages, signing_in
+from services.console import api, operations, pages, signing_in
 from services.console.access import Forbidden, NotSignedIn, TooOften
 from services.console.actions import Refused
 from services.console.context import Context, page
@@ -84,7 +84,7 @@ def make_app(context: Context) -> ASGIApp:
         redoc_url=None,
     )
     app.state.context = context
-    for router in (api.router, signing_in.router, pages.router):
+    for router in (api.router, operations.router, signing_in.router, pages.router):
         app.include_router(router)
     for name, folder in (("vendor", VENDOR), ("own", STATIC)):
         app.mount(f"/static/{name}", GZipMiddleware(_Files(directory=folder)), name=name)

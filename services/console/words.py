@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from shared.contracts.events import AnnouncementKind, CertificateSummary, Reason
-from shared.contracts.manifest import Manifest
+from shared.contracts.manifest import FrontierPoint, Manifest
 from shared.registry.base import State
 
 
@@ -96,6 +96,24 @@ def word_of_reason(reason: Reason) -> Word:
 
 def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
+
+
+def alpha_says(alpha: float, certified: float | None, point: FrontierPoint | None) -> str:
+    """What asking for α would do, by the frontier's answer. `certified`: the α of the active
+    version's certificate, None without one."""
+    if certified is None:
+        return "No version is active: the next window is judged by it."
+    until = (
+        "; until a refit is certified the teacher answers everything" if alpha > certified else ""
+    )
+    if point is None:
+        return f"The frontier does not reach α = {alpha:g}: only a refit will tell{until}."
+    if not point.coverage:
+        return f"At α = {alpha:g} the same traces would certify nothing: all would be deferred."
+    return (
+        f"At α = {alpha:g} the same traces certify about {percent(point.coverage)} of the requests"
+        f"{until}."
+    )
 
 
 def certificate_sentence(certificate: CertificateSummary) -> str:

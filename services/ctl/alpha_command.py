@@ -10,7 +10,7 @@ import typer
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.registry_access import By, Json, Reason, announce, open_registry, plain, tell, who
 from shared.clock import SystemClock
-from shared.contracts.manifest import FrontierPoint, Manifest
+from shared.contracts.manifest import FrontierPoint, Manifest, frontier_at
 from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.registry.base import Active, Registry
 from shared.settings import ServiceSettings
@@ -71,13 +71,6 @@ def alpha(
         console.print(f"{task}: nothing to change.")
 
 
-def answer(manifest: Manifest, alpha: float) -> FrontierPoint | None:
-    """What the fit behind a version certifies at `alpha`: the frontier's nearest point that asks
-    for no less; None beyond its end."""
-    points = [point for point in manifest.frontier if point.alpha >= alpha - 1e-9]
-    return min(points, key=lambda point: point.alpha, default=None)
-
-
 def _asked(registry: Registry, settings: ServiceSettings, task: str) -> Asked:
     active = registry.active(task)
     try:
@@ -119,7 +112,7 @@ def _show(asked: Asked, task: str, wanted: float | None) -> None:
 
 
 def _expectation(manifest: Manifest, wanted: float) -> str:
-    point = answer(manifest, wanted)
+    point = frontier_at(manifest, wanted)
     if point is None:
         return f"The frontier does not reach α = {wanted}; only a refit will tell."
     if not point.coverage:
@@ -131,7 +124,7 @@ def _expectation(manifest: Manifest, wanted: float) -> str:
 
 def _document(asked: Asked, task: str, wanted: float | None) -> dict[str, Any]:
     manifest = asked.manifest
-    point = answer(manifest, wanted) if manifest and wanted is not None else None
+    point = frontier_at(manifest, wanted) if manifest and wanted is not None else None
     return {
         "task": task,
         "alpha": asked.alpha,

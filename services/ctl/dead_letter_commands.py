@@ -19,6 +19,7 @@ from shared.bus.kafka_range import RangeReader
 from shared.bus.kafka_transaction import TransactionalPublisher
 from shared.bus.redriving import (
     MOST_REDRIVES,
+    TAKE_BACK,
     Plan,
     StoredLetter,
     Which,
@@ -32,8 +33,6 @@ from shared.settings import ServiceSettings
 
 app = typer.Typer(help="Dead letters: list, show, redrive.", no_args_is_help=True)
 
-# Where a message may be put back to.
-_TAKE_BACK = (Topic.TRACES_RAW, Topic.TRACES, Topic.REQUESTS, Topic.DEFERRED)
 _SHOWN_CHARS = 60
 
 Task = Annotated[str | None, typer.Option(help="Only of this task.")]
@@ -126,7 +125,7 @@ def redrive_letters(
     publisher = None if dry_run else _publisher(settings)  # first: it ends what ran before it
     try:
         found = [stored for stored in _letters(settings) if wanted.matches(stored)]
-        made = plan(found, topics=[settings.topic(t) for t in _TAKE_BACK], most_redrives=most)
+        made = plan(found, topics=[settings.topic(t) for t in TAKE_BACK], most_redrives=most)
         done = 0
         if publisher is not None:
             at = SystemClock().now()

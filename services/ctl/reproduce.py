@@ -55,8 +55,8 @@ class Traces:
         return kept
 
     def of(self, manifest: Manifest, settings: FitSettings) -> Days:
-        """Those a fit was made of: of each day in its source the ones before its offsets. A manifest
-        without a source: all of its horizon."""
+        """Those a fit was made of: of each day in its source the ones before its offsets. A
+        manifest without a source: all of its horizon."""
         window = date.fromisoformat(manifest.window)
         found = {}
         for day in sorted(self._days):

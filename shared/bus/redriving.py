@@ -18,6 +18,7 @@ from shared.bus.base import Message, Publisher, Record
 from shared.bus.dead_letters import read_dead_letter, redrive
 from shared.bus.errors import InvalidMessage
 from shared.contracts.dead_letters import DeadLetter
+from shared.contracts.topics import Topic
 
 COUNT_HEADER = "tracer.redrives"
 MARKER_HEADER = "tracer.redriven"
@@ -26,6 +27,8 @@ MARKER_AT = "tracer.redriven.at"
 # A letter put back so often, and back again, will not get better.
 MOST_REDRIVES = 3
 _AT_ONCE = 100
+# Where a message may be put back to.
+TAKE_BACK = (Topic.TRACES_RAW, Topic.TRACES, Topic.REQUESTS, Topic.DEFERRED)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,13 @@ def decode_manifest(data: bytes) -> Manifest:
     return msgspec.json.decode(data, type=Manifest)
 
 
+def frontier_at(manifest: Manifest, alpha: float) -> FrontierPoint | None:
+    """What the fit behind a version certifies at `alpha`: the frontier's nearest point that asks
+    for no less; None beyond its end."""
+    points = [point for point in manifest.frontier if point.alpha >= alpha - 1e-9]
+    return min(points, key=lambda point: point.alpha, default=None)
+
+
 def version_of(manifest: bytes, window: str) -> str:
     """A version's name: its window and the beginning of its manifest's SHA-256."""
     return f"{window}-{sha256(manifest)[:12]}"

@@ -1,7 +1,7 @@
 """Many tasks at a glance, without a model's bytes: what a page or a table shows.
 
 A `Registry` answers one question about one task at a time, and `load` brings the blobs. Here all
-tasks cost two round trips together.
+tasks cost three round trips together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import redis
 from shared.contracts.manifest import Manifest
 from shared.redis_clients import client as redis_client
 from shared.registry.base import (
-    MAX_ARTIFACT_BYTES,
     Active,
     CorruptArtifact,
     HistoryEntry,
@@ -27,6 +26,10 @@ from shared.registry.base import (
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
 from shared.registry.scripts import ACTIVE_FIELDS, Keys
+from shared.registry.signatures import MAX_SIGNATURE_BYTES
+from shared.registry.trust import Trust
+
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # of one that is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,9 @@ class RegistryGlances:
 class RedisGlances:
     """Made by `connect_glances`; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, trust: Trust) -> None:
         self._client = client
+        self._trust = trust
 
     def glance(self, tasks: Sequence[str]) -> list[Glance]:
         heads: list[Any] = []
@@ -166,14 +170,39 @@ class RedisGlances:
         self, wanted: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], Manifest | RegistryError]:
         """Manifests by task and version; those that are not stored are left out."""
-        answers = self._pipelined(
-            ("hget", Keys.of(task).manifests, version) for task, version in wanted
+        sizes = self._pipelined(
+            ("hstrlen", getattr(Keys.of(task), kind), version)
+            for task, version in wanted
+            for kind in ("manifests", "signatures")
         )
         found: dict[tuple[str, str], Manifest | RegistryError] = {}
-        for (task, version), data in zip(wanted, answers, strict=True):
-            if data is not None:
-                found[task, version] = _read(task, version, as_bytes(data))
+        fitting: list[tuple[str, str]] = []
+        for key, manifest, signature in zip(wanted, sizes[0::2], sizes[1::2], strict=True):
+            if int(manifest) > MAX_MANIFEST_BYTES or int(signature) > MAX_SIGNATURE_BYTES:
+                found[key] = CorruptArtifact(f"the manifest of {key[1]} is larger than any is")
+            elif int(manifest):
+                fitting.append(key)
+        answers = self._pipelined(
+            ("hget", getattr(Keys.of(task), kind), version)
+            for task, version in fitting
+            for kind in ("manifests", "signatures")
+        )
+        for (task, version), data, signed in zip(
+            fitting, answers[0::2], answers[1::2], strict=True
+        ):
+            if data is not None:  # deleted meanwhile
+                found[task, version] = self._read(task, version, data, signed)
         return found
+
+    def _read(self, task: str, version: str, data: Any, signed: Any) -> Manifest | RegistryError:
+        try:
+            self._trust.check(as_bytes(data), as_bytes(signed or b""), version)
+            manifest = verified_manifest(as_bytes(data), version)
+        except CorruptArtifact as error:
+            return error
+        if manifest.task != task:
+            return CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
+        return manifest
 
     def _pipelined(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         with reaching(self._client):
@@ -184,7 +213,9 @@ class RedisGlances:
         return answers
 
 
-def connect_glances(url: str, *, socket_timeout: float = 5.0) -> RedisGlances:
+def connect_glances(
+    url: str, *, trust: Trust | None = None, socket_timeout: float = 5.0
+) -> RedisGlances:
     """At `url`, as for `shared.registry.redis.connect`; connects when first used.
 
     Raises ValueError, which never shows the URL's password, when `url` is not one.
@@ -197,20 +228,9 @@ def connect_glances(url: str, *, socket_timeout: float = 5.0) -> RedisGlances:
             socket_connect_timeout=socket_timeout,
             socket_keepalive=True,
             health_check_interval=15,
-        )
+        ),
+        trust or Trust(),
     )
-
-
-def _read(task: str, version: str, data: bytes) -> Manifest | RegistryError:
-    if len(data) > MAX_ARTIFACT_BYTES:
-        return CorruptArtifact(f"manifest of {version} is larger than any published")
-    try:
-        manifest = verified_manifest(data, version)
-    except CorruptArtifact as error:
-        return error
-    if manifest.task != task:
-        return CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
-    return manifest
 
 
 def _glance(

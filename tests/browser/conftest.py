@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from services.ctl.embedded.ports import free_port
 from tests.console_place import OPERATOR, Place, tokens
@@ -19,7 +19,8 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
-WAIT_MS = 15_000
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 LOCAL_SCHEMES = ("data", "blob", "about")
 
 # Opens a context; keywords are Playwright's.
@@ -90,7 +91,8 @@ def new_context(browser: Browser) -> Iterator[Open]:
 def sign_in(page: Page, url: str, token: str = OPERATOR) -> None:
     page.goto(url)
     page.get_by_label("Token").fill(token)
-    page.get_by_role("button", name="Sign in").click()
+    with page.expect_navigation():  # scripts are there once it has loaded
+        page.get_by_role("button", name="Sign in").click()
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from conftest import Open, sign_in
 from playwright.sync_api import Page, expect
 
-from shared.contracts.events import AnnouncementKind, Decision, Outcome, Reason
-from shared.contracts.topics import Topic
+from shared.contracts.events import AnnouncementKind
 from shared.registry.base import State
 from tests.console_place import READER, TENANT, Place
 
@@ -22,7 +21,8 @@ def confirm(page: Page, button: str, why: str) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     dialog.get_by_label("Why").fill(why)
-    dialog.get_by_role("button", name=button).click()
+    with page.expect_navigation():
+        dialog.get_by_role("button", name=button).click()
 
 
 # --- signing in
@@ -52,7 +52,7 @@ def test_the_overview_says_how_each_task_does(page: Page) -> None:
     expect(row).to_contain_text("Serving")
     expect(row).to_contain_text("79.3%")  # certified
     expect(row).to_contain_text(re.compile(r"≥ \d\d\.\d% · \d+ audits"))
-    expect(row).to_contain_text("2\u2009000 requests")
+    expect(row).to_contain_text(re.compile("4\u2009\\d\\d\\d requests"))
     expect(page.locator("#task-moderation")).to_contain_text("Paused")
     expect(page.locator("#task-routing")).to_contain_text("Learning")
     expect(page.locator("#task-intents")).to_contain_text("canary on trial")
@@ -98,28 +98,37 @@ def test_decisions_are_shown_as_they_happen_until_held(page: Page, place: Place)
     page.goto(f"{place.url}/tasks/support")
     rows = page.locator("#live tbody tr")
 
-    def decide(name: str, task: str = "support") -> None:
-        now = datetime.now(UTC)
-        place.send(Topic.DECISIONS, Decision(
-            request_id=name, task=task, outcome=Outcome.HANDLED, reason=Reason.CERTIFIED,
-            decided_at=now, occurred_at=datetime(2026, 1, 10, 12, tzinfo=UTC),
-            label="refund_status", accept_score=0.97, threshold=0.8,
-        ))  # fmt: skip
-
     for attempt in range(40):  # the reader begins at the end, once it has joined
-        decide(f"live-{attempt}")
-        decide(f"elsewhere-{attempt}", "intents")
+        place.decide(f"live-{attempt}")
+        place.decide(f"elsewhere-{attempt}", "intents")
         page.wait_for_timeout(250)
         if rows.count():
             break
-    expect(rows.first).to_contain_text("refund_status")
-    expect(rows.first).to_contain_text("surrogate")
+    expect(rows.first).to_contain_text("live-")
+    expect(rows.first).to_contain_text(re.compile("surrogate|teacher"))
     assert "elsewhere" not in page.inner_text("#live")
     page.get_by_role("button", name="Hold").click()
-    decide("after-holding")
+    place.decide("after-holding")
     page.wait_for_timeout(1_000)
     assert "after-holding" not in page.inner_text("#live")
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
+
+
+def test_what_somebody_opened_or_held_stays_so_when_the_page_renews_itself(
+    page: Page, place: Place
+) -> None:
+    page.goto(f"{place.url}/tasks/intents")
+    page.get_by_text("The days as a table").click()
+    page.get_by_role("button", name="Hold").click()
+    found = re.search(r"(\d+) audits", page.locator("#task .tiles").inner_text())
+    assert found
+    version = place.registry.active("intents").version or ""
+    place.registry.record_audits("intents", version, 3, [(1, True), (2, True)])
+    page.evaluate("document.getElementById('task').dispatchEvent(new Event('tracer:refresh'))")
+    expect(page.locator("#task .tiles")).to_contain_text(f"{int(found[1]) + 2} audits")
+    expect(page.get_by_role("region", name="Days")).to_be_visible()
+    expect(page.get_by_role("button", name="Go on")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("[data-chart=days] canvas")).to_be_visible()
 
 
 # --- acting
@@ -172,6 +181,55 @@ def test_a_trial_is_promoted(page: Page, place: Place) -> None:
     assert place.registry.active("intents").version == place.versions["intents"][-1]
 
 
+def test_alpha_is_changed_with_the_frontiers_answer_before_it(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/support")
+    page.get_by_role("button", name="Change α…").click()
+    field = page.get_by_label("Agreement to ask for")
+    expect(page.locator("#alpha-answer")).to_contain_text("about 79.3% of the requests")
+    field.fill("0.98")
+    expect(page.locator("#alpha-answer")).to_contain_text("about 47.6% of the requests; until a")
+    confirm(page, "Change α", "the auditors ask for more")
+    expect(page.get_by_role("status").first).to_contain_text("Another α: 0.98")
+    expect(page.get_by_role("heading", name="support")).to_contain_text("Refitting")
+    assert place.registry.alpha("support") == 0.98
+    page.get_by_role("button", name="Change α…").click()
+    page.get_by_label("Agreement to ask for").fill("")
+    confirm(page, "Change α", "they do not any more")
+    expect(page.get_by_role("heading", name="support")).to_contain_text("Serving")
+    assert place.registry.alpha("support") is None
+
+
+def test_dead_letters_are_put_back_once(page: Page, place: Place) -> None:
+    page.get_by_role("link", name="Dead letters").click()
+    letters = page.get_by_role("region", name="Dead letters").locator("tbody tr")
+    expect(letters).to_have_count(3)
+    expect(letters.first).to_contain_text("Expected `str` of length >= 1")
+    letters.first.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Put the chosen back…").click()
+    expect(page.get_by_role("heading", name="Put 1 letter back?")).to_be_visible()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Put back").click()
+    expect(page.get_by_role("status").first).to_contain_text("1 put back.")
+    for _ in range(40):  # the marker comes by the topic
+        page.reload()
+        if "by maria" in letters.first.inner_text():
+            break
+        page.wait_for_timeout(250)
+    expect(letters.first).to_contain_text("by maria")
+    expect(letters.first.get_by_role("checkbox")).to_be_disabled()
+
+
+def test_the_fleet_says_who_is_behind(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/fleet")
+    if page.get_by_role("heading", name="No router runs").count():  # the beats expired
+        expect(page.get_by_text("start python -m services.router.main")).to_be_visible()
+    place.beat()
+    page.reload()
+    rows = page.get_by_role("region", name="Routers").locator("tbody tr")
+    expect(rows.nth(1)).to_contain_text("Behind")
+    expect(rows.nth(1)).to_contain_text("support")
+
+
 def test_everything_can_be_done_by_keyboard(page: Page, place: Place) -> None:
     page.goto(f"{place.url}/tasks/support")
     page.keyboard.press("Tab")
@@ -179,7 +237,7 @@ def test_everything_can_be_done_by_keyboard(page: Page, place: Place) -> None:
     page.locator("#do-retire").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
-    expect(page.get_by_label("Why")).to_be_focused()
+    expect(page.get_by_role("textbox", name="Why")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("#do-retire")).to_be_focused()

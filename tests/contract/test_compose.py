@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 KEYRING = "/keys/trusted.json"
-SERVICES = {"ingest", "trainer", "teacher", "router"}
+SERVICES = {"ingest", "trainer", "teacher", "router", "console"}
 
 
 def settings_of(service: str) -> type[ServiceSettings]:
@@ -34,7 +34,7 @@ def test_build_targets_exist(name: str) -> None:
         assert re.search(rf"^FROM \S+ AS {build['target']}$", DOCKERFILE, re.M)
 
 
-@pytest.mark.parametrize("name", ["ingest", "trainer", "teacher", "router", "router-2"])
+@pytest.mark.parametrize("name", ["ingest", "trainer", "teacher", "router", "router-2", "console"])
 def test_environment_names_are_settings(name: str) -> None:
     service = COMPOSE["services"][name]
     fields = settings_of(service["build"]["target"]).model_fields
@@ -73,7 +73,7 @@ def test_only_the_trainer_is_given_the_signing_key() -> None:
     holders = {name for name, volumes in mounts.items() if any("signing:" in v for v in volumes)}
     assert holders == {"keys", "trainer"}
     assert "signing:/signing:ro" in mounts["trainer"]
-    for name in ("trainer", "router", "router-2"):
+    for name in ("trainer", "router", "router-2", "console"):
         assert "keys:/keys:ro" in mounts[name]
         assert COMPOSE["services"][name]["environment"]["TRACER_TRUSTED_KEYS"] == KEYRING
         assert "TRACER_UNSIGNED" not in COMPOSE["services"][name]["environment"]
@@ -120,3 +120,13 @@ def test_the_door_is_not_open_to_the_network_unasked() -> None:
     assert router["ports"] == ["127.0.0.1:8010:8010"]
     assert router["environment"]["TRACER_DOOR_HOST"] == "${DOOR_HOST:-127.0.0.1}"
     assert COMPOSE["services"]["router-2"]["ports"] == []
+
+
+def test_the_console_asks_who_it_is() -> None:
+    """Without a token in .env it stops, saying what to set, rather than being open."""
+    console = COMPOSE["services"]["console"]
+    assert console["environment"]["TRACER_CONSOLE_TOKEN"] == "${CONSOLE_TOKEN:-}"
+    assert console["ports"] == ["127.0.0.1:8020:8020"]
+    image = re.search(r"^FROM base AS console\n(.*?)(?=^FROM)", DOCKERFILE, re.M | re.S)
+    assert image
+    assert "TRACER_CONSOLE_HOST=0.0.0.0" in image[1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -10,9 +12,12 @@ import pytest
 from shared.contracts.manifest import Manifest
 from shared.registry.base import CorruptArtifact, Registry, RegistryUnavailable, State
 from shared.registry.glances import Audits, Glances, RegistryGlances, connect_glances
+from shared.registry.keyring import TrustedKey, write_keyring
 from shared.registry.memory import MemoryRegistry
 from shared.registry.redis import connect
 from shared.registry.scripts import Keys
+from shared.registry.signatures import Signer
+from shared.registry.trust import Trust
 from tests.artifacts import make_artifact
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -91,6 +96,22 @@ class TestInRedis(GlanceLaws):
         assert version in damaged.damage
         assert isinstance(glances.manifests(bad, [version])[version], CorruptArtifact)
         assert isinstance(whole.manifest, Manifest)
+
+    def test_what_nobody_trusted_has_signed_is_not_believed(
+        self, redis_url: str, task: str, tmp_path: Path
+    ) -> None:
+        signer = Signer.make()
+        keyring = tmp_path / "trusted.json"
+        key = TrustedKey(public=base64.b64encode(signer.public).decode(), added=AT, note="")
+        write_keyring(keyring, {signer.key_id: key})
+        signed, unsigned = f"{task}-signed", f"{task}-unsigned"
+        publish(connect(redis_url, trust=Trust(keyring, signer)), signed, "a")
+        publish(connect(redis_url), unsigned, "a")
+        good, bad = connect_glances(redis_url, trust=Trust(keyring)).glance([signed, unsigned])
+        assert isinstance(good.manifest, Manifest)
+        assert bad.manifest is None
+        assert bad.damage is not None
+        assert "is not signed" in bad.damage
 
     def test_with_the_store_away_it_says_so(self) -> None:
         with pytest.raises(RegistryUnavailable):

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from services.ctl.embedded.ports import free_port
 from services.ctl.sample.generator import generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,21 +34,81 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def command(data: Path, folder: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "services.ctl.main", "demo", "--data", str(data),
+            "--alpha", str(ALPHA), "--folder", str(folder), "--json", *more]  # fmt: skip
+
+
 def demo(data: Path, folder: Path, *more: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "services.ctl.main", "demo", "--data", str(data),
-               "--alpha", str(ALPHA), "--folder", str(folder), "--json", *more]  # fmt: skip
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command(data, folder, *more), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     summary: dict[str, Any] = json.loads(run.stdout)
     assert summary == json.loads((folder / "summary.json").read_text())
     return summary
 
 
+def demo_with_console(
+    data: Path, folder: Path, look: Callable[[httpx.Client, dict[str, Any]], None]
+) -> dict[str, Any]:
+    """The demo with a console that stays; `look` at it, then Ctrl-C."""
+    port = free_port()
+    said = folder.with_suffix(".said")
+    more = ("--console", "--console-port", str(port))
+    with said.open("w") as output:
+        run = subprocess.Popen(
+            command(data, folder, *more), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        end = time.monotonic() + 280
+        while "Console: http" not in said.read_text():
+            assert run.poll() is None, said.read_text()
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            look(client, summary)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == 0, said.read_text()
+        return summary
+    finally:
+        if run.poll() is None:
+            run.terminate()
+            run.wait(60)
+
+
+def five_days_visible(client: httpx.Client, summary: dict[str, Any]) -> None:
+    """The console says what the demo counted."""
+    task = summary["task"]
+    end = time.monotonic() + 30
+    while client.get("/api/v1/tasks").json()["requests"] < summary["requests"]:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    overview = client.get("/api/v1/tasks").json()
+    assert (overview["requests"], overview["calls_saved"]) == (
+        summary["requests"], summary["calls_saved"],
+    )  # fmt: skip
+    assert overview["saved"] == pytest.approx(summary["dollars_saved"], rel=0.2)
+    view = client.get(f"/api/v1/tasks/{task}").json()
+    assert view["row"]["active"] == summary["days"][-1]["version"]
+    windows = [entry["window"] for entry in view["timeline"] if entry["window"]]
+    assert windows == [day["day"] for day in reversed(summary["days"])]
+    coverage = [day["coverage"] for day in view["days"]]
+    # Requests before the first verdict are of the first day, those after a day's of the next one.
+    expected = [0.0, *(day["live"]["coverage"] for day in summary["days"])]
+    assert coverage == pytest.approx(expected, abs=1e-3)
+    assert sum(day["audited"] for day in view["days"]) == summary["audited"]
+    assert "Certified" in client.get(f"/tasks/{task}").text
+    fleet = client.get("/api/v1/fleet").json()["routers"]
+    assert [(router["instance"], router["behind"]) for router in fleet] == [("router-1", [])]
+
+
 @pytest.mark.slow
 @pytest.mark.redis
 @pytest.mark.timeout(300)
 def test_five_days_on_the_embedded_broker(sample: Path, tmp_path: Path) -> None:
-    summary = demo(sample, tmp_path / "demo")
+    summary = demo_with_console(sample, tmp_path / "demo", five_days_visible)
     assert (summary["broker"], summary["delivery"]) == ("embedded", "at_least_once")
     assert summary["before"]["coverage"] == 0.0
     assert summary["decided_once"] == summary["requests"]

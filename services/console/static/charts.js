@@ -191,6 +191,48 @@
     };
   }
 
+  function curve(c, { name, points, forecast, target }) {
+    const all = [...points, ...forecast];
+    const lowest = Math.min(target, ...all.map((p) => p.lower));
+    const line = (label, list, type) => ({
+      name: label, type: "line", symbol: "circle", symbolSize: 8, itemStyle: { color: c.handled },
+      lineStyle: { color: c.handled, width: 2, type }, data: list.map((p) => [p.n, p.agreement]),
+    });
+    return {
+      ...common(c),
+      legend: { ...common(c).legend, data: ["Measured", "Forecast", "Aim"] },
+      grid: { ...common(c).grid, bottom: 24, right: 30 },
+      tooltip: {
+        ...common(c).tooltip,
+        formatter: (list) => {
+          const point = all.find((p) => p.n === list[0].value[0]);
+          return point
+            ? `${count(point.n)} traces\nagreement ${percent(point.agreement)}\n${percent(point.lower)} to ${percent(point.upper)}`
+            : "";
+        },
+      },
+      xAxis: axis(c, {
+        type: "value", name: `traces (${name})`, nameLocation: "middle", nameGap: 26,
+        nameTextStyle: { color: c.muted, align: "center" }, splitLine: { show: false },
+        axisLabel: { color: c.muted, formatter: count, hideOverlap: true },
+      }),
+      yAxis: shares(c, { min: Math.max(0, Math.floor(lowest * 20) / 20), max: 1 }),
+      series: [
+        line("Measured", points, "solid"),
+        line("Forecast", forecast.length ? [points.at(-1), ...forecast] : [], "dashed"),
+        {
+          name: "interval", type: "custom", renderItem: whisker(c), silent: true,
+          data: all.map((p) => [p.n, p.lower, p.upper]),
+        },
+        {
+          name: "Aim", type: "line", symbol: "none", silent: true, itemStyle: { color: c.bad },
+          lineStyle: { color: c.bad, type: "dotted", width: 1.5 },
+          data: [[Math.min(...all.map((p) => p.n)), target], [Math.max(...all.map((p) => p.n)), target]],
+        },
+      ],
+    };
+  }
+
   function spark(c, values) {
     return {
       animation: false, grid: { left: 2, right: 4, top: 4, bottom: 4 },
@@ -210,7 +252,7 @@
     };
   }
 
-  const kinds = { days, agreement, frontier, spark };
+  const kinds = { days, agreement, frontier, curve, spark };
 
   function draw(element) {
     const values = element.dataset.values;

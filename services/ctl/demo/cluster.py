@@ -28,7 +28,8 @@ from shared.contracts.topics import load_topics
 @dataclass(frozen=True)
 class ClusterSettings:
     """`bootstrap` names a running Kafka; None starts the embedded broker, which has no
-    transactions, so routers and teacher run at least once there."""
+    transactions, so routers and teacher run at least once there. `console_port`: of a console
+    beside it, None for none."""
 
     folder: Path
     encoder: Path
@@ -38,6 +39,7 @@ class ClusterSettings:
     bootstrap: str | None = None
     redis_url: str | None = None
     teacher_latency_ms: int = 0
+    console_port: int | None = None
 
 
 class Cluster:
@@ -114,6 +116,8 @@ class Cluster:
         self.routers = [
             self._child("router", environment, number) for number in range(self.settings.routers)
         ]
+        if self.settings.console_port is not None:
+            services.append(self._child("console", environment))
         for child in (*services, *self.routers):
             child.wait_ready(60.0)
 
@@ -164,6 +168,8 @@ class Cluster:
             # Two cores: routers with more threads than that each would only wait for one another.
             own |= {"TRACER_MODELS": str(folder / "models" / name), "TRACER_THREADS": "1"}
             own |= {"TRACER_GROUP_INSTANCE": name, "TRACER_DOOR_PORT": "0"}
+        if service == "console":
+            own |= {"TRACER_CONSOLE_PORT": str(self.settings.console_port)}
         return self._fleet.start(
             Child(
                 name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,8 @@ from services.ctl.demo.run import Demo, write_summary
 from services.ctl.demo.traffic import TimedOut, Traffic
 from services.ctl.embedded.processes import ChildDied, ChildNotReady
 from services.ctl.files import InvalidFile, Row, read_rows
-from services.ctl.output import console, fail, messages, print_json
+from services.ctl.output import console as out
+from services.ctl.output import fail, messages, print_json
 from services.ctl.paths import cache_folder
 from services.ctl.sample.generator import generate
 from shared.bus.errors import Fatal, Retryable
@@ -47,10 +49,14 @@ def demo(
     kill_router_on: Annotated[
         int | None, typer.Option(help="Kill -9 a router amid this day's requests.", min=1, max=DAYS)
     ] = None,
+    console: Annotated[
+        bool, typer.Option("--console", help="Keep a console of the five days running at the end.")
+    ] = False,
+    console_port: Annotated[int, typer.Option(help="Its port.", min=1, max=65_535)] = 8020,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Replay five days of traces through every service, with live requests in between."""
-    say = messages.print if json else console.print
+    say = messages.print if json else out.print
     cache = cache_folder()
     try:
         given = list(read_rows(data)) if data else None
@@ -65,23 +71,28 @@ def demo(
             alpha=alpha,
             routers=routers,
             bootstrap=bootstrap,
+            console_port=console_port if console else None,
         )
         say(f"{len(rows)} rows of {data or 'the sample'}; starting broker, Redis and services …")
         with Cluster(settings, plan, rows) as cluster:
             summary = _play(cluster, say, kill_router_on)
             report = write_last_report(cluster.redis_url, summary, folder)
+            path = folder / "summary.json"
+            write_summary(summary, path)
+            if json:
+                print_json(summary)
+            else:
+                _tell(summary, path)
+            if report is not None:
+                say(
+                    f"What the last version handles, and why not the rest: {report}", soft_wrap=True
+                )
+            if console:
+                _keep(cluster, console_port)
     except (
         InvalidFile, EncoderError, TimedOut, ChildDied, ChildNotReady, Fatal, Retryable,
     ) as error:  # fmt: skip
         fail(f"{error}\nlogs are in {folder}")
-    path = folder / "summary.json"
-    write_summary(summary, path)
-    if json:
-        print_json(summary)
-    else:
-        _tell(summary, path)
-    if report is not None:
-        say(f"What the last version handles, and why not the rest: {report}", soft_wrap=True)
     if summary["undecided"] or (
         summary["delivery"] == "exactly_once" and summary["decided_more_than_once"]
     ):
@@ -108,6 +119,17 @@ def _play(cluster: Cluster, say: Any, kill_router_on: int | None) -> dict[str, A
     finally:
         source.close()
         publisher.close()
+
+
+def _keep(cluster: Cluster, port: int) -> None:
+    """Until Ctrl-C."""
+    messages.print(f"Console: http://127.0.0.1:{port}   (Ctrl-C ends it, and the demo)")
+    try:
+        while True:
+            cluster.check()
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        messages.print("Ending …")
 
 
 def _clear(folder: Path) -> None:
@@ -138,23 +160,23 @@ def _tell(summary: dict[str, Any], path: Path) -> None:
     """The result a person understands."""
     last = summary["days"][-1]
     agreement = summary["agreement"]
-    console.print()
+    out.print()
     if last["verdict"] != "published" and agreement is None:
-        console.print(f"Nothing could be certified at α = {summary['alpha']}: {last['reason']}")
-        console.print(f"All {summary['requests']} live requests went to the LLM, as they should.")
+        out.print(f"Nothing could be certified at α = {summary['alpha']}: {last['reason']}")
+        out.print(f"All {summary['requests']} live requests went to the LLM, as they should.")
     else:
-        console.print(
+        out.print(
             f"On the last day the surrogate answered {summary['coverage']:.1%} of the live "
             f"requests and agreed with the LLM on {agreement:.1%} of those "
             f"(asked for: {summary['alpha']:.0%})."
         )
-        console.print(
+        out.print(
             f"Over all days {summary['calls_saved']} of {summary['requests']} LLM calls were "
             f"saved, ${summary['dollars_saved']:.2f}; at the last day's coverage "
             f"${summary['dollars_saved_per_million_requests']:,.0f} per million requests."
         )
-    console.print(
+    out.print(
         f"Every request once: {summary['decided_once']} decided once, "
         f"{summary['decided_more_than_once']} more than once, {summary['undecided']} not at all."
     )
-    console.print(f"Summary: {path}   logs and windows: {path.parent}/")
+    out.print(f"Summary: {path}   logs and windows: {path.parent}/")

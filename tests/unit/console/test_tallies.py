@@ -110,8 +110,12 @@ class Feed:
         self.stop = stop
         self.committed: dict[TopicPartition, int] = {}
         self.failures = 0
+        self.away = 0
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        if self.away:
+            self.away -= 1
+            raise Retryable("the broker is away")
         if not self.batches:
             self.stop.set()
             return []
@@ -201,6 +205,17 @@ def test_with_the_store_away_nothing_is_committed_and_nothing_lost(
     assert seen == [{}, {}, {}]
     assert store.days([task], 1)[task][DAY] == {"decided|handled|certified": 1}
     assert feed.committed == {AT: 1}
+
+
+def test_with_the_broker_away_for_a_while_it_goes_on(
+    store: RedisTallies, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.console.tallies.RETRY_SECONDS", 0.0)
+    stop = threading.Event()
+    feed = Feed(messages(decision(task, 0)), stop)
+    feed.away = 3
+    counting(feed, store, task, stop).run(stop)
+    assert store.days([task], 1)[task][DAY] == {"decided|handled|certified": 1}
 
 
 def test_an_event_that_fails_is_counted_as_failed_too() -> None:
