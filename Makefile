@@ -181,6 +181,10 @@ bench-drift: setup ## What users see when the teacher or the traffic changes (SE
 bench-forecast: setup ## Whether the learning curves' forecasts came true (SEEDS=3); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.forecast --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
 
+.PHONY: bench-scale
+bench-scale: setup ## A fit on 10k, 100k and 1M synthetic traces: time and memory; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.scale
+
 .PHONY: ablation
 ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
 	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)

@@ -148,7 +148,8 @@ class Streaming:
         artifact = self.artifact if lexical else lexical_off(self.artifact)
         with self.place(artifact) as place:
             for number in range(1, routers + 1):
-                place.router(number, threads=1)
+                # Small batches: a rate is told from commit to commit.
+                place.router(number, threads=1, max_batch=128)
             time.sleep(3.0)  # both have their partitions
             place.send(self.texts, n)
             return rate(place.progress(n, 300), n)

@@ -11,6 +11,7 @@ import typer
 
 from services.ctl.bench_gate import bench_gate
 from services.ctl.bench_loop_commands import drift, flywheel
+from services.ctl.bench_scale_command import scale
 from services.ctl.files import InvalidFile, read_rows
 from services.ctl.output import console, fail, print_json, print_table, progress
 from services.ctl.paths import cache_folder
@@ -28,6 +29,7 @@ from shared.fitting.horizon import FeatureKind, Horizon, feature_kind, training_
 app = typer.Typer(help="Measure the claims on your own data.", no_args_is_help=True)
 app.command()(flywheel)
 app.command()(drift)
+app.command()(scale)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from services.ctl.serving_commands import retire
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.core.live import LiveCertificate
 from shared.registry.base import Registry, State
+from shared.registry.fit_note import FitNote
 
 app = typer.Typer(help="Versions of a task: list, show, retire.", no_args_is_help=True)
 app.command()(retire)
@@ -35,14 +36,19 @@ def status(json: Json = False) -> None:
     print_table(
         "tasks",
         ["task", "α", "active version", "state", "certified coverage", "agreement ≥", "audits",
-         "on trial", "versions"],
+         "on trial", "versions", "last fit"],
         [
             (r["task"], r["alpha"], r["active"] or "none", r["state"] or "",
              _percent(r["coverage"]), r["agreement_lower"] or "", _audited(r["audits"]),
-             _tried(r["trial"]), r["versions"])
+             _tried(r["trial"]), r["versions"], _fitted(r["last_fit"]))
             for r in rows
         ],
     )  # fmt: skip
+    for row in rows:
+        if row["last_fit"] and row["last_fit"]["verdict"] == "failed":
+            console.print(
+                f"{row['task']}: {row['last_fit']['reason']}. The next window tries again."
+            )
     if any(row["active"] is None for row in rows):
         console.print("Without an active version everything is deferred to the teacher.")
     if any(row["state"] in _SILENT for row in rows):
@@ -99,6 +105,7 @@ def _status(registry: Registry, task: Task) -> dict[str, Any]:
         "coverage": None,
         "agreement_lower": None,
         "versions": len(registry.versions(task.name)),
+        "last_fit": _last_fit(registry.last_fit(task.name)),
     }
     if active.trial:
         trial = active.trial
@@ -124,6 +131,14 @@ def _audits(registry: Registry, task: Task, version: str) -> dict[str, Any]:
         "agreement_lower": round(live.lower, 4) if outcomes else None,
         "e_value": round(min(live.e_value, 1e12), 4),
     }
+
+
+def _last_fit(note: FitNote | None) -> dict[str, Any] | None:
+    return None if note is None else msgspec.to_builtins(note)
+
+
+def _fitted(note: dict[str, Any] | None) -> str:
+    return "" if note is None else f"{note['verdict']}, {note['window']}"
 
 
 def _version(registry: Registry, task: str, version: str, active: str | None) -> dict[str, Any]:

@@ -69,9 +69,8 @@ def replay(
 ) -> None:  # fmt: skip
     """Two kinds of replay.
 
-    With FILE: publish its traces to `traces.raw` (rows of `split: test` are left out; with
-    --format, calls that cannot be used are counted and left out, and `tracerctl sources check`
-    shows them beforehand).
+    With FILE: publish its traces to `traces.raw`. Rows of `split: test` are left out; with
+    --format, calls that cannot be used are counted and left out (see `tracerctl sources check`).
 
     With --from or --to: an audit, which reads that range of the topic `traces`, fits every stored
     version of the task again, and compares it with what was published, byte for byte; a difference

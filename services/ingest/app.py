@@ -14,6 +14,7 @@ from faust import App, Stream, StreamT
 from faust.transport.consumer import Consumer
 from faust.types import TP
 
+from services.ingest.committed import read_committed
 from services.ingest.config import IngestSettings
 from services.ingest.handlers import SERVICE, Publish, Rules, ingest
 from services.ingest.otlp_door import OtlpDoor
@@ -152,7 +153,7 @@ def build(
     paths cannot be compiled.
     """
     sources = readers_by_topic(tasks.values())
-    app = _faust_app(settings, data)
+    app = read_committed(_faust_app(settings, data))
     seen = _seen(settings, clock)
     publish = FaustPublisher(app)
     rules = Rules(

@@ -7,6 +7,7 @@ import os
 import threading
 from dataclasses import dataclass
 
+from services.router.announcing import PATIENCE, Announcer
 from services.router.config import RouterSettings
 from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
@@ -76,6 +77,7 @@ class RouterService:
             max_wait=self.settings.max_wait,
             on_retry=lambda _: metrics.RETRIES.labels("router").inc(),
             on_lag=self._lag,
+            on_batch=metrics.BATCH_SECONDS.observe,
         )
         if self.door is not None and self.door.failure is not None:
             raise self.door.failure
@@ -108,6 +110,12 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
         encoder=encoder,
         threads=threads,
         remembered=Remembered(round(settings.cache_mb * 1e6)),
+        rejected=Announcer(
+            lambda: _publisher(settings, PATIENCE),
+            topic=settings.topic(Topic.MODELS),
+            instance=settings.instance,
+            clock=clock,
+        ).rejected,
     )
     heartbeat = Heartbeat(
         connect_fleet(settings.redis_url.get_secret_value()),
@@ -146,8 +154,13 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
 
 def _open_door(settings: RouterSettings, router: Router, clock: Clock) -> DoorService:
     """Its publisher is its own: the pipe's writes in the pipe's transactions. Raises Fatal."""
-    patience = {"message.timeout.ms": int(1000 * PUBLISHING * settings.door_timeout)}
-    publisher = KafkaPublisher(
-        bootstrap=settings.bootstrap_servers, client_config={**settings.kafka, **patience}
-    )
+    publisher = _publisher(settings, PUBLISHING * settings.door_timeout)
     return DoorService(settings, router, publisher, clock)
+
+
+def _publisher(settings: RouterSettings, patience: float) -> KafkaPublisher:
+    """Gives a message up after `patience` seconds."""
+    limit = {"message.timeout.ms": int(1000 * patience)}
+    return KafkaPublisher(
+        bootstrap=settings.bootstrap_servers, client_config={**settings.kafka, **limit}
+    )

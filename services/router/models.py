@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.router.announcing import Rejected, unheard
 from services.router.pointer_watch import PointerWatch
 from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
@@ -53,6 +54,7 @@ class Models:
     encoder: Encoder
     threads: int
     remembered: Remembered = field(default_factory=lambda: Remembered(0))
+    rejected: Rejected = unheard
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
@@ -170,7 +172,7 @@ class Models:
             serving = Serving(
                 version=self._version(task, active.version, artifact),
                 state=active.state,
-                trial=self._trial(task, active.trial, tried),
+                trial=self._trial(task, active.trial, tried, active.epoch),
                 alpha=active.alpha,
             )
         except UnusableArtifact as error:
@@ -199,7 +201,9 @@ class Models:
         loaded = load_version(version, artifact, self.encoder, threads=self.threads)
         return Remembering(loaded, self.remembered) if self.remembered.room else loaded
 
-    def _trial(self, task: str, trial: Trial | None, artifact: Artifact | None) -> OnTrial | None:
+    def _trial(
+        self, task: str, trial: Trial | None, artifact: Artifact | None, epoch: int
+    ) -> OnTrial | None:
         """A trial that this router cannot load is left out: the active version goes on."""
         if trial is None:
             return None
@@ -208,6 +212,7 @@ class Models:
         except UnusableArtifact as error:
             metrics.REJECTED_ARTIFACTS.labels(task).inc()
             log.error("trial rejected: %s", error, extra={"task": task, "version": trial.version})
+            self.rejected(task, trial.version, epoch, str(error))
             return None
         return OnTrial(version, trial.mode, trial.share) if version is not None else None
 
@@ -251,3 +256,4 @@ class Models:
         self._complained[task] = active
         metrics.REJECTED_ARTIFACTS.labels(task).inc()
         log.error("version rejected: %s", why, extra={"task": task, "version": active.version})
+        self.rejected(task, active.version, active.epoch, why)

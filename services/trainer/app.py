@@ -11,11 +11,12 @@ from zoneinfo import ZoneInfo
 
 from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
+from services.trainer.examination import FitFailed
 from services.trainer.examine import ExaminerPlan
 from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
-from services.trainer.pipeline import Refit
+from services.trainer.pipeline import Announce, Refit, Verdicts
 from services.trainer.worker import RefitWorker
 from shared.bus.base import Publisher, Record, Source, TopicPartition
 from shared.bus.errors import Retryable
@@ -28,7 +29,8 @@ from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
 from shared.encoder.artifact import load_encoder_info
 from shared.redaction.load import check_redactors
-from shared.registry.base import RegistryError
+from shared.registry.base import Registry, RegistryError
+from shared.registry.fit_note import FitNote
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
@@ -135,10 +137,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         clock=clock,
     )
 
-    def failed(key: WindowKey, error: Exception) -> None:
-        announce(_failure(key, error, clock))
-        store.write_verdict(key.task, key.day, {"kind": "failed", "version": None})
-
+    failed = partial(tell_failure, store=store, registry=registry, announce=announce, clock=clock)
     worker = RefitWorker(refit, clock=clock, failed=failed)
     windows = WindowBook(
         lateness=timedelta(seconds=settings.lateness),
@@ -189,15 +188,34 @@ def resume(
             worker.submit(WindowKey(task, days[-1]))
 
 
-def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:
-    publisher.publish([Record(topic, announcement.task.encode(), encode(announcement))])
-
-
-def _failure(key: WindowKey, error: Exception, clock: Clock) -> ModelAnnouncement:
-    return ModelAnnouncement(
+def tell_failure(
+    key: WindowKey,
+    error: Exception,
+    *,
+    store: Verdicts,
+    registry: Registry,
+    announce: Announce,
+    clock: Clock,
+) -> None:
+    """Announce a fit that came to nothing, and note it: the next window's tries again."""
+    failure = ModelAnnouncement(
         kind=AnnouncementKind.REFUSED,
         task=key.task,
         announced_at=clock.now(),
-        reason=f"the fit failed: {type(error).__name__}: {error}",
+        reason=f"the fit failed: {_why(error)}",
         window=key.day.isoformat(),
     )
+    announce(failure)
+    store.write_verdict(key.task, key.day, {"kind": "failed", "version": None})
+    note = FitNote(
+        window=key.day.isoformat(), verdict="failed", reason=failure.reason, at=clock.now()
+    )
+    registry.note_fit(key.task, note)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
+
+
+def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:
+    publisher.publish([Record(topic, announcement.task.encode(), encode(announcement))])

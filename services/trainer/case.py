@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from services.trainer.examine import Examination
+from services.trainer.examination import Examination
 from shared.contracts.tasks import Task
 from shared.registry.base import Active
 

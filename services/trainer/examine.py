@@ -1,7 +1,4 @@
-"""What a closed window comes to: the challenger fitted, the incumbent put to fresh evidence.
-
-All that a refit computes and nothing that it changes, so that it can happen in another process.
-"""
+"""Examines a closed window in this process: fits the challenger, judges the incumbent."""
 
 from __future__ import annotations
 
@@ -9,14 +6,12 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Protocol
 
+from services.trainer.examination import Examination, FitFailed
 from services.trainer.incumbent import on_fresh_evidence
 from services.trainer.reporting import Outcome, read_costs, report_of
-from shared.contracts.manifest import Teacher
 from shared.contracts.report import Report
 from shared.contracts.tasks import Task
-from shared.core.fresh import Fresh
 from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
@@ -27,34 +22,6 @@ from shared.registry.base import Artifact
 from shared.store.parquet import WindowStore
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Examination:
-    """n_traces, n_evidence: of the horizon fitted on. n_stored: how many traces it was drawn from,
-    where it is a reservoir. answered_by: the teacher of the evidence. fresh: the incumbent's, None
-    where there was none to judge."""
-
-    n_traces: int
-    n_evidence: int
-    n_stored: int | None
-    answered_by: Teacher
-    challenger: Challenger
-    fresh: Fresh | None
-
-
-class Examine(Protocol):
-    """Raises OSError or Retryable where the same call may succeed later, FitFailed where not."""
-
-    def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination: ...
-
-    def report(self, task: Task, day: date, outcome: Outcome) -> Report:
-        """Of the examination just made, and what came of it."""
-        ...
-
-
-class FitFailed(Exception):
-    """The fit came to nothing: it failed, took too long, or its process died."""
 
 
 @dataclass(frozen=True)

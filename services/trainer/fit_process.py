@@ -17,18 +17,22 @@ from collections.abc import Callable
 from datetime import date
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
-from services.trainer.examine import Examination, Examine, FitFailed
-from services.trainer.reporting import Outcome
+from services.trainer.examination import Examination, Examine, FitFailed
 from shared.bus.errors import Retryable
 from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.registry.base import Artifact
 from shared.telemetry.log import configure_logging
 
+if TYPE_CHECKING:
+    from services.trainer.reporting import Outcome
+
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 1.0
+START_SECONDS = 600.0
 Make = Callable[[], Examine]
 
 
@@ -40,6 +44,7 @@ class FitProcess:
         self._make = make
         self._log_level = log_level
         self._child: tuple[BaseProcess, Connection] | None = None
+        self._ready = False
         self._closed = False
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
@@ -58,6 +63,7 @@ class FitProcess:
             raise Retryable("the trainer is stopping")
         process, connection = self._child or self._start()
         try:
+            self._wait_until_ready(connection)
             connection.send((what, arguments))
             if not connection.poll(task.fit_budget_s):
                 self._end()
@@ -80,15 +86,32 @@ class FitProcess:
     def close(self) -> None:
         """End the process, whatever it is doing; calls after this are put off for ever."""
         self._closed = True
-        self._end()
+        child = self._child
+        if child is not None:  # its connection is the caller's, who may be waiting on it
+            process, _ = child
+            process.kill()
+            process.join()
 
     def _end(self) -> None:
-        child, self._child = self._child, None
+        child, self._child, self._ready = self._child, None, False
         if child is not None:
             process, connection = child
             process.kill()
             process.join()
             connection.close()
+
+    def _wait_until_ready(self, connection: Connection) -> None:
+        """Starting takes seconds of imports, which no task's budget has to pay for."""
+        if self._ready:
+            return
+        if not connection.poll(START_SECONDS):
+            self._end()
+            raise Retryable(f"the fits' process was not ready within {START_SECONDS:g} seconds")
+        outcome = connection.recv()
+        if isinstance(outcome, Exception):
+            self._end()
+            raise outcome
+        self._ready = True
 
     def _start(self) -> tuple[BaseProcess, Connection]:
         # Not forked: the parent has Kafka's and ONNX Runtime's threads, which a fork would lose.
@@ -100,6 +123,8 @@ class FitProcess:
         process.start()
         theirs.close()
         self._child = process, ours
+        if self._closed:  # by another thread, meanwhile
+            process.kill()
         return self._child
 
 
@@ -116,7 +141,12 @@ def _serve(connection: Connection, make: Make, log_level: str, parent: int) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to decide about
     configure_logging("trainer", log_level)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    examine: Examine | None = None
+    try:
+        examine = make()
+        connection.send(None)
+    except Exception as error:  # noqa: BLE001 - the parent is told, and may start another
+        connection.send(_told(error))
+        return
     while True:
         try:
             what, arguments = connection.recv()
@@ -124,14 +154,17 @@ def _serve(connection: Connection, make: Make, log_level: str, parent: int) -> N
             return
         answer: object
         try:
-            examine = examine or make()
             answer = (examine.report if what == "report" else examine)(*arguments)
-        except (OSError, Retryable) as error:
-            answer = Retryable(f"{type(error).__name__}: {error}")
-        except Exception as error:  # what it was the parent is told; the next call is answered
+        except Exception as error:  # whatever one call raises, the next is answered
             log.exception("%s failed", what, extra={"task": arguments[0].name})
-            answer = FitFailed(f"{type(error).__name__}: {error}")
+            answer = _told(error)
         connection.send(answer)
+
+
+def _told(error: Exception) -> Exception:
+    """What the parent is told: a text, since not every exception survives the way there."""
+    text = f"{type(error).__name__}: {error}"
+    return Retryable(text) if isinstance(error, OSError | Retryable) else FitFailed(text)
 
 
 def _end_with(parent: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from services.trainer.case import Case
-from services.trainer.examine import Examine
+from services.trainer.examination import Examine
 from services.trainer.incumbent import still_valid
 from services.trainer.reporting import outcome_of
 from shared.clock import Clock
@@ -35,6 +35,7 @@ from shared.registry.base import (
     State,
     UnknownVersion,
 )
+from shared.registry.fit_note import FitNote
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,15 @@ class Refit:
                 "version": announcement.version,
                 "alpha": task.alpha,
             },
+        )
+        self.registry.note_fit(
+            task.name,
+            FitNote(
+                window=key.day.isoformat(),
+                verdict=announcement.kind.value,
+                reason=announcement.reason,
+                at=announcement.announced_at,
+            ),
         )
         metrics.FITS.labels(task.name, announcement.kind.value).inc()
         metrics.FIT_SECONDS.labels(task.name).set(seconds)

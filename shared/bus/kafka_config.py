@@ -29,7 +29,10 @@ _CONSUMER: dict[str, Any] = {
     # A fetch returns with the first byte; this only bounds how late an end of partition is known.
     "fetch.wait.max.ms": 100,
     "fetch.queue.backoff.ms": 50,
+    # What is fetched ahead of the handler: at most so many messages or so many KiB, whichever is
+    # less; then fetching pauses. This is the back-pressure.
     "queued.min.messages": 10_000,
+    "queued.max.messages.kbytes": 32_768,
 }
 _PRODUCER: dict[str, Any] = {
     "linger.ms": 1,

@@ -44,6 +44,7 @@ def run_pipe(
     max_wait: float,
     on_retry: Callable[[Retryable], None] | None = None,
     on_lag: Callable[[int], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
     backoff: Backoff | None = None,
 ) -> None:
     """Poll, handle, commit, until `stop` is set; the batch in work is finished first.
@@ -62,7 +63,8 @@ def run_pipe(
     When poll or commit raises Retryable the pipe has gone back to its last commit, and the next
     turn polls the same messages again. After either, the loop waits (doubling, with jitter),
     beating but not ready. Anything else that is raised, Fatal first of all, ends the loop with
-    nothing committed. `on_lag` is told the lag about once a second. The caller closes the pipe.
+    nothing committed. `on_lag` is told the lag about once a second, `on_batch` the seconds
+    from a batch's poll to its commit. The caller closes the pipe.
     """
     loop = _Loop(stop, health, clock, on_retry, backoff or Backoff())
     lag_due = clock.monotonic()
@@ -71,10 +73,13 @@ def run_pipe(
             messages = pipe.poll(max_batch, max_wait)
             loop.polled(len(messages), pipe)
             if messages:
+                polled = clock.monotonic()
                 records = loop.insist(handle, messages)
                 if records is None:
                     return
                 pipe.commit(records)
+                if on_batch is not None:
+                    on_batch(clock.monotonic() - polled)
             # An empty poll right after a rewind proves nothing yet.
             if messages or pipe.lag() == 0:
                 loop.succeeded()

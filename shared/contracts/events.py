@@ -70,7 +70,8 @@ class Source(StrEnum):
 
 class AnnouncementKind(StrEnum):
     """What became of a version. `SHADOW` and `CANARY` begin a trial, `PROMOTED` ends it with the
-    version active, `WITHDRAWN` without. `ALPHA`: an operator asks for another α."""
+    version active, `WITHDRAWN` without. `ALPHA`: an operator asks for another α. `REJECTED`: a
+    router would not serve it, and goes on with the one it had."""
 
     PUBLISHED = "published"
     REFUSED = "refused"
@@ -86,6 +87,7 @@ class AnnouncementKind(StrEnum):
     CANARY = "canary"
     PROMOTED = "promoted"
     WITHDRAWN = "withdrawn"
+    REJECTED = "rejected"
     ALPHA = "alpha"
 
 

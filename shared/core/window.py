@@ -1,10 +1,11 @@
 """Daily windows by event time: which window a trace belongs to, and when a window closes.
 
 A window closes when the watermark passes its end plus the allowed lateness, or, where no newer
-trace comes to move the watermark, when its task has been idle and the clock itself is past that
-point. The watermark of a task is the smallest of its partitions' newest event times, so that a
-replay that reads one partition ahead of the others closes nothing early; partitions that have been
-silent for `partition_idle` do not hold it back (as in Flink's idle sources).
+trace comes to move the watermark, when its task has been idle; and never before the clock itself
+is past that point, so that traces dated in the future close nothing early. The watermark of a task
+is the smallest of its partitions' newest event times, so that a replay that reads one partition
+ahead of the others closes nothing early; partitions that have been silent for `partition_idle` do
+not hold it back (as in Flink's idle sources).
 """
 
 from __future__ import annotations
@@ -115,8 +116,10 @@ class WindowBook:
         next_day = datetime.combine(key.day + timedelta(days=1), time(), self._zone(key.task))
         end = next_day + self.lateness
         partitions = self._progress[key.task].values()
+        if wall < end:  # whatever a sender's clock says, the day is not over
+            return False
         idle_for = now - max(p.seen_at for p in partitions)
-        if idle_for >= self.idle.total_seconds() and wall >= end:
+        if idle_for >= self.idle.total_seconds():
             return True
         watched = [p for p in partitions if now - p.seen_at < self.partition_idle.total_seconds()]
         if not watched:  # all are silent: the newest trace of any is as far as the task has come

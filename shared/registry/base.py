@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.manifest import Manifest, decode_manifest, sha256, version_of
 from shared.contracts.report import Report
+from shared.registry.fit_note import FitNote
 
 
 class RegistryError(Exception):
@@ -369,6 +370,15 @@ class Registry(Protocol):
 
     def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
         """What happened, newest first."""
+        ...
+
+    def note_fit(self, task: str, note: FitNote) -> None:
+        """What the last refit came to, in place of the note before. No change in the sense of
+        epoch, history or hints."""
+        ...
+
+    def last_fit(self, task: str) -> FitNote | None:
+        """None where there was none, or what is stored is no note."""
         ...
 
     def rollback(

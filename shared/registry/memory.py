@@ -32,6 +32,7 @@ from shared.registry.checks import (
     report_bytes,
     report_of,
 )
+from shared.registry.fit_note import FitNote
 from shared.registry.task_state import TaskState
 from shared.registry.trust import Trust
 
@@ -48,6 +49,7 @@ class MemoryRegistry:
         self._trust = trust or Trust()
         self._clock = SystemClock()
         self._tasks: dict[str, TaskState] = {}
+        self._notes: dict[str, FitNote] = {}
         self._changed = threading.Condition()
         self._changes = 1
         self._seen = threading.local()  # each waiting thread gets every hint
@@ -234,6 +236,16 @@ class MemoryRegistry:
     def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
         with self._changed:
             return self._state(task).history[: max(0, limit)]
+
+    def note_fit(self, task: str, note: FitNote) -> None:
+        with self._changed:
+            self._state(task)  # a task's name, and the store at hand
+            self._notes[task] = note
+
+    def last_fit(self, task: str) -> FitNote | None:
+        with self._changed:
+            self._state(task)
+            return self._notes.get(task)
 
     def rollback(
         self,

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -43,6 +44,7 @@ from shared.registry.checks import (
     report_bytes,
     report_of,
 )
+from shared.registry.fit_note import FitNote, decode_note
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
@@ -277,6 +279,18 @@ class RedisRegistry:
         with reaching(self._client):
             entries = self._client.lrange(Keys.of(task).history, 0, limit - 1)
         return [entry_of(entry) for entry in entries]
+
+    def note_fit(self, task: str, note: FitNote) -> None:
+        with reaching(self._client):
+            self._client.set(Keys.last_fit_of(task), note.encode())
+
+    def last_fit(self, task: str) -> FitNote | None:
+        with reaching(self._client):
+            found = self._client.get(Keys.last_fit_of(task))
+        try:
+            return None if found is None else decode_note(as_bytes(found))
+        except msgspec.DecodeError:
+            return None
 
     def rollback(
         self,

@@ -42,6 +42,11 @@ class Keys:
         prefix = f"tracer:{{{checked_task(task)}}}:"
         return cls(*(prefix + name for name in cls.__slots__))
 
+    @staticmethod
+    def last_fit_of(task: str) -> str:
+        """String: a JSON FitNote, which no script touches."""
+        return f"tracer:{{{checked_task(task)}}}:last_fit"
+
     def outcomes_of(self, version: str) -> str:
         return f"{self.outcomes}:{version}"
 

@@ -24,6 +24,7 @@ from shared.registry.base import (
     StaleEpoch,
     UnknownVersion,
 )
+from shared.registry.fit_note import FitNote
 from tests.artifacts import make_artifact
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -384,6 +385,25 @@ class RegistryLaws(ABC):
         started = time.monotonic()
         assert not registry.wait_for_change(0.3)
         assert 0.25 < time.monotonic() - started < 2.0
+
+    # --- the last refit
+
+    def test_the_last_refit_is_noted_and_no_change(self, registry: Registry, task: str) -> None:
+        assert registry.last_fit(task) is None
+        (version,) = publish_windows(registry, task, 1)
+        before, history = registry.active(task), registry.history(task)
+        settle(registry)
+        for number, verdict in enumerate(("failed", "kept")):
+            note = FitNote(
+                window=f"2026-01-0{number + 1}", verdict=verdict, reason="so ≥ it is", at=AT
+            )
+            registry.note_fit(task, note)
+            assert registry.last_fit(task) == note
+        assert registry.active(task) == before
+        assert before.version == version
+        assert registry.history(task) == history
+        assert not registry.wait_for_change(0.1)
+        assert registry.last_fit(f"{task}-other") is None
 
 
 def settle(registry: Registry) -> None:

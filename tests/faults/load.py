@@ -92,7 +92,9 @@ class Load:
             self._number += 1
             name = f"load-{self._number}"
             self.meter.sending(f"{name}-0")
-            self.traffic.requests(self._chance, self.day, 1, Mix(0, 0, 0, 0), name, muddled=0.02)
+            self.traffic.requests(
+                self._chance, self.day, 1, Mix(0, 0, 0, 0), name, muddled=0.02, untrained=0.02
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

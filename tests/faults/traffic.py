@@ -61,14 +61,14 @@ class Traffic:
 
     def requests(
         self, chance: random.Random, day: int, count: int, mix: Mix, name: str,
-        *, muddled: float = 0.15,
+        *, muddled: float = 0.15, untrained: float = 0.25,
     ) -> None:  # fmt: skip
         """`name` keeps the ids of one run apart from those of all others."""
         records = []
         for number in range(count):
             request = {
                 "id": f"{name}-{number}",
-                "task": TASK if chance.random() < 0.75 else UNTRAINED,
+                "task": UNTRAINED if chance.random() < untrained else TASK,
                 "input": text(chance, muddled=muddled),
                 "occurred_at": _moment(chance, day).isoformat(),
             }

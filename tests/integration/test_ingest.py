@@ -285,6 +285,29 @@ def test_two_instances_share_the_work_and_drop_each_others_repeats(world: World)
     assert max(ids(traces).values()) == 1
 
 
+@pytest.mark.parametrize(
+    "world", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True
+)  # fmt: skip
+def test_what_the_teacher_took_back_is_not_taken_in(world: World) -> None:
+    """The teacher's traces come in transactions, and one that is aborted never was."""
+    world.start_ingest().wait_ready(60)
+    producer = Producer({"bootstrap.servers": world.bootstrap, "transactional.id": uuid4().hex})
+    producer.init_transactions(30)
+
+    def transaction(number: int, end: Callable[[], None]) -> None:
+        producer.begin_transaction()
+        key, value = raw(number)
+        producer.produce(f"{world.prefix}traces.raw", value, key=key.encode(), partition=0)
+        assert producer.flush(20) == 0
+        time.sleep(2.0)  # there for a reader of uncommitted records
+        end()
+
+    transaction(1, producer.abort_transaction)
+    transaction(2, producer.commit_transaction)
+    traces = world.wait_for("traces", lambda records: "t2" in ids(records))
+    assert ids(traces) == Counter(["t2"])
+
+
 @pytest.fixture
 def own_kafka() -> Iterator[LocalKafka]:
     """A broker that this test may kill."""

@@ -363,7 +363,7 @@ def test_after_a_message_it_takes_five_silent_seconds_to_ask(
     assert pipe.asked == 0
 
 
-def test_the_lag_is_told_about_once_a_second(
+def test_the_lag_is_told_about_once_a_second_and_what_each_batch_took(
     broker: MemoryBroker, stop: threading.Event, clock: FakeClock
 ) -> None:
     copy, lags = Copier(stop), list[int]()
@@ -372,9 +372,10 @@ def test_the_lag_is_told_about_once_a_second(
         clock.sleep(0.6)
         return copy(messages)
 
-    pipe = MemoryPipe(broker, group="g", topics=["in"])
-    run(pipe, handle, stop, clock, max_batch=2, on_lag=lags.append)
+    pipe, took = MemoryPipe(broker, group="g", topics=["in"]), list[float]()
+    run(pipe, handle, stop, clock, max_batch=2, on_lag=lags.append, on_batch=took.append)
     assert lags == [8, 4, 0]
+    assert took == pytest.approx([0.6] * 5)
 
 
 @pytest.fixture

@@ -16,11 +16,13 @@ from typer.testing import CliRunner, Result
 from services.ctl.embedded.broker import EmbeddedBroker
 from services.ctl.main import app
 from services.ctl.output import console
+from services.ctl.registry_access import open_registry
 from services.ctl.sample.generator import generate
 from shared.bus.kafka import KafkaSource
 from shared.contracts.codec import decode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, RawTrace
 from shared.registry.base import State
+from shared.registry.fit_note import FitNote
 from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.redis import connect
 
@@ -403,3 +405,20 @@ def test_replay_publishes_what_is_not_test(
     wrong = run("replay", str(traces), "--task", "unheard-of")
     assert wrong.exit_code == 2
     assert name in wrong.stderr
+
+
+def test_status_shows_a_fit_that_failed(
+    task: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = task
+    assert json.loads(run("status", "--json").stdout)[0]["last_fit"] is None
+    with open_registry() as (registry, _):
+        note = FitNote(
+            window="2026-01-07", verdict="failed", reason="the fit failed: no memory",
+            at=datetime(2026, 1, 8, tzinfo=UTC),
+        )  # fmt: skip
+        registry.note_fit(name, note)
+    (status,) = json.loads(run("status", "--json").stdout)
+    assert (status["last_fit"]["verdict"], status["last_fit"]["window"]) == ("failed", "2026-01-07")
+    said = " ".join(run("status").stdout.split())
+    assert f"{name}: the fit failed: no memory. The next window tries again." in said

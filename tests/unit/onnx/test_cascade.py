@@ -11,6 +11,7 @@ from shared.core.label_floor import drop_labels
 from shared.core.policies import answers, evidence_of
 from shared.core.training import TrainingSet
 from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
+from shared.onnx import cascade
 from shared.onnx.cascade import Answers, CascadeSession
 
 
@@ -74,3 +75,21 @@ def test_an_embedding_that_is_not_finite_is_never_answered(fitted: Fit) -> None:
     said, asked = served(fitted, rows)
     assert asked
     assert (said.stage[asked] == -1).all()
+
+
+def test_rows_run_in_parts_say_what_they_say_at_once(
+    fitted: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fitted.cascade is not None
+    rows = clusters(300, seed=5, tokens=True)
+    assert rows.tokens is not None
+    stages, blobs = export_cascade(fitted.cascade, rows, "embedding", fitted.thresholds)
+    session = CascadeSession(unpublished(stages, rows.labels), blobs)
+    at_once = session.every_stage(rows.tokens.rows(), rows.features)
+    monkeypatch.setattr(cascade, "BATCH_ROWS", 7)
+    in_parts = session.every_stage(rows.tokens.rows(), rows.features)
+    for one, other in zip(at_once, in_parts, strict=True):
+        assert (one.label == other.label).all()
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+        np.testing.assert_allclose(one.accept, other.accept, atol=1e-6)
+        np.testing.assert_allclose(one.novelty, other.novelty, atol=1e-6)

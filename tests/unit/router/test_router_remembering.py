@@ -25,6 +25,8 @@ WORDS = " ".join(text_of(label) for label in LABELS).split()
 class Counting:
     """A version that says how often it was asked what, with an answer of its own to each."""
 
+    alpha = 0.9
+
     def __init__(self, version: str = "v1") -> None:
         self.version = version
         self.asked: list[tuple[str, ...]] = []
@@ -131,7 +133,7 @@ def test_many_threads_get_their_own_answers(encoder: HashEncoder) -> None:
 class _Plain:
     """Answers with numbers of their own; their label is shared, as a manifest's are."""
 
-    version = "v1"
+    version, alpha = "v1", 0.9
 
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         return [Answer(Reason.CERTIFIED, "label", random.random(), random.random()) for _ in inputs]

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from services.trainer.handlers import Collector
@@ -17,6 +18,7 @@ from shared.core.window import WindowBook, WindowKey
 from shared.store.parquet import WindowStore
 
 DAY1, DAY2 = date(2026, 1, 1), date(2026, 1, 2)
+AFTER = datetime(2026, 2, 1, tzinfo=UTC)  # all days are over
 
 
 def trace(number: int, day: date = DAY1, hour: float = 12.0, task: str = "support") -> Trace:
@@ -61,7 +63,7 @@ def ids(store: WindowStore, day: date) -> list[str]:
 
 
 def test_a_window_is_stored_when_the_watermark_passes(store: WindowStore) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add([message(trace(2), 0), message(trace(1, hour=1), 1)], [0])
     assert list(collected.close_due()) == []
     collected.add([message(trace(3, DAY2), 2)], [0])
@@ -80,7 +82,7 @@ def test_a_window_is_stored_when_its_task_is_idle(store: WindowStore) -> None:
 
 
 def test_offsets_are_released_only_by_storing(store: WindowStore) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     partition = TopicPartition("traces", 0)
     collected.add([message(trace(1), 7), message(trace(2, DAY2), 8)], [0])
     assert collected.committable("traces") == {partition: 7}
@@ -91,10 +93,10 @@ def test_offsets_are_released_only_by_storing(store: WindowStore) -> None:
 def test_a_crash_before_the_commit_loses_and_doubles_nothing(store: WindowStore) -> None:
     """Everything from the committed offset comes again to a new process."""
     messages = [message(trace(i), i) for i in range(5)] + [message(trace(9, DAY2), 5)]
-    first = collector(store, FakeClock())
+    first = collector(store, FakeClock(AFTER))
     first.add(messages, [0])
     list(first.close_due())
-    again = collector(store, FakeClock())
+    again = collector(store, FakeClock(AFTER))
     again.windows.restore("support", store.days("support"))
     again.add([*messages, message(trace(10, date(2026, 1, 3)), 6)], [0])
     assert list(again.close_due()) == [WindowKey("support", DAY2)]  # day 1 is stored, not refitted
@@ -103,7 +105,7 @@ def test_a_crash_before_the_commit_loses_and_doubles_nothing(store: WindowStore)
 
 
 def test_late_traces_join_their_day_and_call_for_no_refit(store: WindowStore) -> None:
-    clock = FakeClock()
+    clock = FakeClock(AFTER)
     collected = collector(store, clock)
     collected.add([message(trace(1), 0), message(trace(2, DAY2), 1)], [0])
     assert list(collected.close_due()) == [WindowKey("support", DAY1)]
@@ -117,7 +119,7 @@ def test_late_traces_join_their_day_and_call_for_no_refit(store: WindowStore) ->
 
 
 def test_late_traces_are_stored_before_the_next_refit(store: WindowStore) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add([message(trace(1), 0), message(trace(2, DAY2), 1)], [0])
     list(collected.close_due())
     collected.add([message(trace(3), 2), message(trace(4, date(2026, 1, 3)), 3)], [0])
@@ -135,7 +137,7 @@ def test_a_store_that_fails_on_one_window_keeps_the_refit_of_the_other(
                 raise OSError("no space left on device")
             return store.write(task, day, traces, offsets)
 
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add([message(trace(i, date(2026, 1, i)), i) for i in (1, 2, 3)], [0])
     collected.store = Fails()  # type: ignore[assignment]
     submitted = []
@@ -155,21 +157,21 @@ def test_a_store_that_fails_on_one_window_keeps_the_refit_of_the_other(
 
 @pytest.mark.parametrize("year", [1, 1970, 9999])
 def test_days_at_the_edge_of_the_calendar_are_dead_letters(store: WindowStore, year: int) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add([message(trace(1, date(year, 1, 1)), 0)], [0])
     (letter,) = collected.rejected
     assert letter.value.startswith(b"occurred_at: ")
 
 
 def test_a_repeat_is_stored_once(store: WindowStore) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add([message(trace(1), 0), message(trace(1), 1), message(trace(2, DAY2), 2)], [0])
     list(collected.close_due())
     assert ids(store, DAY1) == ["t-1"]
 
 
 def test_what_is_no_trace_goes_to_the_dead_letters(store: WindowStore) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add(
         [message(b"{", 0), message(b'{"id":"1"}', 1), message(trace(1, task="other"), 2)], [0]
     )
@@ -186,7 +188,7 @@ def test_a_store_that_fails_loses_nothing(store: WindowStore) -> None:
         def write(self, *_: object) -> int:
             raise OSError("no space left on device")
 
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.add([message(trace(1), 0), message(trace(2, DAY2), 1)], [0])
     collected.store = Full()  # type: ignore[assignment]
     with pytest.raises(OSError, match="no space"):
@@ -197,8 +199,64 @@ def test_a_store_that_fails_loses_nothing(store: WindowStore) -> None:
     assert ids(store, DAY1) == ["t-1"]
 
 
+def test_a_repeat_that_comes_late_is_stored_once_too(store: WindowStore) -> None:
+    clock = FakeClock(AFTER)
+    collected = collector(store, clock)
+    collected.add([message(trace(1), 0), message(trace(2, DAY2), 1)], [0])
+    list(collected.close_due())
+    collected.add([message(trace(1), 2)], [0])
+    clock.sleep(61)
+    list(collected.close_due())
+    assert ids(store, DAY1) == ["t-1"]
+    assert collected.committable("traces") == {TopicPartition("traces", 0): 3}
+
+
+def test_out_of_order_traces_of_several_partitions_fill_their_days(store: WindowStore) -> None:
+    """However they come, every day gets its traces, sorted by event time."""
+    days = [date(2026, 1, 1 + i // 10) for i in range(30)]
+    events = [trace(i, days[i], hour=i % 10) for i in range(30)]
+    order = np.random.default_rng(3).permutation(30)
+    collected = collector(store, FakeClock(AFTER))
+    for offset, i in enumerate(order):
+        collected.add([message(events[i], offset, partition=int(i) % 3)], [0, 1, 2])
+    collected.add(
+        [message(trace(90 + p, date(2026, 1, 9)), 30, partition=p) for p in range(3)], [0, 1, 2]
+    )
+    assert [key.day.day for key in collected.close_due()] == [1, 2, 3]
+    for number in range(3):
+        expected = [f"t-{i}" for i in range(10 * number, 10 * number + 10)]
+        assert ids(store, date(2026, 1, 1 + number)) == expected
+
+
+def test_a_restart_amid_a_window_reads_it_again_whole(store: WindowStore) -> None:
+    """Nothing of an open window is committed, so its successor gets all of it."""
+    first = collector(store, FakeClock(AFTER))
+    events = [message(trace(i), i) for i in range(6)]
+    first.add(events[:4], [0])
+    list(first.close_due())
+    begins = first.committable("traces")[TopicPartition("traces", 0)]
+    assert begins == 0
+    again = collector(store, FakeClock(AFTER))
+    again.windows.restore("support", store.days("support"))
+    again.add([*events[begins:], message(trace(9, DAY2), 6)], [0])
+    assert list(again.close_due()) == [WindowKey("support", DAY1)]
+    assert ids(store, DAY1) == [f"t-{i}" for i in range(6)]
+
+
+def test_future_dated_traces_wait_for_their_day(store: WindowStore) -> None:
+    clock = FakeClock(datetime(2026, 1, 1, 12, tzinfo=UTC))
+    collected = collector(store, clock)
+    collected.add([message(trace(1, DAY2), 0), message(trace(2, DAY1), 1)], [0])
+    assert list(collected.close_due()) == []
+    clock.sleep(12 * 3600)
+    collected.add([message(trace(3, DAY1, hour=23), 2)], [0])  # not late
+    assert list(collected.close_due()) == [WindowKey("support", DAY1)]
+    assert ids(store, DAY1) == ["t-2", "t-3"]
+    assert collected.committable("traces") == {TopicPartition("traces", 0): 0}
+
+
 def test_texts_are_redacted_before_they_are_stored(store: WindowStore) -> None:
-    collected = collector(store, FakeClock())
+    collected = collector(store, FakeClock(AFTER))
     collected.tasks = {"support": Task(name="support", redact="builtin")}
     secret = msgspec.structs.replace(trace(1), input=["I am ann@example.org", "nothing here"])
     collected.add([message(secret, 0), message(trace(2, DAY2), 1)], [0])
