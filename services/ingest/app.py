@@ -20,6 +20,7 @@ from services.ingest.handlers import SERVICE, Publish, Rules, ingest
 from services.ingest.otlp_door import OtlpDoor
 from services.ingest.security import credentials
 from services.ingest.stream import FaustPublisher, Pump
+from services.ingest.watch import Consumer as Watched
 from services.ingest.watch import Watch
 from shared.bus.base import Message
 from shared.bus.errors import Fatal, Retryable
@@ -84,7 +85,7 @@ class Ingest:
             if self._door is not None:
                 self._door.open(self._publish)
             tasks = [
-                asyncio.create_task(self._watch.run(self._app.consumer)),
+                asyncio.create_task(self._watch.run(cast(Watched, self._app.consumer))),
                 asyncio.create_task(self._app.wait_until_stopped()),
                 asyncio.create_task(stop.wait()),
             ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]
 from faust import App
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
 
 
 class _CommittedThread(AIOKafkaConsumerThread):
@@ -23,6 +24,10 @@ class _CommittedThread(AIOKafkaConsumerThread):
 class _CommittedConsumer(Consumer):
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _CommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    def last_read(self, tp: TP) -> int | None:
+        """Offset of the newest record handed out; Faust keeps it, and tells nobody."""
+        return self._read_offset[tp]
 
 
 class _CommittedTransport(Transport):
