@@ -215,6 +215,8 @@ def metrics() -> str:
             *_table(("label", "one of"), labels),
             "",
             "The dashboard and the alerts made of them: [the runbook](../runbook.md).",
+            "",
+            "The dashboard and the alerts made of them: [the runbook](../runbook.md).",
         ]
     )
 

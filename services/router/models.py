@@ -81,6 +81,8 @@ class Models:
     def start_from_copies(self) -> None:
         """Load what was served last, before the registry has been asked."""
         for task in self.tasks:
+            for counter in (metrics.REJECTED_ARTIFACTS, metrics.POINTER_DOUBTS):
+                counter.labels(task)  # from 0, or alerts would not see the first
             copy = self.copies.load(task)
             if copy is not None and self._swap(task, *copy):
                 self._known = True
