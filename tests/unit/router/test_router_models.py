@@ -115,6 +115,16 @@ def test_metrics_tell_of_loading_and_of_the_registry(bench: Bench) -> None:
     assert told("tracer_registry_answered_timestamp_seconds", service="router") == last
 
 
+def test_counters_that_alerts_watch_begin_at_0(bench: Bench) -> None:
+    """`increase` sees nothing in a series that is born at 1."""
+    models = bench.models()
+    models.tasks = ["never-seen"]
+    models.start_from_copies()
+    for name in ("rejected_artifacts", "pointer_doubts"):
+        told = REGISTRY.get_sample_value(f"tracer_router_{name}_total", {"task": "never-seen"})
+        assert told == 0
+
+
 def test_an_unchanged_version_is_not_loaded_again(bench: Bench) -> None:
     models = bench.models()
     bench.publish(make_surrogate(bench.encoder))
