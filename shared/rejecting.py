@@ -3,12 +3,25 @@ when nothing else comes of its messages any more."""
 
 from __future__ import annotations
 
+import re
+
 from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage
 from shared.bus.fates import DeadLetterLimit
 from shared.clock import Clock
+from shared.contracts.events import Deferral, RawTrace, Request, Trace
 from shared.telemetry import metrics
+
+_FIELDS = frozenset().union(*(e.__struct_fields__ for e in (RawTrace, Trace, Request, Deferral)))
+
+
+def field_label(field: str) -> str:
+    """For a metric: the field of an event that `field` lies in, of a deferral's request too.
+
+    `other` where it is none, because what a sender makes up must not become a series."""
+    head = re.split(r"[.\[]", field.removeprefix("request."), maxsplit=1)[0]
+    return head if head in _FIELDS else "other"
 
 
 class Rejecting:
@@ -23,7 +36,8 @@ class Rejecting:
     def __call__(self, message: Message, error: InvalidMessage) -> Record:
         """The dead letter. Raises Fatal, naming `error`, when there were too many in a row."""
         if self._limit.rejected(message, error):
-            metrics.DEAD_LETTERS.labels(self._service, message.topic).inc()
+            field = field_label(error.field)
+            metrics.DEAD_LETTERS.labels(self._service, message.topic, field).inc()
         return dead_letter(
             message,
             service=self._service,

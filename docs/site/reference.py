@@ -204,7 +204,21 @@ def metrics() -> str:
         )
         for metric in sorted(found, key=lambda metric: metric._name)
     ]
-    return "\n".join([*lines, *_table(("name", "type", "labels", ""), rows)])
+    labels = [(f"`{label}`", bound) for label, bound in telemetry.LABELS.items()]
+    return "\n".join(
+        [
+            *lines,
+            *_table(("name", "type", "labels", ""), rows),
+            "",
+            "## What a label can be",
+            "",
+            *_table(("label", "one of"), labels),
+            "",
+            "The dashboard and the alerts made of them: [the runbook](../runbook.md).",
+            "",
+            "The dashboard and the alerts made of them: [the runbook](../runbook.md).",
+        ]
+    )
 
 
 def _exported(metric: MetricWrapperBase) -> str:

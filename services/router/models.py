@@ -81,6 +81,8 @@ class Models:
     def start_from_copies(self) -> None:
         """Load what was served last, before the registry has been asked."""
         for task in self.tasks:
+            for counter in (metrics.REJECTED_ARTIFACTS, metrics.POINTER_DOUBTS):
+                counter.labels(task)  # from 0, or alerts would not see the first
             copy = self.copies.load(task)
             if copy is not None and self._swap(task, *copy):
                 self._known = True
@@ -101,6 +103,7 @@ class Models:
             except (CorruptArtifact, UnknownVersion) as error:
                 self._complain(task, active, str(error))  # and look again: it may be repaired
         self._known = True
+        metrics.REGISTRY_ANSWERED.labels("router").set_to_current_time()
 
     def follow(self, stop: threading.Event, poll: float) -> None:
         """Refresh on every hint and at least every `poll` seconds, until `stop`."""
@@ -198,7 +201,8 @@ class Models:
             return None
         if artifact is None:
             return self._in_use(task, version)
-        loaded = load_version(version, artifact, self.encoder, threads=self.threads)
+        with metrics.LOAD_SECONDS.time():
+            loaded = load_version(version, artifact, self.encoder, threads=self.threads)
         return Remembering(loaded, self.remembered) if self.remembered.room else loaded
 
     def _trial(

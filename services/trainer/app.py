@@ -182,6 +182,7 @@ def resume(
     """After a restart: know the closed windows, and refit after the newest, if no verdict has
     followed it. Older ones without a verdict are part of that refit's horizon."""
     for task in tasks:
+        metrics.FITS.labels(task, "failed")  # from 0, or alerts would not see the first
         days = store.days(task)
         windows.restore(task, days)
         if days and store.verdict(task, days[-1]) is None:

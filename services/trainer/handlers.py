@@ -82,6 +82,7 @@ class Collector:
                 if late:
                     metrics.TRACES_LATE.labels(trace.task).inc()
             self._offsets.read(message.partition, message.offset, key)
+        self._count_held()
 
     def close_due(self) -> Iterator[WindowKey]:
         """Store the windows that are due, oldest first; yields those that call for a refit, each
@@ -96,6 +97,7 @@ class Collector:
             self._reach.pop(key, None)
             new = self.windows.close(key)
             self._offsets.stored(key)
+            self._count_held()
             log.info(
                 "window closed",
                 extra={"task": key.task, "window": key.day.isoformat(), "traces": added,
@@ -110,6 +112,9 @@ class Collector:
         if self.rejected:
             return {}
         return {TopicPartition(topic, p): o for p, o in self._offsets.committable().items()}
+
+    def _count_held(self) -> None:
+        metrics.TRACES_HELD.set(sum(map(len, self._held.values())))
 
     def _decode(self, message: Message) -> Trace:
         try:

@@ -118,6 +118,7 @@ class Monitor:
         live = self._live(task, watched, version)
         if active.state is State.PROBATION and not (live.on_probation or live.cleared):
             live.begin_probation()  # begun before this trainer started
+        metrics.TARGET_AGREEMENT.labels(task.name).set(task.alpha)
         metrics.LIVE_AGREEMENT.labels(task.name).set(live.agreement)
         metrics.LIVE_AGREEMENT_LOWER.labels(task.name).set(live.lower)
         changed = self._foreign(task.name, watched, version)

@@ -92,6 +92,7 @@ class Refit:
         )
         metrics.FITS.labels(task.name, announcement.kind.value).inc()
         metrics.FIT_SECONDS.labels(task.name).set(seconds)
+        metrics.LAST_FIT.labels(task.name).set(self.clock.now().timestamp())
         log.info(
             "refit done",
             extra={"task": task.name, "window": announcement.window,

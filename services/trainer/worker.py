@@ -93,5 +93,6 @@ class RefitWorker:
     def _give_up(self, key: WindowKey, error: Exception) -> None:
         """Tell of it, before anything else is done."""
         metrics.FITS.labels(key.task, "failed").inc()
+        metrics.LAST_FIT.labels(key.task).set(self._clock.now().timestamp())
         told = _Job(0.0, next(self._numbers), key, partial(self._failed, key, error), False)
         self._do(told)

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.clock import Clock
+from shared.telemetry.metrics import ALIVE, READY
 
 # Why not, None when all is well. Called from the HTTP thread, so it must not block.
 Condition = Callable[[], str | None]
@@ -91,6 +92,8 @@ class HealthServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/metrics":
+                    ALIVE.set(health.liveness()[0])
+                    READY.set(health.readiness()[0])
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
                     return
                 checks = {"/healthz": health.liveness, "/readyz": health.readiness}

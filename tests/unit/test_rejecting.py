@@ -129,7 +129,7 @@ def test_what_comes_through_the_door_says_nothing_of_the_topic(tmp_path: Path) -
 
 
 def test_a_batch_tried_again_counts_its_dead_letters_once() -> None:
-    counted = metrics.DEAD_LETTERS.labels("again", "in")._value.get
+    counted = metrics.DEAD_LETTERS.labels("again", "in", "id")._value.get
     reject = rejecting("again", "dead-letters", CLOCK, DeadLetterLimit(MOST))
     handle = a_router(reject, Path())
     before = counted()

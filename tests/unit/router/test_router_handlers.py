@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from doubles import HashEncoder
+from prometheus_client import REGISTRY
 from surrogates import LABELS, make_surrogate, text_of
 
 from services.router.handlers import Router, Topics
@@ -95,6 +96,18 @@ def test_unsure_ones_are_deferred_with_the_score(artifact: Artifact, encoder: Ha
     assert deferral.version == "v1"
     assert deferral.accept_score is not None
     assert deferral.accept_score < (deferral.threshold or 0.0)
+
+
+def test_the_time_since_the_record_is_observed(encoder: HashEncoder) -> None:
+    def told(part: str) -> float:
+        return REGISTRY.get_sample_value(f"tracer_router_request_seconds_{part}") or 0.0
+
+    count, total = told("count"), told("sum")
+    router({}, encoder)([ask("hello")])
+    assert told("count") - count == 1
+    assert told("sum") - total == pytest.approx(1.0)
+    router({}, encoder)([message(Request(id="r", task="support", input="hello"), offset=-1)])
+    assert told("count") - count == 1  # the door times its calls itself
 
 
 def test_without_a_version_everything_is_deferred_and_nothing_encoded() -> None:

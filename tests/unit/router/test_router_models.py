@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 import pytest
 from artifacts import make_artifact
 from doubles import HashEncoder
+from prometheus_client import REGISTRY
 from surrogates import make_surrogate
 
 from services.router.models import Models
@@ -93,6 +95,34 @@ def test_a_new_version_is_swapped_in_and_a_snapshot_never_changes(bench: Bench) 
     models.refresh()
     assert serving(models) == second
     assert version_in(before) == first
+
+
+def test_metrics_tell_of_loading_and_of_the_registry(bench: Bench) -> None:
+    def told(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    loads, answered = told("tracer_router_load_seconds_count"), time.time()
+    models = bench.models()
+    bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    models.refresh()
+    assert told("tracer_router_load_seconds_count") - loads == 1
+    last = told("tracer_registry_answered_timestamp_seconds", service="router")
+    assert last >= answered
+    bench.registry.available = False
+    with pytest.raises(RegistryUnavailable):
+        models.refresh()
+    assert told("tracer_registry_answered_timestamp_seconds", service="router") == last
+
+
+def test_counters_that_alerts_watch_begin_at_0(bench: Bench) -> None:
+    """`increase` sees nothing in a series that is born at 1."""
+    models = bench.models()
+    models.tasks = ["never-seen"]
+    models.start_from_copies()
+    for name in ("rejected_artifacts", "pointer_doubts"):
+        told = REGISTRY.get_sample_value(f"tracer_router_{name}_total", {"task": "never-seen"})
+        assert told == 0
 
 
 def test_an_unchanged_version_is_not_loaded_again(bench: Bench) -> None:

@@ -109,3 +109,11 @@ def test_probes_get_the_reason(health: Health, clock: FakeClock, server: HealthS
     assert ask(server, "/healthz") == (
         503, "no progress for 69 s: nothing consumed, 2 messages wait\n",
     )  # fmt: skip
+
+
+def test_the_probes_are_metrics_too(health: Health, clock: FakeClock, server: HealthServer) -> None:
+    assert {"tracer_alive 1.0", "tracer_ready 0.0"} <= set(ask(server, "/metrics")[1].splitlines())
+    health.ready()
+    assert "tracer_ready 1.0" in ask(server, "/metrics")[1].splitlines()
+    turn(health, clock, 70, waiting=2)
+    assert "tracer_alive 0.0" in ask(server, "/metrics")[1].splitlines()

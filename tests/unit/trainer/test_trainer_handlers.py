@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from services.trainer.handlers import Collector
 from shared.bus.base import Message, Record, TopicPartition
@@ -79,6 +80,14 @@ def test_a_window_is_stored_when_its_task_is_idle(store: WindowStore) -> None:
     assert list(collected.close_due()) == []
     clock.sleep(61)
     assert list(collected.close_due()) == [WindowKey("support", DAY1)]
+
+
+def test_what_open_windows_hold_is_a_metric(store: WindowStore) -> None:
+    collected = collector(store, FakeClock(AFTER))
+    collected.add([message(trace(1), 0), message(trace(2), 1), message(trace(3, DAY2), 2)], [0])
+    assert REGISTRY.get_sample_value("tracer_trainer_held_traces") == 3
+    assert list(collected.close_due()) == [WindowKey("support", DAY1)]
+    assert REGISTRY.get_sample_value("tracer_trainer_held_traces") == 1
 
 
 def test_offsets_are_released_only_by_storing(store: WindowStore) -> None:

@@ -472,4 +472,6 @@ def test_a_report_that_cannot_be_made_holds_nothing_up(
     }
     assert bench.registry.reports("support") == []
     assert metrics.REPORTS.labels("support", "failed")._value.get() == before + 1
+    ended = announced.announced_at.timestamp()
+    assert metrics.LAST_FIT.labels("support")._value.get() >= ended
     assert "report could not be made" in caplog.text

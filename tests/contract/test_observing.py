@@ -1,0 +1,148 @@
+"""Dashboard, alerts, scrape config and runbook speak of what there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from shared.telemetry import metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/tracer.json").read_text())
+RULES = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+SCRAPING = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
+# Labels that scraping adds.
+SCRAPED = {"le", "instance", "job"}
+
+
+def series() -> dict[str, set[str]]:
+    """Every name that can be asked for, and the labels it has."""
+    found = {}
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase):
+            ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+            for end in ends.get(metric._type, [""]):
+                found[metric._name + end] = set(metric._labelnames)
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for rule in RULES:
+        yield rule["alert"], rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield f"{panel['title']} {target['refId']}", target["expr"]
+
+
+def named(expression: str) -> set[str]:
+    return set(re.findall(r"\btracer_[a-z_]+", expression))
+
+
+@pytest.mark.parametrize(
+    "expression", [e for _, e in expressions()], ids=[name for name, _ in expressions()]
+)
+def test_an_expression_asks_for_what_is_exported(expression: str) -> None:
+    known = series()
+    names = named(expression)
+    assert names <= set(known)
+    labels = SCRAPED.union(*(known[name] for name in names))
+    grouped = re.findall(r"\bby \(([^)]*)\)", expression)
+    asked = {label.strip() for group in grouped for label in group.split(",")}
+    asked |= {label for inner in re.findall(r"{([^}]*)}", expression)
+              for label in re.findall(r"(\w+)(?:=~|!~|!=|=)\"", inner)}  # fmt: skip
+    assert asked <= labels
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {name for panel in panels() for t in panel["targets"] for name in named(t["expr"])}
+    bases = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+    assert bases == {re.sub(r"_(bucket|sum|count)$", "", name) for name in series()}
+
+
+def test_the_dashboards_panels_have_their_own_place() -> None:
+    taken = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_the_dashboard_asks_the_provisioned_source() -> None:
+    folder = ROOT / "deploy/grafana/provisioning"
+    (source,) = yaml.safe_load((folder / "datasources/prometheus.yaml").read_text())["datasources"]
+    assert {panel["datasource"]["uid"] for panel in panels()} == {source["uid"]}
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((folder / "dashboards/tracer.yaml").read_text())["providers"]
+    mounted = [str(volume).split(":")[1] for volume in COMPOSE["services"]["grafana"]["volumes"]]
+    assert f"{provider['options']['path']}/tracer.json" in mounted
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_an_alert_has_its_section_in_the_runbook(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert rule["annotations"]["runbook_url"] == f"runbook.html#{rule['alert'].lower()}"
+    section = re.search(rf"^## {rule['alert']}\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S)
+    assert section
+    for part in ("**Means**", "**Check**", "**Fix**"):
+        assert part in section[1]
+
+
+def test_the_runbook_has_no_section_too_many() -> None:
+    assert re.findall(r"^## (Tracer\w+)", RUNBOOK, re.M) == [rule["alert"] for rule in RULES]
+    assert named(RUNBOOK) <= set(series())
+
+
+def test_every_service_of_ours_is_scraped() -> None:
+    (job,) = SCRAPING["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    built = {
+        name for name, service in COMPOSE["services"].items()
+        if service.get("build", {}).get("target", "ctl") != "ctl"
+    }  # fmt: skip
+    assert set(found["names"]) == built
+    assert f"TRACER_HEALTH_PORT={found['port']}" in (ROOT / "Dockerfile").read_text()
+    assert re.fullmatch(r".*tracer.*", job["job_name"])  # TracerDown looks for it
+
+
+def test_observing_is_a_profile_on_this_machine_alone() -> None:
+    for name in ("prometheus", "grafana"):
+        service = COMPOSE["services"][name]
+        assert service["profiles"] == ["observe"]
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+@pytest.mark.skipif(
+    PROMTOOL is None, reason="no promtool: apt-get install prometheus, or set PROMTOOL"
+)
+@pytest.mark.parametrize("check", ["rules alerts.yml", "config prometheus.yml"])
+def test_promtool_accepts_them(check: str) -> None:
+    kind, name = check.split()
+    done = subprocess.run(
+        [str(PROMTOOL), "check", kind, str(ROOT / "deploy/prometheus" / name)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
