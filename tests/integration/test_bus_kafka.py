@@ -26,7 +26,7 @@ from shared.bus.kafka import (
     open_pipe,
 )
 from shared.bus.kafka_config import ClientConfig
-from shared.bus.kafka_reader import _message
+from shared.bus.kafka_reader import to_message
 from tests.contract.bus_laws import BusLaws, collect, copy, copy_all, numbered, step, until
 from tests.kafka_fixtures import create_topic, start_kafka
 
@@ -81,7 +81,7 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
         assert raw is not None
         error = raw.error()
         if error is None:
-            messages.append(_message(raw))
+            messages.append(to_message(raw))
         else:
             assert error.code() == KafkaError._PARTITION_EOF
             left.discard(raw.partition())
