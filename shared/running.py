@@ -16,6 +16,7 @@ from shared.contracts.tasks import InvalidTasks
 from shared.settings import ServiceSettings
 from shared.telemetry.health import Health, HealthServer
 from shared.telemetry.log import configure_logging
+from shared.telemetry.tracing import MissingExporter, configure_tracing
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ def run_service(
         return MISCONFIGURED
     configure_logging(name, settings.log_level)
     log.info("settings", extra={"settings": settings.describe()})
+    try:
+        send_spans = configure_tracing(name)
+    except MissingExporter as error:
+        log.error("%s", error)
+        return MISCONFIGURED
     stop, clock = threading.Event(), SystemClock()
     stop_on_signals(stop)
     health = Health(clock, stall_seconds=stall_seconds(settings))
@@ -69,4 +75,5 @@ def run_service(
         return CANNOT_GO_ON
     finally:
         server.close()
+        send_spans()
     return STOPPED

@@ -8,6 +8,7 @@ from services.ctl.alpha_command import alpha
 from services.ctl.bench_commands import app as bench_app
 from services.ctl.dead_letter_commands import app as dead_letters_app
 from services.ctl.demo.command import demo
+from services.ctl.doctor.command import doctor
 from services.ctl.encoder_commands import app as encoder_app
 from services.ctl.explain_command import explain
 from services.ctl.fleet_command import fleet
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
+app.command()(doctor)
 app.command()(scan)
 app.command()(whatif)
 app.command()(report)

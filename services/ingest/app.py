@@ -35,6 +35,7 @@ from shared.seen.memory import MemorySeen
 from shared.seen.redis import RedisSeen
 from shared.sources.catalogue import readers_by_topic
 from shared.telemetry.health import Health
+from shared.telemetry.tracing import spans
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,10 @@ def build(
     reject = rejecting(SERVICE, settings.topic(Topic.DEAD_LETTERS), clock)
 
     async def handle(messages: Sequence[Message]) -> None:
-        await ingest(messages, rules=rules, seen=seen, publish=publish, reject=reject, clock=clock)
+        with spans(messages) as followed:
+            await ingest(
+                followed, rules=rules, seen=seen, publish=publish, reject=reject, clock=clock
+            )
 
     pump = Pump(
         handle,

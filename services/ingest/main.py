@@ -23,6 +23,7 @@ from shared.contracts.topics import Topic
 from shared.sources.catalogue import door_readers
 from shared.telemetry.health import Health, HealthServer
 from shared.telemetry.log import configure_logging
+from shared.telemetry.tracing import MissingExporter, configure_tracing
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ def main() -> int:
     log.info("settings", extra={"settings": settings.describe()})
     try:
         tasks = load_tasks(settings.tasks)
-    except InvalidTasks as error:
+        send_spans = configure_tracing(SERVICE)
+    except (InvalidTasks, MissingExporter) as error:
         log.error("%s", error)
         return 2
     with tempfile.TemporaryDirectory(prefix="tracer-ingest-") as data:
@@ -51,6 +53,8 @@ def main() -> int:
         except Fatal as error:
             log.critical("%s", error, exc_info=error)
             return 1
+        finally:
+            send_spans()
     return 0
 
 

@@ -30,6 +30,7 @@ from shared.registry.redis import connect
 from shared.rejecting import rejecting
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
+from shared.telemetry.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class RouterService:
             log.info("door open", extra={"port": self.door.port})
         run_pipe(
             self.pipe,
-            self.router,
+            traced(self.router),
             stop=stop,
             health=self.health,
             clock=self.clock,

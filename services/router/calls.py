@@ -22,6 +22,7 @@ from shared.contracts.events import (
     TaskName,
     Timestamp,
 )
+from shared.telemetry.tracing import traced
 
 MAX_REQUESTS = 256
 
@@ -128,7 +129,7 @@ def decide(messages: Sequence[Message], router: Router, publisher: Publisher) ->
     teacher has to answer or to audit. Raises Retryable when the broker did not take all of them;
     asked again, the same id is decided in the same way. Raises Fatal.
     """
-    routed = router.each(messages)
+    routed = traced(router.each)(list(messages))
     decisions = [_decision(records, router) for records in routed]
     publisher.publish([record for records in routed for record in records])
     return decisions

@@ -27,6 +27,7 @@ from shared.contracts.topics import Topic
 from shared.rejecting import Rejecting, rejecting
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import CONSUMER_LAG, RETRIES
+from shared.telemetry.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Teacher:
             return
         run_pipe(
             self.pipe,
-            self._handle,
+            traced(self._handle),
             stop=stop,
             health=self.health,
             clock=self.clock,

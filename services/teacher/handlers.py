@@ -104,7 +104,7 @@ def _read(message: Message, rules: Rules) -> Question | _Unusable | None:
     if task is None:
         why = f"unknown task {deferral.request.task!r}"
         return _Unusable(InvalidMessage(why, field="request.task"), deferral)
-    return Question(deferral, task)
+    return Question(deferral, task, message.headers)
 
 
 def _settle(

@@ -13,11 +13,13 @@ from typing import NewType
 from services.teacher.answers import Answer, Ask, CannotAnswer, PassingFault
 from services.teacher.budget import Unavailable
 from services.teacher.retries import Interrupted, Policy, Wait, with_retries
+from shared.bus.base import Headers
 from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.codec import encode
 from shared.contracts.events import Deferral
 from shared.contracts.tasks import Task
+from shared.telemetry import tracing
 from shared.telemetry.metrics import TEACHER_CALLS, TEACHER_SECONDS
 
 Key = NewType("Key", bytes)
@@ -26,8 +28,11 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """`headers`: of the deferral's record, with its trace's context."""
+
     deferral: Deferral
     task: Task
+    headers: Headers = ()
 
     @property
     def key(self) -> Key:
@@ -119,7 +124,12 @@ class Panel:
             result = "fault"
             with TEACHER_SECONDS.labels(task=task.name).time():
                 try:
-                    answer = self._ask(task, question.deferral.request.input, timeout=timeout)
+                    with tracing.call(
+                        "chat", question.headers, {"gen_ai.operation.name": "chat"}
+                    ) as span:
+                        answer = self._ask(task, question.deferral.request.input, timeout=timeout)
+                        if span is not None:
+                            span.set_attributes(_genai(task, answer))
                     result = "answered"
                 except Unavailable:
                     result = "unavailable"
@@ -174,3 +184,15 @@ class Panel:
     def _forget(self) -> None:
         while len(self._replies) > _REMEMBERED:
             self._replies.popitem(last=False)
+
+
+def _genai(task: Task, answer: Answer) -> dict[str, str | int]:
+    """OpenTelemetry's GenAI attributes; no text of request or answer."""
+    found: dict[str, str | int] = {
+        "tracer.task": task.name,
+        "gen_ai.response.model": answer.model,
+    }
+    if answer.tokens is not None:
+        found["gen_ai.usage.input_tokens"] = answer.tokens.input
+        found["gen_ai.usage.output_tokens"] = answer.tokens.output
+    return found

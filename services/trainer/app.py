@@ -36,6 +36,7 @@ from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
+from shared.telemetry.tracing import spans
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class Trainer:
         """One poll and what follows from it; returns the offsets committed so far."""
         messages = self.source.poll(self.max_batch, POLL_SECONDS)
         assigned = [p.partition for p in self.source.assigned()]
-        self.collector.add(messages, assigned)
+        with spans(messages) as followed:
+            self.collector.add(followed, assigned)
         if self.collector.rejected:
             self.publisher.publish(self.collector.rejected)
             self.collector.rejected.clear()
