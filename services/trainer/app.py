@@ -63,15 +63,15 @@ class Trainer:
     topic: str
     max_batch: int
     alpha: AlphaWatch
-    keeper: Keeper
+    keeper: Keeper | None = None  # a registry in memory is not kept
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
         self.health.ready()
         threading.Thread(target=self.alpha.follow, args=(stop,), name="alpha", daemon=True).start()
-        threading.Thread(
-            target=self.keeper.follow, args=(stop,), name="keeper", daemon=True
-        ).start()
+        if self.keeper is not None:
+            keep = self.keeper.follow
+            threading.Thread(target=keep, args=(stop,), name="keeper", daemon=True).start()
         committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
