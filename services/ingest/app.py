@@ -14,11 +14,13 @@ from faust import App, Stream, StreamT
 from faust.transport.consumer import Consumer
 from faust.types import TP
 
+from services.ingest.committed import read_committed
 from services.ingest.config import IngestSettings
 from services.ingest.handlers import SERVICE, Publish, Rules, ingest
 from services.ingest.otlp_door import OtlpDoor
 from services.ingest.security import credentials
 from services.ingest.stream import FaustPublisher, Pump
+from services.ingest.watch import Consumer as Watched
 from services.ingest.watch import Watch
 from shared.bus.base import Message
 from shared.bus.errors import Fatal, Retryable
@@ -83,7 +85,7 @@ class Ingest:
             if self._door is not None:
                 self._door.open(self._publish)
             tasks = [
-                asyncio.create_task(self._watch.run(self._app.consumer)),
+                asyncio.create_task(self._watch.run(cast(Watched, self._app.consumer))),
                 asyncio.create_task(self._app.wait_until_stopped()),
                 asyncio.create_task(stop.wait()),
             ]
@@ -152,7 +154,7 @@ def build(
     paths cannot be compiled.
     """
     sources = readers_by_topic(tasks.values())
-    app = _faust_app(settings, data)
+    app = read_committed(_faust_app(settings, data))
     seen = _seen(settings, clock)
     publish = FaustPublisher(app)
     rules = Rules(

@@ -26,6 +26,8 @@ class Consumer(Protocol):
     def assignment(self) -> Collection[TP]: ...
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]: ...
     async def position(self, tp: TP) -> int | None: ...
+    def last_read(self, tp: TP) -> int | None:
+        """Offset of the newest record handed out; None before the first."""
 
 
 class Watch:
@@ -83,8 +85,10 @@ class Watch:
         ends = await consumer.highwaters(*partitions)
         lag = 0
         for tp in partitions:
-            begin = self._pump.done.get(tp)
-            if begin is None:
-                begin = await consumer.position(tp)
-            lag += max(0, ends.get(tp, 0) - (begin or 0))
+            position = await consumer.position(tp) or 0
+            done = self._pump.done.get(tp, position)
+            end, last = ends.get(tp, 0), consumer.last_read(tp)
+            # Behind the newest record there may be nothing but the marker of its transaction.
+            if position < end or (last is not None and last >= done):
+                lag += max(0, end - done)
         return lag

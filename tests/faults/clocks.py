@@ -10,8 +10,10 @@ would reach it, but makes `time.sleep` fail in processes with threads.)
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import runpy
+import signal
 import sys
 import time
 from datetime import datetime, timedelta
@@ -69,6 +71,7 @@ def shift(offset: Offset) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # asked where it is stuck, it says so in its log
     shift(Offset(Path(os.environ[FILE])))
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -168,6 +168,7 @@ class Player:
             time.sleep(0.3)
         for service in self.system.services:
             if behind[service.partition("-")[0]]:
+                self.system.ask_where(service)
                 self.system.kill(service)
                 self.system.revive(service)
         stuck = [Violation(SETTLES, who, f"{count} wait") for who, count in behind.items()]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 import yaml
 
 from services.ctl.embedded.processes import Child, Fleet, run_module
+from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from shared.bus.admin import ensure_topics
 from shared.contracts.topics import load_topics
 from tests.faults.brokers import Brokers
@@ -121,6 +123,12 @@ class System:
         if self.services[service].alive():
             os.kill(self.services[service].pid, signal.SIGCONT)
 
+    def ask_where(self, service: str) -> None:
+        """Have it write the stacks of its threads to its log."""
+        if self.services[service].alive() and not self._direct:
+            os.kill(self.services[service].pid, signal.SIGUSR1)
+            time.sleep(0.5)
+
     def way(self, service: str, to: str) -> list[Link]:
         """The service's links to `kafka` or `redis`."""
         return self.brokers.links[service] if to == "kafka" else [self.redis.links[service]]
@@ -142,6 +150,7 @@ class System:
         ]
         ensure_topics(self.brokers.bootstrap(), specs)
         self._write_tasks()
+        make_key(self.folder / "keys", "of the fault suite")
         for name in SERVICES:
             self.services[name] = self._fleet.start(self._child(name))
         for child in self.services.values():
@@ -165,10 +174,11 @@ class System:
         service = name.partition("-")[0]
         environment = {
             "TRACER_INSTANCE": name,
-            "TRACER_UNSIGNED": "allow",  # signatures have tests of their own
             "TRACER_BOOTSTRAP_SERVERS": self.brokers.bootstrap(None if self._direct else name),
             "TRACER_TASKS": str(self.folder / "tasks.yaml"),
             "TRACER_ENCODER": str(self.encoder),
+            "TRACER_TRUSTED_KEYS": str(self.folder / "keys" / KEYRING),
+            "TRACER_UNSIGNED": "refuse",
             "OMP_NUM_THREADS": "1",
             "PYTHONFAULTHANDLER": "1",  # a crash in a library says where
             **({} if self._direct else self.clocks[name].environment),
@@ -198,6 +208,7 @@ class System:
             case "trainer":
                 return {
                     "TRACER_STORE": str(self.disk.folder),
+                    "TRACER_SIGNING_KEY_FILE": str(self.folder / "keys" / SIGNING_KEY),
                     "TRACER_CACHE": str(self.folder / "cache"),
                     "TRACER_LATENESS": "0",
                     "TRACER_IDLE": "5",

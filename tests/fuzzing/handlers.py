@@ -59,7 +59,6 @@ class Handlers:
             future_tolerance=timedelta(days=1),
             raw_topic=Topic.TRACES_RAW,
             traces_topic=Topic.TRACES,
-            dead_letters_topic=Topic.DEAD_LETTERS,
         )
         self.teacher = TeacherRules(
             tasks=TASKS,
@@ -67,7 +66,6 @@ class Handlers:
             deferred_topic=Topic.DEFERRED,
             decisions_topic=Topic.DECISIONS,
             raw_topic=Topic.TRACES_RAW,
-            dead_letters_topic=Topic.DEAD_LETTERS,
         )
         self.results: dict[Topic, Callable[[Message], list[Record]]] = {
             Topic.TRACES_RAW: self._ingest,
@@ -108,7 +106,12 @@ class Handlers:
         json.loads(made.answer([b"{}"] * len(made.requests)))
 
     def _ingest(self, message: Message) -> list[Record]:
-        accepted, rejected = sort([message], rules=self.ingest, now=NOW)
+        accepted, rejected = sort(
+            [message],
+            rules=self.ingest,
+            reject=rejecting("ingest", Topic.DEAD_LETTERS, self.clock),
+            now=NOW,
+        )
         assert len(accepted) + len(rejected) == 1
         assert all(len(item.key) == 16 for item in accepted)
         return [*(item.record for item in accepted), *rejected]
@@ -131,11 +134,17 @@ class Handlers:
             answer = Answer(LABELS[0], "m", Tokens(input=10, output=2))
             return {question.key: Reply(answer, 0.1) for question in questions}
 
-        return teach([message], rules=self.teacher, ask_all=ask_all, clock=self.clock)
+        return teach(
+            [message],
+            rules=self.teacher,
+            ask_all=ask_all,
+            reject=rejecting("teacher", Topic.DEAD_LETTERS, self.clock),
+            clock=self.clock,
+        )
 
 
 class _NoStore:
-    def write(self, task: str, day: Any, traces: Any) -> int:
+    def write(self, task: str, day: Any, traces: Any, offsets: Any = None) -> int:
         return len(list(traces))
 
 

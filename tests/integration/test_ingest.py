@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -283,6 +284,40 @@ def test_two_instances_share_the_work_and_drop_each_others_repeats(world: World)
     world.produce([raw(number) for number in range(1000, 1200)])
     traces = world.wait_for("traces", lambda records: len(ids(records)) == 1200)
     assert max(ids(traces).values()) == 1
+
+
+def _metrics(world: World) -> str:
+    port = world.children[-1].health_port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.parametrize(
+    "world", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True
+)  # fmt: skip
+def test_what_the_teacher_took_back_is_not_taken_in(world: World) -> None:
+    """The teacher's traces come in transactions, and one that is aborted never was."""
+    world.start_ingest().wait_ready(60)
+    producer = Producer({"bootstrap.servers": world.bootstrap, "transactional.id": uuid4().hex})
+    producer.init_transactions(30)
+
+    def transaction(number: int, end: Callable[[], None]) -> None:
+        producer.begin_transaction()
+        key, value = raw(number)
+        producer.produce(f"{world.prefix}traces.raw", value, key=key.encode(), partition=0)
+        assert producer.flush(20) == 0
+        time.sleep(2.0)  # there for a reader of uncommitted records
+        end()
+
+    transaction(1, producer.abort_transaction)
+    transaction(2, producer.commit_transaction)
+    traces = world.wait_for("traces", lambda records: "t2" in ids(records))
+    assert ids(traces) == Counter(["t2"])
+    # The marker behind it is no trace: nothing waits, so idle is alive.
+    deadline = time.monotonic() + 15
+    while 'tracer_consumer_lag_messages{service="ingest"} 0.0' not in _metrics(world):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@
       animation: false,
       textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: c.text },
       aria: { enabled: false },
-      grid: { left: 8, right: 8, top: 40, bottom: 4, containLabel: true },
+      grid: { left: 8, right: 8, top: innerWidth < 600 ? 60 : 40, bottom: 4, containLabel: true },
       legend: {
         top: 0, left: 0, itemWidth: 14, itemHeight: 10, textStyle: { color: c.text },
         inactiveColor: c.muted,
@@ -49,6 +49,13 @@
   const shares = (c, more) => axis(c, {
     type: "value", axisLabel: { color: c.muted, formatter: (v) => percent(v, 0) }, ...more,
   });
+
+  // An axis of shares from just below the lowest of them up to 1, with even ticks.
+  function upTo1(c, lowest, more) {
+    const step = lowest < 0.6 ? 0.1 : lowest < 0.92 ? 0.05 : 0.02;
+    const min = Math.max(0, Math.floor(lowest / step + 1e-9) * step);
+    return shares(c, { min, max: 1, interval: step, ...more });
+  }
 
   function days(c, values) {
     const bar = (name, key) => ({
@@ -112,7 +119,7 @@
         },
       },
       xAxis: axis(c, { type: "category", data: values.map((day) => day.day.slice(5)) }),
-      yAxis: shares(c, { min: Math.max(0, Math.floor(lowest * 10 - 0.5) / 10), max: 1 }),
+      yAxis: upTo1(c, lowest),
       series: [
         {
           name: "Agreement of the audits", type: "line", symbol: "circle", symbolSize: 8,
@@ -136,7 +143,6 @@
     const narrow = innerWidth < 600;
     const certified = points.filter((point) => point.coverage > 0);
     const lowest = Math.min(...points.map((p) => p.alpha), ...certified.map((p) => p.agreement_lower));
-    const step = lowest < 0.6 ? 0.1 : lowest < 0.92 ? 0.05 : 0.02;
     const x = (index, more) => shares(c, {
       gridIndex: index, min: "dataMin", max: "dataMax", splitLine: { show: false }, ...more,
       axisLabel: { color: c.muted, formatter: (v) => percent(v, 1), hideOverlap: true },
@@ -174,7 +180,7 @@
       })),
       yAxis: [
         shares(c, { gridIndex: 0, min: 0, max: 1, name: "coverage" }),
-        shares(c, { gridIndex: 1, min: Math.floor(lowest / step) * step, max: 1, interval: step, name: "agreement" }),
+        upTo1(c, lowest, { gridIndex: 1, name: "agreement" }),
       ],
       series: [
         line("Coverage", 0, points.map((p) => [p.alpha, p.coverage]), "handled", {
@@ -216,7 +222,7 @@
         nameTextStyle: { color: c.muted, align: "center" }, splitLine: { show: false },
         axisLabel: { color: c.muted, formatter: count, hideOverlap: true },
       }),
-      yAxis: shares(c, { min: Math.max(0, Math.floor(lowest * 20) / 20), max: 1 }),
+      yAxis: upTo1(c, lowest),
       series: [
         line("Measured", points, "solid"),
         line("Forecast", forecast.length ? [points.at(-1), ...forecast] : [], "dashed"),

@@ -20,7 +20,7 @@
     const made = document.createElement("tr");
     const who = { handled: "surrogate", audited: "surrogate, audited", deferred: "teacher" };
     const at = new Date(decision.decided_at);
-    const time = cell(at.toLocaleTimeString());
+    const time = cell(at.toLocaleTimeString([], { hour12: false }));
     time.title = at.toISOString();
     const score = decision.accept_score;
     const answerer = cell(who[decision.outcome] || decision.outcome, decision.outcome);

@@ -168,6 +168,7 @@ class FakeConsumer:
     ends: dict[TP, int]
     positions: dict[TP, int]
     error: Exception | None = None
+    read: dict[TP, int] = field(default_factory=dict)
 
     def assignment(self) -> set[TP]:
         return set(self.ends)
@@ -179,6 +180,9 @@ class FakeConsumer:
 
     async def position(self, tp: TP) -> int | None:
         return self.positions.get(tp)
+
+    def last_read(self, tp: TP) -> int | None:
+        return self.read.get(tp)
 
 
 def test_ready_once_assigned_and_alive_only_with_progress() -> None:
@@ -220,6 +224,35 @@ def test_ready_once_assigned_and_alive_only_with_progress() -> None:
         consumer.ends, consumer.error = {}, None
         await watch.look(consumer)
         assert health.readiness()[0], "a standby without partitions is ready"
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("position", "read", "alive"),
+    [
+        (10, 8, True),  # what is behind the newest record is a transaction's marker
+        (10, None, True),
+        (10, 9, False),  # it was handed out, and is not done
+        (9, 8, False),  # not fetched yet: it may be a record
+    ],
+)
+def test_a_transactions_marker_is_no_lag(position: int, read: int | None, alive: bool) -> None:
+    async def handle(messages: Sequence[Message]) -> None:
+        return
+
+    async def check() -> None:
+        clock = FakeClock()
+        health = Health(clock, stall_seconds=60)
+        made = pump(handle, health)
+        watch = Watch(made, health)
+        await watch.assigned([RAW])
+        await made.run(FakeStream([[event(8)]]), Committed())  # type: ignore[arg-type]
+        consumer = FakeConsumer({RAW: 10}, {RAW: position})
+        consumer.read = {} if read is None else {RAW: read}
+        clock.sleep(61)
+        await watch.look(consumer)
+        assert health.liveness()[0] is alive
 
     asyncio.run(check())
 
