@@ -21,6 +21,7 @@ from services.trainer.worker import RefitWorker
 from shared.bus.base import Publisher, Record, Source, TopicPartition
 from shared.bus.errors import Retryable
 from shared.bus.kafka import KafkaPublisher, KafkaSource
+from shared.bus.rewinding import rewind
 from shared.clock import Clock
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
@@ -28,12 +29,14 @@ from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
 from shared.encoder.artifact import load_encoder_info
+from shared.keeping import Keeper
 from shared.redaction.load import check_redactors
 from shared.registry.base import Registry, RegistryError
 from shared.registry.fit_note import FitNote
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
+from shared.store.saved import SavedFiles
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
 from shared.telemetry.tracing import spans
@@ -61,11 +64,15 @@ class Trainer:
     topic: str
     max_batch: int
     alpha: AlphaWatch
+    keeper: Keeper | None = None  # a registry in memory is not kept
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
         self.health.ready()
         threading.Thread(target=self.alpha.follow, args=(stop,), name="alpha", daemon=True).start()
+        if self.keeper is not None:
+            keep = self.keeper.follow
+            threading.Thread(target=keep, args=(stop,), name="keeper", daemon=True).start()
         committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
@@ -140,7 +147,15 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
 
     failed = partial(tell_failure, store=store, registry=registry, announce=announce, clock=clock)
-    worker = RefitWorker(refit, clock=clock, failed=failed)
+    keeper = Keeper(
+        tasks=tuple(tasks),
+        files=SavedFiles(settings.store),
+        registry=registry.saver(),
+        load=registry.load,
+        announce=announce,
+        clock=clock,
+    )
+    worker = RefitWorker(partial(refit_kept, keeper, refit), clock=clock, failed=failed)
     windows = WindowBook(
         lateness=timedelta(seconds=settings.lateness),
         idle=timedelta(seconds=settings.idle),
@@ -149,6 +164,8 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     )
     resume(tasks, store, windows, worker)
     topic = settings.topic(Topic.TRACES)
+    if not any(store.days(task) for task in tasks):
+        start_over(settings, topic, clock)
     reject = rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock)
     return Trainer(
         source=KafkaSource(
@@ -175,7 +192,22 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         topic=topic,
         max_batch=settings.max_batch,
         alpha=AlphaWatch(tasks, registry, store, worker.submit),
+        keeper=keeper,
     )
+
+
+def refit_kept(keeper: Keeper, refit: Refit, key: WindowKey) -> None:
+    """Never into a registry that has lost the task: its fence would begin again."""
+    keeper.look(key.task)
+    refit(key)
+
+
+def start_over(settings: TrainerSettings, topic: str, clock: Clock) -> None:
+    """Without a window on disk, read again all the traces that Kafka has kept: offsets are
+    committed once their windows are stored, so a store without any has been lost, or is new."""
+    group = settings.group("trainer")
+    if rewind(settings.bootstrap_servers, group, topic, clock=clock, client_config=settings.kafka):
+        log.warning("the store is empty: reading %s from the beginning", topic)
 
 
 def resume(

@@ -48,6 +48,7 @@ from shared.registry.fit_note import FitNote, decode_note
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entry_of
+from shared.registry.saving import RedisSaver
 from shared.registry.scripts import (
     ACTIVE_FIELDS,
     CHANNEL,
@@ -320,6 +321,10 @@ class RedisRegistry:
     def wait_for_change(self, timeout: float) -> bool:
         with reaching(self._client):
             return self._listener.wait(timeout)
+
+    def saver(self) -> RedisSaver:
+        """For what is kept outside of Redis; it ends with this registry."""
+        return RedisSaver(self._client, self._transfer, self._trust)
 
     def close(self) -> None:
         self._listener.close()

@@ -50,6 +50,9 @@ class Keys:
     def outcomes_of(self, version: str) -> str:
         return f"{self.outcomes}:{version}"
 
+    def marks_of(self, version: str) -> str:
+        return f"{self.marks}:{version}"
+
     def all(self) -> list[str]:
         """In the order in which the scripts expect them."""
         return list(astuple(self))
@@ -57,7 +60,7 @@ class Keys:
 
 # ARGV of every script that makes a change: channel, task, call id, time, reason, who ("" for a
 # service); then its own.
-_COMMON = f"""
+COMMON = f"""
 local FENCE, ACTIVE, ORDER, MANIFESTS, FILES, BLOBS, HISTORY, TRAIL = unpack(KEYS, 1, 8)
 local TRIPPED, OUTCOMES, MARKS, SIGNATURES, REPORTS = unpack(KEYS, 9, 13)
 local CHANNEL, TASK, CALL, AT, REASON, ACTOR = unpack(ARGV, 1, 6)
@@ -129,7 +132,7 @@ end
 # ARGV: fence, version, versions to keep, mode ("" to activate) and share of a trial, manifest,
 # its signature ("" for none), then SHA-256 and bytes of each blob.
 PUBLISH = (
-    _COMMON
+    COMMON
     + """
 local fence, version, keep, mode, share, manifest, signature = unpack(ARGV, 7, 13)
 
@@ -203,7 +206,7 @@ return {'ok', unpack(redis.call('HMGET', ACTIVE, ACTIVE_FIELDS))}
 
 # ARGV: promoted or withdrawn, the version that must be on trial, or "" for any.
 END_TRIAL = (
-    _COMMON
+    COMMON
     + """
 local kind, expected = unpack(ARGV, 7, 8)
 local mine = done_before()
@@ -218,7 +221,7 @@ return {'ok', record(kind, trial)}
 
 # ARGV: the version to return to, or "" for the one before.
 ROLLBACK = (
-    _COMMON
+    COMMON
     + """
 local target = ARGV[7]
 local mine = done_before()
@@ -249,7 +252,7 @@ return {'ok', activate('rolled_back', target)}
 )
 
 RETIRE = (
-    _COMMON
+    COMMON
     + """
 local mine = done_before()
 if mine then return {'ok', mine} end
@@ -261,7 +264,7 @@ return {'ok', activate('retired', false)}
 
 # ARGV: version, the state to be in, the state it must be in now, or "" for any.
 SET_STATE = (
-    _COMMON
+    COMMON
     + """
 local version, wanted, was = unpack(ARGV, 7, 9)
 local mine = done_before()
@@ -282,7 +285,7 @@ return {'ok', entry}
 
 # ARGV: alpha, or "" for the tasks file's; the epoch the pointer must have, or "" for any.
 SET_ALPHA = (
-    _COMMON
+    COMMON
     + """
 local alpha, epoch = unpack(ARGV, 7, 8)
 local mine = done_before()

@@ -1,0 +1,138 @@
+"""Redis or the trainer's disk is lost for good: real Kafka, Redis and processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.ctl.embedded.redis_server import EmbeddedRedis
+from services.ctl.sample.generator import generate
+from shared.contracts.events import AnnouncementKind
+from shared.registry.base import Registry, RegistryError
+from tests.integration.test_trainer import DAY1, DAY2, Bench
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A Redis that only this test uses, and may lose."""
+    with EmbeddedRedis(tmp_path / "redis") as made:
+        yield made
+
+
+@pytest.fixture
+def bench(kafka: str, server: EmbeddedRedis, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(kafka, server.url, tmp_path)
+    yield made
+    made.trainer.terminate()
+    made.publisher.close()
+    made.registry.close()
+
+
+def seconds_until(holds: Callable[[], bool], bench: Bench, timeout: float = 60.0) -> float:
+    started = time.monotonic()
+    while not holds():
+        assert time.monotonic() - started < timeout, bench.trainer.tail()
+        bench.trainer.check()
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def active_version(registry: Registry, task: str) -> str | None:
+    try:
+        return registry.active(task).version
+    except RegistryError:
+        return None
+
+
+def lose(server: EmbeddedRedis) -> None:
+    """The machine with its disk; another, empty, takes its address."""
+    server.kill()
+    for path in server.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    server.start()
+
+
+def saved_epoch(bench: Bench) -> int:
+    path = bench.folder / "windows" / "saved" / bench.task / "state.json"
+    return int(json.loads(path.read_bytes())["active"]["epoch"]) if path.exists() else 0
+
+
+def test_redis_is_lost_and_the_running_trainer_gives_it_back(
+    bench: Bench, server: EmbeddedRedis, record_property: Callable[[str, object], None]
+) -> None:
+    bench.send(list(generate(600, seed=3)), DAY1)
+    bench.trainer.start()
+    (first,) = bench.announcements(1)
+    assert first.kind is AnnouncementKind.PUBLISHED
+    before = bench.registry.active(bench.task)
+    fence = bench.registry.acquire(bench.task)
+    seconds_until(lambda: saved_epoch(bench) == before.epoch, bench)
+    lose(server)
+    took = seconds_until(
+        lambda: active_version(bench.registry, bench.task) == before.version, bench
+    )
+    record_property("seconds_until_restored", round(took, 2))
+    print(f"restored after {took:.2f} s")
+    after = bench.registry.active(bench.task)
+    assert after.epoch > before.epoch
+    assert bench.registry.acquire(bench.task) > fence
+    bench.registry.load(bench.task, before.version or "")
+    # And the next window's fit goes on from there.
+    bench.send(list(generate(400, seed=4)), DAY2)
+    second, third = bench.announcements(3)[1:]
+    assert (second.kind, second.version) == (AnnouncementKind.PUBLISHED, first.version)
+    assert "restored" in second.reason
+    assert third.window == DAY2.isoformat()
+    seconds_until(lambda: bench.registry.last_fit(bench.task) is not None, bench)
+
+
+def test_redis_is_lost_while_no_trainer_runs(bench: Bench, server: EmbeddedRedis) -> None:
+    bench.send(list(generate(600, seed=3)), DAY1)
+    bench.trainer.start()
+    (first,) = bench.announcements(1)
+    seconds_until(lambda: saved_epoch(bench) > 0, bench)
+    bench.trainer.kill()
+    lose(server)
+    bench.trainer.start()
+    took = seconds_until(lambda: active_version(bench.registry, bench.task) == first.version, bench)
+    print(f"restored {took:.2f} s after the start of the trainer")
+
+
+@pytest.mark.parametrize("with_redis", [False, True], ids=["disk only", "disk and Redis"])
+def test_the_disk_is_lost_and_rebuilt_from_kafka(
+    bench: Bench,
+    server: EmbeddedRedis,
+    with_redis: bool,
+    record_property: Callable[[str, object], None],
+) -> None:
+    rows = list(generate(700, seed=3))
+    bench.send(rows[:500], DAY1)
+    bench.trainer.start()
+    bench.announcements(1)
+    bench.send(rows[500:], DAY2)
+    bench.announcements(2)
+    version = bench.registry.active(bench.task).version
+    expected = [bench.ids(day) for day in (DAY1, DAY2)]
+    assert [len(ids) for ids in expected] == [500, 200]
+    time.sleep(2.0)  # the offsets of both windows are committed
+    bench.trainer.kill()
+    shutil.rmtree(bench.folder / "windows")
+    if with_redis:
+        lose(server)
+    bench.trainer.start()
+    took = seconds_until(
+        lambda: [bench.ids(day) for day in (DAY1, DAY2)] == expected, bench, timeout=120
+    )
+    took += seconds_until(
+        lambda: active_version(bench.registry, bench.task) == version, bench, timeout=120
+    )
+    record_property("seconds_until_rebuilt", round(took, 2))
+    print(f"rebuilt after {took:.2f} s")
+    assert bench.registry.load(bench.task, version or "").manifest.n_traces > 0
