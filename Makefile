@@ -57,7 +57,7 @@ demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALP
 
 .PHONY: test
 test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical -n 2 $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical tests/docs -n 2 $(PYTEST_FLAGS)
 	@$(BIN)/python -m pytest tests/integration tests/e2e tests/faults --durations=15 $(PYTEST_FLAGS)
 	@$(MAKE) --no-print-directory test-browser
 
@@ -206,6 +206,10 @@ schemas: $(VENV)/.ready ## Renew schemas/asyncapi.yaml and the schema of reports
 docs: $(VENV)/.ready ## The documentation as a site in build/site, without warnings
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "build/site/index.html"
+
+.PHONY: test-docs
+test-docs: setup ## README's and tutorial's commands, run; the site, built
+	@$(BIN)/python -m pytest tests/docs tests/contract/test_docs.py -n 2 $(PYTEST_FLAGS)
 
 .PHONY: helm-check
 helm-check: $(VENV)/.ready ## Render the Helm chart and check it against Kubernetes' schemas (needs Go)
