@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import date
 
-from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from services.teacher.budget import LedgerAway, Spent
+from shared.redis_clients import client
 
 _KEPT_SECONDS = 3 * 86_400
 _TIMEOUT_SECONDS = 2.0
+_AWAY = (RedisError, RedisClusterException, OSError)
 
 
 class RedisLedger:
@@ -23,7 +24,7 @@ class RedisLedger:
 
     def __init__(self, url: str, *, prefix: str) -> None:
         self._prefix = prefix
-        self._redis = Redis.from_url(
+        self._redis = client(
             url,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
@@ -34,7 +35,7 @@ class RedisLedger:
         try:
             usd, calls = self._redis.hmget(self._key(task, day), ["usd", "calls"])
             return Spent(float(usd or 0), int(calls or 0))
-        except (RedisError, OSError, ValueError) as error:
+        except (*_AWAY, ValueError) as error:
             raise LedgerAway(_why(error)) from error
 
     def add(self, task: str, day: date, more: Spent) -> None:
@@ -45,7 +46,7 @@ class RedisLedger:
                 pipeline.hincrby(key, "calls", more.calls)
                 pipeline.expire(key, _KEPT_SECONDS)
                 pipeline.execute()
-        except (RedisError, OSError) as error:
+        except _AWAY as error:
             raise LedgerAway(_why(error)) from error
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from msgspec import Meta
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.redis_clients import client as redis_client
 from shared.registry.refusals import reaching
 from shared.registry.replies import as_text
 
@@ -68,16 +69,13 @@ class Fleet(Protocol):
 def connect_fleet(url: str, *, timeout: float = 1.0) -> RedisFleet:
     """The fleet at `url`; connects when first used, and no call takes much longer than `timeout`
     seconds. Raises ValueError, without the URL, when it is not one."""
-    try:
-        client = redis.Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        )
-    except ValueError:
-        raise ValueError("not a Redis URL; expected redis://user:password@host:port/db") from None
+    client = redis_client(
+        url,
+        protocol=2,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
     return RedisFleet(client)
 
 

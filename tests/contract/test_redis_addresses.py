@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ import redis
 
 from services.ctl.embedded.ports import LOOPBACK, free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
+from services.teacher.budget import Spent
+from services.teacher.redis_ledger import RedisLedger
 from shared.redis_clients import client
 from shared.registry.base import Active, Registry, RegistryError, RegistryUnavailable
+from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.redis import RedisRegistry, connect
 from shared.registry.scripts import Keys
 from shared.seen.redis import RedisSeen
@@ -116,6 +120,29 @@ def test_seen_keys(topology: str, request: pytest.FixtureRequest) -> None:
         await seen.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("topology", ["sentinel_url", "cluster_url"])
+def test_budgets_and_beats(topology: str, request: pytest.FixtureRequest) -> None:
+    """What else is kept in Redis: what teachers spent, and which routers run."""
+    url: str = request.getfixturevalue(topology)
+    ledger, day = RedisLedger(url, prefix=f"tracer:{topology}:"), date(2026, 1, 2)
+    ledger.add("support", day, Spent(0.25, 1))
+    ledger.add("support", day, Spent(0.5, 2))
+    assert ledger.spent("support", day) == Spent(0.75, 3)
+    ledger.close()
+    fleet = connect_fleet(url)
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    for name in ("router-1", "router-2"):
+        beat = RouterBeat(
+            instance=name, at=at, started=at, mode="exactly_once", host="here",
+            lag=0, per_second=1.0, tasks=1, versions={"support": None},
+        )  # fmt: skip
+        fleet.beat(beat)
+    assert [beat.instance for beat in fleet.routers()] == ["router-1", "router-2"]
+    fleet.leave("router-1")
+    assert [beat.instance for beat in fleet.routers()] == ["router-2"]
+    fleet.close()
 
 
 @pytest.fixture(scope="module")
