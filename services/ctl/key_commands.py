@@ -24,28 +24,42 @@ KEYRING, SIGNING_KEY = "trusted.json", "signing.pem"
 Folder = Annotated[
     Path, typer.Option(help=f"Holds {KEYRING}, for everyone, and {SIGNING_KEY}, for the trainer.")
 ]
+Note = Annotated[str, typer.Option(help="Kept with the key, for people.")]
 DEFAULT = Path("data/keys")
 
 
 @app.command()
-def new(folder: Folder = DEFAULT, note: str = "", if_absent: bool = False) -> None:
-    """Make the first key, and trust it. `--if-absent`: nothing to do when there is one."""
+def new(
+    folder: Folder = DEFAULT,
+    note: Note = "",
+    if_absent: Annotated[bool, typer.Option(help="Do nothing when there is one.")] = False,
+    json: Json = False,
+) -> None:
+    """Make the first key, and trust it."""
     if (folder / SIGNING_KEY).exists():
         if not if_absent:
             fail(f"{folder / SIGNING_KEY} is there already; `tracerctl keys rotate` replaces it")
+        if json:
+            print_json({"key": None, "made": False})
         return
     signer = make_key(folder, note)
+    if json:
+        print_json({"key": signer.key_id, "made": True})
+        return
     console.print(f"made and trusted {signer.key_id}.")
     console.print(f"trainer: TRACER_SIGNING_KEY_FILE={folder / SIGNING_KEY}")
     console.print(f"trainer, routers, tracerctl: TRACER_TRUSTED_KEYS={folder / KEYRING}")
 
 
 @app.command()
-def rotate(folder: Folder = DEFAULT, note: str = "") -> None:
+def rotate(folder: Folder = DEFAULT, note: Note = "", json: Json = False) -> None:
     """A new key to sign with; the old one stays trusted until it is revoked."""
     if not (folder / SIGNING_KEY).exists():
         fail(f"there is no {folder / SIGNING_KEY} to replace; see `tracerctl keys new`")
     signer = make_key(folder, note)
+    if json:
+        print_json({"key": signer.key_id, "made": True})
+        return
     console.print(f"new versions are signed by {signer.key_id} once the trainer is restarted.")
     console.print("Then `tracerctl keys sign TASK` and `tracerctl keys revoke` the old one.")
 
@@ -67,8 +81,13 @@ def list_keys(folder: Folder = DEFAULT, json: Json = False) -> None:
 
 
 @app.command()
-def trust(public: str, folder: Folder = DEFAULT, note: str = "") -> None:
-    """Trust another trainer's key: the base64 that `list` shows of it there."""
+def trust(
+    public: Annotated[str, typer.Argument(help="The base64 that `list` shows of it there.")],
+    folder: Folder = DEFAULT,
+    note: Note = "",
+    json: Json = False,
+) -> None:
+    """Trust another trainer's key."""
     keys = _keyring(folder) if (folder / KEYRING).exists() else {}
     key = TrustedKey(public=public, added=_now(), note=note)
     try:
@@ -79,11 +98,15 @@ def trust(public: str, folder: Folder = DEFAULT, note: str = "") -> None:
         fail(f"{name} was revoked and does not come back; make another with `keys rotate`")
     if name not in keys:
         write_keyring(folder / KEYRING, {**keys, name: key})
-    console.print(f"{name} is trusted.")
+    _done(json, {"key": name, "trusted": True}, f"{name} is trusted.")
 
 
 @app.command()
-def revoke(key: Annotated[str, typer.Argument(help="Its id.")], folder: Folder = DEFAULT) -> None:
+def revoke(
+    key: Annotated[str, typer.Argument(help="Its id.")],
+    folder: Folder = DEFAULT,
+    json: Json = False,
+) -> None:
     """From now on nothing signed by it is loaded; for ever."""
     keys = _keyring(folder)
     if key not in keys:
@@ -92,7 +115,11 @@ def revoke(key: Annotated[str, typer.Argument(help="Its id.")], folder: Folder =
         gone = TrustedKey(public=keys[key].public, added=keys[key].added, note=keys[key].note,
                           revoked=_now())  # fmt: skip
         write_keyring(folder / KEYRING, {**keys, key: gone})
-    console.print(f"{key} is revoked. Restart routers: what they have loaded stays until then.")
+    _done(
+        json,
+        {"key": key, "revoked": True},
+        f"{key} is revoked. Restart routers: what they have loaded stays until then.",
+    )
 
 
 @app.command()
@@ -103,6 +130,7 @@ def sign(
     unsigned: Annotated[
         bool, typer.Option(help="Also what nobody signed: your word that it is genuine.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Sign stored versions with the key of the folder, as after a rotation."""
     try:
@@ -115,7 +143,18 @@ def sign(
         versions = [version] if version else registry.versions(task)
         for each in versions:
             registry.resign(task, each, unsigned=unsigned)
-    console.print(f"{task}: {len(versions)} versions signed by {signer.key_id}.")
+    _done(
+        json,
+        {"task": task, "signed": versions, "key": signer.key_id},
+        f"{task}: {len(versions)} versions signed by {signer.key_id}.",
+    )
+
+
+def _done(json: bool, result: dict[str, object], said: str) -> None:
+    if json:
+        print_json(result)
+    else:
+        console.print(said)
 
 
 def make_key(folder: Path, note: str = "") -> Signer:

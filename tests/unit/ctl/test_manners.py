@@ -1,0 +1,99 @@
+"""What holds of every command of tracerctl: help, exit codes, where things are printed, no colours
+in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from services.ctl.main import app
+
+ROOT = typer.main.get_command(app)
+runner = CliRunner()
+
+
+def every(command: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in sorted(children.items()):
+        yield from every(child, (*path, name))
+
+
+COMMANDS = dict(every())
+ALWAYS_JSON = {("models", "show")}  # a manifest is JSON
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_it_explains_itself(path: tuple[str, ...]) -> None:
+    result = runner.invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+    command = COMMANDS[path]
+    assert (command.help or "").strip().endswith((".", "?")) or "\n" in command.help
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.name != "help":
+            assert getattr(parameter, "help", None), f"{path} {parameter.opts}: says nothing"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_what_it_does_not_know_is_a_usage_error(path: tuple[str, ...]) -> None:
+    result = runner.invoke(app, [*path, "--no-such-option"])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "--no-such-option" in result.stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS.keys() - ALWAYS_JSON), ids=" ".join)
+def test_results_can_be_had_as_json(path: tuple[str, ...]) -> None:
+    options = {name for parameter in COMMANDS[path].params for name in parameter.opts}
+    assert "--json" in options, f"tracerctl {' '.join(path)} has no --json"
+
+
+def tracerctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "services.ctl.main", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRACER_UNSIGNED": "allow"} | environment,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_an_error_is_one_sentence_on_the_other_channel_without_colours() -> None:
+    done = tracerctl("scan", "no-such-file.jsonl")
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert "no-such-file.jsonl" in done.stderr
+    assert "\x1b[" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_redis_that_is_away_is_said_with_what_to_look_at() -> None:
+    done = tracerctl("status", TRACER_REDIS_URL="redis://:hush@127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert "TRACER_REDIS_URL" in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_json_is_all_there_is_on_the_first_channel(redis_url: str) -> None:
+    done = tracerctl("status", "--json", TRACER_REDIS_URL=redis_url)
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+
+
+def test_completion_for_the_shell_in_use() -> None:
+    done = tracerctl("--show-completion", "bash")
+    assert done.returncode == 0
+    assert "complete" in done.stdout
