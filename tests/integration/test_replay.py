@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from services.ctl.main import app
 from services.ctl.sample.generator import generate
+from services.trainer.examine import Examiner
 from services.trainer.handlers import Collector
 from services.trainer.pipeline import Refit
 from shared.bus.base import Record
@@ -79,7 +80,8 @@ class World:
         self.refit = Refit(
             tasks=tasks,
             windows=self.store,
-            encoder=CachedEncoder(encoder, folder / "embeddings.sqlite"),
+            encoder=encoder.digest,
+            examine=Examiner(self.store, CachedEncoder(encoder, folder / "embeddings.sqlite")),
             registry=self.registry,
             announce=self.announced.append,
             clock=self.clock,
