@@ -100,15 +100,18 @@ def _go(*arguments: str, environment: dict[str, str] | None = None) -> str:
     go = shutil.which("go")
     if go is None:
         raise Unavailable("go is not installed: it builds helm and fetches Kubernetes' schemas")
-    done = subprocess.run(
-        [go, *arguments],
-        cwd=cache_folder() if cache_folder().exists() else None,
-        env=os.environ | {"GOFLAGS": "-mod=mod"} | (environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [go, *arguments],
+            cwd=cache_folder() if cache_folder().exists() else None,
+            env=os.environ | {"GOFLAGS": "-mod=mod"} | (environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"go {arguments[0]} took more than {_SECONDS} seconds") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise Unavailable(f"go {arguments[0]} failed: {said[-1] if said else 'it said nothing'}")
