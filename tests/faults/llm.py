@@ -6,7 +6,8 @@ import itertools
 import threading
 from typing import Any, Literal
 
-from services.ctl.recorded_llm import RecordedLLM, failure
+from services.ctl.recorded_dialects import Dialect, failure
+from services.ctl.recorded_llm import RecordedLLM
 from shared.clock import SystemClock
 from tests.faults.language import label_of
 
@@ -43,7 +44,7 @@ class MoodyLLM(RecordedLLM):
         self._calm.set()
         super().close()
 
-    def chat(self, body: bytes) -> tuple[int, dict[str, Any]]:
+    def chat(self, body: bytes, dialect: Dialect) -> tuple[int, dict[str, Any]]:
         match self.mood:
             case "hang":
                 self._calm.wait()
@@ -52,16 +53,16 @@ class MoodyLLM(RecordedLLM):
             case "broken":
                 return 500, failure("the server had an error", "server_error")
             case "garbage":
-                return self._garbage(body)
+                return self._garbage(body, dialect)
             case "slow":
                 self._closing.wait(SLOW_SECONDS)
-        return super().chat(body)
+        return super().chat(body, dialect)
 
-    def _garbage(self, body: bytes) -> tuple[int, dict[str, Any]]:
+    def _garbage(self, body: bytes, dialect: Dialect) -> tuple[int, dict[str, Any]]:
         turn = next(self._turns) % 3
         if turn == 0:
             return 200, {"page": "<html>Bad gateway</html>"}
-        status, answer = super().chat(body)
+        status, answer = super().chat(body, dialect)
         if turn == 1:
             return status, answer | {"choices": []}
         answer["choices"][0]["message"]["content"] = "\u202e\x00 as an AI I cannot"
