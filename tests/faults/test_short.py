@@ -37,8 +37,8 @@ def player(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
 
 
 # Together: every service is killed once, Redis fails over, and the endpoint answers garbage; a
-# router is parted from Kafka, and from Redis without notice. A lost broker is left to the long form:
-# it finds an open fault about every other time (docs/reliability.md).
+# router is parted from Kafka, and from Redis without notice. A lost broker is left to the long
+# form: it finds an open fault (docs/reliability.md).
 SCHEDULES = (
     Schedule(
         "short-services",
