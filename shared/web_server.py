@@ -1,9 +1,12 @@
-"""uvicorn in a thread of its own, for services whose main loop is another."""
+"""uvicorn as every HTTP door of ours runs it: in a thread of its own (`WebServer`), or, from the
+same pieces, in the loop of a service that has one.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -11,6 +14,43 @@ from starlette.types import ASGIApp
 from shared.bus.errors import Fatal
 
 MAX_CONNECTIONS = 1024
+
+
+def listen(host: str, port: int, *, name: str, fix: str) -> socket.socket:
+    """A socket that is bound; port 0 picks a free one. `fix`: what to set where `name` cannot
+    listen there.
+
+    Raises Fatal when it cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise Fatal(
+            f"the {name} cannot listen on {host}:{port} ({error.strerror}): {fix}"
+        ) from error
+    # asyncio does so only for sockets made with an explicit protocol. Without it the body waits
+    # for the caller's acknowledgement of the head: 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def settings(app: ASGIApp, *, loop: Literal["asyncio", "none"], grace: float) -> uvicorn.Config:
+    """`grace`: seconds for the calls in work at the end. Loop "none": the one that runs."""
+    return uvicorn.Config(
+        app,
+        loop=loop,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=max(1, round(grace)),
+    )
 
 
 class WebServer:
@@ -24,34 +64,10 @@ class WebServer:
 
         Raises Fatal when it cannot listen there.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=1024)
-        except OSError as error:
-            raise Fatal(
-                f"the {name} cannot listen on {host}:{port} ({error.strerror}): {fix}"
-            ) from error
-        # asyncio does so only for sockets made with an explicit protocol. Without it the body waits
-        # for the caller's acknowledgement of the head: 40 ms.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = listen(host, port, name=name, fix=fix)
         self.port: int = self._socket.getsockname()[1]
         self._grace = grace
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_graceful_shutdown=max(1, round(grace)),
-            )
-        )
+        self._server = uvicorn.Server(settings(app, loop="asyncio", grace=grace))
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._started = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,13 +12,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ingest.otlp_door import OtlpDoor
-from shared.bus.errors import Fatal
 from shared.clock import Clock
 from shared.http.access import protect
 from shared.http.tokens import Tokens
 from shared.telemetry.metrics import OTLP_CALLS
-
-MAX_CONNECTIONS = 1024
+from shared.web_server import listen, settings
 
 
 def make_app(door: OtlpDoor, *, tokens: Tokens, rate: float, clock: Clock) -> ASGIApp:
@@ -63,31 +60,14 @@ class OtlpServer:
 
     def __init__(self, app: ASGIApp, host: str, port: int, *, grace: float) -> None:
         """Port 0 picks a free one. Raises Fatal when it cannot listen there."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=1024)
-        except OSError as error:
-            raise Fatal(
-                f"the OTLP door cannot listen on {host}:{port} ({error.strerror}): "
-                "set TRACER_OTLP_PORT to another port, or leave it out for no door"
-            ) from error
-        self.port: int = self._socket.getsockname()[1]
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_graceful_shutdown=max(1, round(grace)),
-            )
+        self._socket = listen(
+            host,
+            port,
+            name="OTLP door",
+            fix="set TRACER_OTLP_PORT to another port, or leave it out for no door",
         )
+        self.port: int = self._socket.getsockname()[1]
+        self._server = _Server(settings(app, loop="none", grace=grace))
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
