@@ -12,10 +12,12 @@ from starlette.types import ASGIApp
 from services.console.access import Access
 from services.console.announcements import Announcements
 from services.console.context import Context
+from services.console.explaining import NotExplained
 from services.console.handlers import Sources
 from services.console.letters import DeadLetters
 from services.console.live import LiveFeed
 from services.console.oidc import Provider
+from services.console.recent import RecentRequests
 from services.console.rendering import environment
 from services.console.sessions import Cookies
 from services.console.tallies import Tally
@@ -25,8 +27,10 @@ from shared.bus.errors import Retryable
 from shared.bus.redriving import StoredLetter
 from shared.clock import FakeClock
 from shared.contracts.codec import encode
-from shared.contracts.events import Event, ModelAnnouncement
+from shared.contracts.events import Event, ModelAnnouncement, Request
 from shared.contracts.tasks import Task
+from shared.explain.explanation import Explanation
+from shared.explain.wire import Asked
 from shared.http.rate import RateLimiter
 from shared.http.tokens import LOCAL, Tokens, read_tokens
 from shared.registry.fleet import RouterBeat
@@ -56,7 +60,8 @@ class Topic:
     def add(self, *events: Event) -> None:
         for event in events:
             offset = len(self.messages)
-            self.messages.append(Message("topic", 0, offset, None, encode(event)))
+            topic = "requests" if isinstance(event, Request) else "topic"
+            self.messages.append(Message(topic, 0, offset, None, encode(event)))
 
     def open(self) -> _Tail:
         self.opened += 1
@@ -145,6 +150,22 @@ class MemoryFleet:
     def close(self) -> None: ...
 
 
+class MemoryExplaining:
+    """Answers every question with what a test put here, and remembers the questions."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.answer: Explanation | Exception = NotExplained("there is no model here")
+
+    def ask(self, asked: Asked) -> Explanation:
+        self.asked.append(asked)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def close(self) -> None: ...
+
+
 class Desk:
     """Two tasks; `support` has two versions, the second one active."""
 
@@ -171,10 +192,15 @@ class Desk:
             fence = self.registry.acquire("support")
             self.registry.publish(artifact, fence=fence, at=AT, reason="certified")
             self.versions.append(artifact.version)
+        self.explaining = MemoryExplaining()
+        tasks = {
+            "support": Task(name="support"),
+            "intents": Task(name="intents", previews=False),
+        }
         self.cookies = Cookies("s" * 40, seconds=3600, secure=False)
         self.context = Context(
             sources=Sources(
-                tasks={name: Task(name=name) for name in ("support", "intents")},
+                tasks=tasks,
                 registry=self.registry,
                 glances=RegistryGlances(self.registry),
                 tallies=self.tallies,
@@ -190,7 +216,12 @@ class Desk:
                 strangers=RateLimiter(self.clock, 1.0, 20.0),
             ),
             announce=self.announce,
-            feed=LiveFeed(self.decisions.open, max_watchers=2),
+            feed=LiveFeed(
+                self.decisions.open,
+                RecentRequests(name for name, task in tasks.items() if task.previews),
+                max_watchers=2,
+            ),
+            explaining=self.explaining,
             dead_letters=self.dead_letters,
             post=self.post,
             fleet=self.fleet,

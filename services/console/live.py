@@ -1,5 +1,7 @@
 """Live decisions for those who watch: one reader a console, while somebody looks, bounded.
 
+The reader follows requests too, so that a decision can be asked about (`recent.py`).
+
 Who looks too slowly misses some, and is told how many.
 """
 
@@ -13,9 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from services.console.following import Reading
+from services.console.recent import RecentRequests
+from shared.bus.base import Message
 from shared.bus.errors import Fatal, Retryable
 from shared.contracts.codec import InvalidEvent, decode
-from shared.contracts.events import Decision
+from shared.contracts.events import Decision, Request
+from shared.contracts.topics import Topic
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +61,12 @@ class Watcher:
 
 @dataclass
 class LiveFeed:
-    """`run` in a thread of its own; watch from anywhere."""
+    """`run` in a thread of its own; watch from anywhere. `open` reads decisions, and `requests`,
+    the topic of that name."""
 
     open: Callable[[], Reading]
+    recent: RecentRequests
+    requests: str = Topic.REQUESTS.value
     max_watchers: int = MAX_WATCHERS
     trouble: str | None = None
     _watchers: dict[str, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
@@ -107,11 +115,19 @@ class LiveFeed:
             while not stop.is_set() and idle < IDLE_SECONDS:
                 for message in tail.poll(BATCH, POLL_SECONDS):
                     with suppress(InvalidEvent):
-                        self._offer(decode(message.value, Decision))
+                        self._take(message)
                 self.trouble = None
                 idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
         finally:
             tail.close()
+
+    def _take(self, message: Message) -> None:
+        if message.topic == self.requests:
+            self.recent.request(decode(message.value, Request))
+            return
+        decision = decode(message.value, Decision)
+        self.recent.decision(decision)
+        self._offer(decision)
 
     def _check_room(self) -> None:
         if sum(map(len, self._watchers.values())) >= self.max_watchers:
