@@ -11,7 +11,7 @@ from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka_config import ClientConfig, transactional_config
 from shared.bus.kafka_errors import ErrorInbox, error_of, fate_of, serving
-from shared.bus.kafka_writer import Deliveries, enqueue, make_producer
+from shared.bus.kafka_writer import Deliveries, close_producer, enqueue, make_producer
 
 logger = logging.getLogger(__name__)
 
@@ -66,4 +66,4 @@ class TransactionalPublisher:
             raise fate_of(error, "transaction aborted") from exception
 
     def close(self) -> None:
-        self._producer.purge()
+        close_producer(self._producer)
