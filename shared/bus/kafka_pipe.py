@@ -152,6 +152,7 @@ class TransactionalPipe(_KafkaPipe):
             # Twice the patience: a predecessor's transaction may have to be settled first.
             self._insist(self._producer.init_transactions, 2 * self._patience)
         except KafkaException as exception:
+            close_producer(self._producer)
             raise Fatal(
                 f"no transactions on {bootstrap}: {error_of(exception).str()}"
             ) from exception

@@ -37,6 +37,7 @@ class TransactionalPublisher:
             with serving():
                 self._producer.init_transactions(patience)
         except KafkaException as exception:
+            close_producer(self._producer)
             raise Fatal(
                 f"no transactions on {bootstrap}: {error_of(exception).str()}"
             ) from exception
