@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 # How many pointers one poll looks at. With more tasks a poll takes the next so many, in turn: what
 # a thousand routers ask of Redis does not grow with the tasks.
-POINTERS_PER_POLL = 200
+POINTERS_PER_POLL = 100
 # Polls come at 0.8 to 1.2 times their interval, lest routers that started together ask together.
 JITTER = 0.2
 

@@ -121,8 +121,8 @@ def test_a_trip_carries_a_bounded_number_of_pointers(counted: Counted) -> None:
         return made
 
     client.pipeline = counting  # type: ignore[assignment, method-assign]
-    counted.registry.pointers(TASKS)
-    assert sent == [POINTERS_PER_TRIP, len(TASKS) - POINTERS_PER_TRIP]
+    counted.registry.pointers([f"t-{number}" for number in range(POINTERS_PER_TRIP + 1)])
+    assert sent == [POINTERS_PER_TRIP, 1]
 
 
 def test_a_version_is_fetched_once(counted: Counted) -> None:
