@@ -190,6 +190,10 @@ bench-forecast: setup ## Whether the learning curves' forecasts came true (SEEDS
 bench-scale: setup ## A fit on 10k, 100k and 1M synthetic traces: time and memory; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.scale
 
+.PHONY: bench-fanout
+bench-fanout: setup ## 1,000 simulated routers over 10,000 tasks on one Redis; writes docs/benchmarks.md, docs/sizing.md
+	@$(BIN)/python -m benchmarks.fanout --data $(DATA_DIR)/banking77.jsonl
+
 .PHONY: ablation
 ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
 	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)
