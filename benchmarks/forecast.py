@@ -65,7 +65,8 @@ def main() -> None:
         rows, _ = read_training_set(arguments.data_dir / f"{name}.jsonl", None)
         for seed in range(arguments.seeds):
             found += forecasts(name, rows, seed, arguments.starts)
-    told = f"{table(found)}\n\n{verdicts(found)}"
+    orders = "one random order" if arguments.seeds == 1 else f"{arguments.seeds} random orders"
+    told = f"Over {orders} of the traces:\n\n{table(found)}\n\n{verdicts(found)}"
     print(told)
     if not arguments.dry:
         plain = [asdict(one) | {"hit": one.hit} for one in found]

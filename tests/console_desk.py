@@ -23,11 +23,11 @@ from services.console.sessions import Cookies
 from services.console.tallies import Tally
 from services.console.web import make_app
 from shared.bus.base import Message, Record, TopicPartition
-from shared.bus.errors import Retryable
+from shared.bus.errors import Fatal, Retryable
 from shared.bus.redriving import StoredLetter
 from shared.clock import FakeClock
 from shared.contracts.codec import encode
-from shared.contracts.events import Event, ModelAnnouncement, Request
+from shared.contracts.events import Event, ModelAnnouncement
 from shared.contracts.tasks import Task
 from shared.explain.explanation import Explanation
 from shared.explain.wire import Asked
@@ -49,19 +49,20 @@ TOKENS = read_tokens(
 
 
 class Topic:
-    """A topic in memory that a reader starts with from its beginning; `away`: no broker."""
+    """A topic in memory that a reader starts with from its beginning; `away`: no broker,
+    `forbidden`: one that lets nobody read it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.away = False
+        self.forbidden = False
         self.opened = 0
         self.closed = 0
 
     def add(self, *events: Event) -> None:
         for event in events:
             offset = len(self.messages)
-            topic = "requests" if isinstance(event, Request) else "topic"
-            self.messages.append(Message(topic, 0, offset, None, encode(event)))
+            self.messages.append(Message("topic", 0, offset, None, encode(event)))
 
     def open(self) -> _Tail:
         self.opened += 1
@@ -76,6 +77,8 @@ class _Tail:
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         if self._topic.away:
             raise Retryable("no broker answers")
+        if self._topic.forbidden:
+            raise Fatal("not authorised")
         found = self._topic.messages[self._next : self._next + max_messages]
         self._next += len(found)
         if not found:
@@ -180,7 +183,7 @@ class Desk:
         self.clock = FakeClock()
         self.registry = MemoryRegistry()
         self.tallies = MemoryTallies()
-        self.models, self.decisions = Topic(), Topic()
+        self.models, self.decisions, self.requests = Topic(), Topic(), Topic()
         self.dead_letters = DeadLetters(trouble=None)
         self.post = MemoryPost(self.dead_letters)
         self.fleet = MemoryFleet()
@@ -218,6 +221,7 @@ class Desk:
             announce=self.announce,
             feed=LiveFeed(
                 self.decisions.open,
+                self.requests.open,
                 RecentRequests(name for name, task in tasks.items() if task.previews),
                 max_watchers=2,
             ),

@@ -115,9 +115,7 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
         access=_access(settings, clock),
         announce=partial(_announce, settings),
         feed=LiveFeed(
-            _tail(settings, "end", Topic.DECISIONS, Topic.REQUESTS),
-            recent,
-            settings.topic(Topic.REQUESTS),
+            _tail(settings, Topic.DECISIONS, "end"), _tail(settings, Topic.REQUESTS, "end"), recent
         ),
         explaining=ExplainingProcess(
             environment={"TRACER_ENCODER": str(settings.encoder), "TRACER_STORE": settings.store}
@@ -159,8 +157,8 @@ def _followers(
 ) -> dict[str, Callable[[threading.Event], None]]:
     """What each thread beside the web server's does, by its name."""
     announcements, letters = context.sources.announcements, context.dead_letters
-    models = _tail(settings, "beginning", Topic.MODELS)
-    dead = _tail(settings, "beginning", Topic.DEAD_LETTERS)
+    models = _tail(settings, Topic.MODELS, "beginning")
+    dead = _tail(settings, Topic.DEAD_LETTERS, "beginning")
     return {
         "announcements": partial(follow, announcements, models, "the announcements on `models`"),
         "dead-letters": partial(follow, letters, dead, "the dead letters"),
@@ -202,12 +200,12 @@ def _provider(settings: ConsoleSettings, clock: Clock) -> Provider | None:
 
 
 def _tail(
-    settings: ConsoleSettings, start: Literal["beginning", "end"], *topics: Topic
+    settings: ConsoleSettings, topic: Topic, start: Literal["beginning", "end"]
 ) -> Callable[[], Reading]:
     return partial(
         Tail,
         bootstrap=settings.bootstrap_servers,
-        topics=[settings.topic(topic) for topic in topics],
+        topics=[settings.topic(topic)],
         start=start,
         client_config=settings.kafka,
     )

@@ -11,16 +11,14 @@ import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from services.console.following import Reading
 from services.console.recent import RecentRequests
-from shared.bus.base import Message
 from shared.bus.errors import Fatal, Retryable
 from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Decision, Request
-from shared.contracts.topics import Topic
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +59,12 @@ class Watcher:
 
 @dataclass
 class LiveFeed:
-    """`run` in a thread of its own; watch from anywhere. `open` reads decisions, and `requests`,
-    the topic of that name."""
+    """`run` in a thread of its own; watch from anywhere. `open` reads decisions; `open_requests`
+    the requests, without which all goes on but the texts."""
 
     open: Callable[[], Reading]
+    open_requests: Callable[[], Reading]
     recent: RecentRequests
-    requests: str = Topic.REQUESTS.value
     max_watchers: int = MAX_WATCHERS
     trouble: str | None = None
     _watchers: dict[str, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
@@ -109,23 +107,20 @@ class LiveFeed:
 
     def _read(self, stop: threading.Event) -> None:
         """While somebody looks, and a little longer, lest each reload opens a new consumer."""
-        tail = self.open()
-        idle = 0.0
-        try:
+        with (
+            closing(self.open()) as tail,
+            closing(_Texts(self.open_requests, self.recent)) as texts,
+        ):
+            idle = 0.0
             while not stop.is_set() and idle < IDLE_SECONDS:
                 for message in tail.poll(BATCH, POLL_SECONDS):
                     with suppress(InvalidEvent):
-                        self._take(message)
+                        self._take(decode(message.value, Decision))
+                texts.read()
                 self.trouble = None
                 idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
-        finally:
-            tail.close()
 
-    def _take(self, message: Message) -> None:
-        if message.topic == self.requests:
-            self.recent.request(decode(message.value, Request))
-            return
-        decision = decode(message.value, Decision)
+    def _take(self, decision: Decision) -> None:
         self.recent.decision(decision)
         self._offer(decision)
 
@@ -138,3 +133,39 @@ class LiveFeed:
             watchers = list(self._watchers.get(decision.task, ()))
         for watcher in watchers:
             watcher.offer(decision)
+
+
+class _Texts:
+    """Requests as they go by, remembered; one who may not read them misses them, and no more."""
+
+    def __init__(self, open_requests: Callable[[], Reading], recent: RecentRequests) -> None:
+        self._recent = recent
+        self._tail: Reading | None = None
+        try:
+            self._tail = open_requests()
+        except (Retryable, Fatal) as error:
+            self._give_up(error)
+
+    def read(self) -> None:
+        """What has come, without waiting."""
+        if self._tail is None:
+            return
+        try:
+            messages = self._tail.poll(BATCH, 0.0)
+        except Retryable:
+            return  # the decisions' reader says so
+        except Fatal as error:
+            self._give_up(error)
+            return
+        for message in messages:
+            with suppress(InvalidEvent):
+                self._recent.request(decode(message.value, Request))
+
+    def close(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("requests cannot be read, so watched ones have no text: %s", error)
+        self.close()
+        self._tail = None

@@ -235,10 +235,16 @@ def test_the_live_reader_remembers_requests_and_shows_decisions_alone(desk: Desk
     thread.start()
     try:
         with feed.watch("support") as watcher:
-            desk.decisions.add(Request(id="r3", task="support", input="a text"), decided(3))
-            until(lambda: feed.recent.of("support", "r3").decision is not None)
-            assert feed.recent.of("support", "r3") == Seen(("a text",), decided(3))
+            desk.requests.add(Request(id="r3", task="support", input="a text"))
+            desk.decisions.add(decided(3))
+            until(lambda: feed.recent.of("support", "r3") == Seen(("a text",), decided(3)))
             assert watcher.take() == ([decided(3)], 0)
+            # A broker that lets it read decisions alone costs the texts, not the decisions.
+            desk.requests.forbidden = True
+            until(lambda: desk.requests.closed == 1)
+            desk.decisions.add(decided(4))
+            until(lambda: watcher.take()[0] == [decided(4)])
+            assert feed.trouble is None
     finally:
         desk.context.stop.set()
         thread.join(5)
