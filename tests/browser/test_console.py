@@ -13,6 +13,8 @@ from shared.contracts.events import AnnouncementKind
 from shared.registry.base import State
 from tests.console_place import READER, TENANT, Place
 
+FIRST_ANSWER_MS = 80_000  # the first question starts a process that loads a model
+
 pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(120)]
 
 
@@ -144,7 +146,7 @@ def test_a_text_is_explained_by_keyboard_alone(page: Page, place: Place) -> None
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Explain", exact=True)).to_be_focused()
-    with page.expect_navigation():
+    with page.expect_navigation(timeout=FIRST_ANSWER_MS):
         page.keyboard.press("Enter")
     answer = page.locator("#answer-title")
     expect(answer).to_be_focused()  # so that a screen reader begins there
@@ -168,8 +170,8 @@ def test_a_text_is_explained_by_keyboard_alone(page: Page, place: Place) -> None
 def test_what_a_version_is_sure_of_is_handled(page: Page, place: Place) -> None:
     page.goto(f"{place.url}/tasks/tickets/explain")
     page.get_by_role("textbox", name="Text", exact=True).fill("invoice charged payment receipt")
-    page.get_by_role("button", name="Explain", exact=True).click()
-    expect(page.locator("#answer-title")).to_contain_text("Handled")
+    page.get_by_role("button", name="Explain", exact=True).click(timeout=FIRST_ANSWER_MS)
+    expect(page.locator("#answer-title")).to_contain_text("Handled", timeout=FIRST_ANSWER_MS)
     expect(page.locator("#answer-title")).to_contain_text("billing")
     expect(page.get_by_role("heading", name="What would have made it")).to_have_count(0)
 
@@ -184,7 +186,7 @@ def test_from_a_decision_as_it_happens_to_why(page: Page, place: Place) -> None:
             break
     # The request whose decision is shown first may have gone by before the reader began.
     place.ask("the-one", "parcel invoice of carl@example.org")
-    page.get_by_role("link", name="Why was the-one decided so?").click()
+    page.get_by_role("link", name="Why was the-one decided so?").click(timeout=FIRST_ANSWER_MS)
     expect(page.get_by_role("heading", name="What was decided")).to_be_visible()
     expect(page.locator("dl.facts")).to_contain_text("Not sure enough: ")
     expect(page.locator("#answer-title")).to_be_visible()

@@ -119,7 +119,7 @@ def copy_of_schemas(folder: Path) -> Path:
         ("partitions: 12", "partitions: 0", "partitions"),
         ("partitions: 12", "partitions: 100001", "partitions"),
         ("retention: 7d", "retention: a week", "retention"),
-        ("consumers: [router]", "consumers: [nobody]", "consumers"),
+        ("consumers: [router, console]", "consumers: [nobody]", "consumers"),
         ("cleanup: [delete]", "cleanup: [burn]", "cleanup"),
         ("key: id\n", "", "key"),
         ("key: id\n", "key: id\nretenshun: 7d\n", "retenshun"),
