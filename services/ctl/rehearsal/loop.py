@@ -26,6 +26,7 @@ from services.teacher.panel import Key, Question, Reply
 from services.trainer.examine import Examiner
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
+from services.trainer.refit_states import RefitStates
 from shared.bus.base import Message, Record
 from shared.bus.fates import DeadLetterLimit
 from shared.clock import FakeClock
@@ -39,6 +40,7 @@ from shared.registry.disk import DiskCopy
 from shared.registry.memory import MemoryRegistry
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
+from shared.store.saved import SavedFiles
 
 BATCH = 50
 # What the teacher answers to the request of an id.
@@ -84,9 +86,10 @@ class Loop:
         self.monitor = Monitor(
             tasks=tasks, registry=self.registry, announce=self.announced.append, clock=self.clock
         )
+        states = RefitStates(SavedFiles(str(self.folder / "windows")))
         self.refit = Refit(
             tasks=tasks, windows=self.store, encoder=self.encoder.digest,
-            examine=Examiner(self.store, self.encoder), registry=self.registry,
+            examine=Examiner(self.store, self.encoder, states), registry=self.registry,
             announce=self.announced.append, clock=self.clock,
         )  # fmt: skip
         self._rules = TeacherRules(tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw")
