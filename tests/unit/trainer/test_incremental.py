@@ -14,6 +14,7 @@ import pytest
 from test_trainer_pipeline import DAY, Bench, traces
 
 from services.ctl.reproduce import Reproduction, Traces, reproduce
+from services.trainer.refit_states import RefitStates
 from shared.bus.base import Message
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, Reason, Source, Trace
@@ -21,8 +22,10 @@ from shared.contracts.fit_settings import FitSettings
 from shared.contracts.manifest import Manifest, sha256
 from shared.contracts.tasks import Task
 from shared.core.window import WindowKey
+from shared.fitting.reading import read_horizon
 from shared.fitting.refit_state import decode_state
 from shared.registry.base import Artifact
+from shared.store.saved import SavedFiles
 
 SECOND, THIRD = (DAY + timedelta(days=n) for n in (1, 2))
 
@@ -59,6 +62,18 @@ class Days:
         version = self.bench.refit(WindowKey("support", day)).version
         assert version is not None
         return self.bench.registry.load("support", version).manifest
+
+    def why_full(self, day: date, caplog: pytest.LogCaptureFixture) -> str | None:
+        """What the log says of the refit to come; None if it is an incremental one."""
+        view = self.bench.store.view("support")
+        horizon = read_horizon(view, self.task, day)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            states = RefitStates(SavedFiles(str(self.folder)))
+            found = states.usable(self.task, day, horizon, self.bench.encoder, view.days("support"))
+        said = [r.getMessage() for r in caplog.records]
+        assert (found is None) == bool(said)
+        return said[0] if said else None
 
     def live(self, day: date, sent: list[Trace]) -> Manifest:
         self.send(day, sent)
@@ -137,13 +152,21 @@ def test_a_window_that_is_fitted_again_is_fitted_in_the_same_way(days: Days) -> 
     assert other.certificate.alpha == 0.92
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("refit in full")]
-
-
 def as_an_older_release(content: bytes) -> bytes:
     older = content.split(b"\n", 1)[1].replace(b"tracer-refit-state-1", b"tracer-refit-state-0")
     return sha256(older).encode() + b"\n" + older
+
+
+def without_a_graph(content: bytes) -> bytes:
+    state = decode_state(content)
+    blobs = dict(list(state.blobs.items())[1:])
+    return msgspec.structs.replace(state, blobs=blobs).encode()
+
+
+def without_a_row(content: bytes) -> bytes:
+    state = decode_state(content)
+    rows = msgspec.structs.replace(state.rows, folds=state.rows.folds[1:])
+    return msgspec.structs.replace(state, rows=rows).encode()
 
 
 def flipped(content: bytes) -> bytes:
@@ -157,24 +180,28 @@ def flipped(content: bytes) -> bytes:
         (lambda content: content[: len(content) // 2], "damaged: its SHA-256 is another"),
         (lambda content: b"", "damaged: its SHA-256 is another"),
         (as_an_older_release, "written by another release"),
-        (None, "no full one has left anything to go on from"),
+        (without_a_graph, "a fold's graph is missing"),
+        (without_a_row, "its rows or folds do not belong together"),
     ],
 )
-def test_without_a_state_that_can_be_used_the_refit_is_a_full_one(
-    days: Days,
-    caplog: pytest.LogCaptureFixture,
-    spoil: Callable[[bytes], bytes] | None,
-    why: str,
+def test_a_state_that_cannot_be_used_is_none(
+    days: Days, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes], why: str
 ) -> None:
-    if spoil is None:
-        days.file.unlink()
-    else:
-        days.file.write_bytes(spoil(days.file.read_bytes()))
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        assert days.live(SECOND, of(SECOND, 100, first=900)).incremental is None
-    (said,) = logged(caplog)
+    days.send(SECOND, of(SECOND, 100, first=900))
+    assert days.why_full(SECOND, caplog) is None
+    days.file.write_bytes(spoil(days.file.read_bytes()))
+    said = days.why_full(SECOND, caplog) or ""
+    assert said.startswith("refit in full: what the last full one left cannot be used: ")
     assert why in said
+
+
+def test_a_full_refit_takes_the_place_of_a_state_that_is_gone(
+    days: Days, caplog: pytest.LogCaptureFixture
+) -> None:
+    days.file.unlink()
+    days.send(SECOND, of(SECOND, 100, first=900))
+    assert "no full one has left anything" in (days.why_full(SECOND, caplog) or "")
+    assert days.fit(SECOND).incremental is None
     assert days.live(THIRD, of(THIRD, 100, first=2_000)).incremental is not None
 
 
@@ -187,21 +214,21 @@ def tripped(trace: Trace) -> Trace:
 @pytest.mark.parametrize(
     ("second", "settings", "why"),
     [
-        (of(SECOND, 121, first=900), {}, "121 traces are new beside 400 known ones"),
-        (of(SECOND, 100, first=900), {"full_refit_every": 1}, "1 windows since the last full one"),
-        (of(SECOND, 100, first=900), {"horizon_days": 9}, "horizon_days was changed"),
-        (of(SECOND, 100, first=900), {"evidence": "holdout"}, "evidence was changed"),
-        ([tripped(t) for t in of(SECOND, 100, first=900)], {}, "a version was tripped"),
+        (of(SECOND, 21, first=3_000), {}, "121 traces are new beside 400 known ones"),
+        (of(SECOND, 20, first=3_000), {"full_refit_every": 1}, "1 windows since the last full one"),
+        (of(SECOND, 20, first=3_000), {"horizon_days": 9}, "horizon_days was changed"),
+        (of(SECOND, 20, first=3_000), {"evidence": "holdout"}, "evidence was changed"),
+        ([tripped(t) for t in of(SECOND, 20, first=3_000)], {}, "a version was tripped"),
         (
-            [msgspec.structs.replace(t, teacher_model="m2") for t in of(SECOND, 100, first=900)],
+            [msgspec.structs.replace(t, teacher_model="m2") for t in of(SECOND, 20, first=3_000)],
             {}, "another teacher",
         ),
         (
-            [msgspec.structs.replace(t, prompt="p" * 64) for t in of(SECOND, 100, first=900)],
+            [msgspec.structs.replace(t, prompt="p" * 64) for t in of(SECOND, 20, first=3_000)],
             {}, "another teacher or another prompt",
         ),
         (
-            [msgspec.structs.replace(t, teacher="refund") for t in of(SECOND, 100, first=900)],
+            [msgspec.structs.replace(t, teacher="refund") for t in of(SECOND, 20, first=3_000)],
             {}, "other labels",
         ),
     ],
@@ -213,15 +240,31 @@ def test_whatever_may_have_changed_asks_for_a_full_refit(
     settings: dict[str, object],
     why: str,
 ) -> None:
+    days.send(SECOND, of(SECOND, 100, first=900))
+    assert days.why_full(SECOND, caplog) is None
     days.task = msgspec.structs.replace(days.task, **settings)
-    days.start()
     days.send(SECOND, second)
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        days.bench.refit(WindowKey("support", SECOND))
-    (said,) = logged(caplog)
-    assert why in said
-    assert "; incremental" not in days.bench.announced[-1].reason
+    assert why in (days.why_full(SECOND, caplog) or "")
+
+
+def test_what_the_certificate_alone_depends_on_may_change(
+    days: Days, caplog: pytest.LogCaptureFixture
+) -> None:
+    days.send(SECOND, of(SECOND, 100, first=900))
+    other = {"alpha": 0.8, "delta": 0.05, "next_sample": 0.0, "label_floor": 0.7}
+    days.task = msgspec.structs.replace(days.task, **other)
+    assert days.why_full(SECOND, caplog) is None
+
+
+def test_every_so_many_windows_are_fitted_in_full(
+    days: Days, caplog: pytest.LogCaptureFixture
+) -> None:
+    days.task = msgspec.structs.replace(days.task, full_refit_every=3)
+    for n in (1, 2, 3):
+        days.send(DAY + timedelta(days=n), of(DAY + timedelta(days=n), 10, first=1_000 * n))
+    assert days.why_full(DAY + timedelta(days=2), caplog) is None
+    said = days.why_full(DAY + timedelta(days=3), caplog) or ""
+    assert "3 windows since the last full one" in said
 
 
 @pytest.mark.parametrize(
@@ -236,11 +279,10 @@ def test_whatever_may_have_changed_asks_for_a_full_refit(
 def test_so_does_what_only_the_state_can_say(
     days: Days, caplog: pytest.LogCaptureFixture, changes: dict[str, object], why: str
 ) -> None:
+    days.send(SECOND, of(SECOND, 100, first=900))
     state = decode_state(days.file.read_bytes())
     days.file.write_bytes(msgspec.structs.replace(state, **changes).encode())
-    with caplog.at_level(logging.INFO):
-        assert days.live(SECOND, of(SECOND, 100, first=900)).incremental is None
-    assert why in logged(caplog)[-1]
+    assert why in (days.why_full(SECOND, caplog) or "")
 
 
 def test_after_a_refusal_the_next_refit_is_a_full_one(
@@ -250,15 +292,12 @@ def test_after_a_refusal_the_next_refit_is_a_full_one(
     days.send(SECOND, of(SECOND, 110, first=900, scrambled=True))
     days.task = msgspec.structs.replace(days.task, alpha=0.99)
     days.start()
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        for _ in range(2):
-            announced = days.bench.refit(WindowKey("support", SECOND))
-            assert announced.kind is AnnouncementKind.REFUSED
-        assert not logged(caplog)
-        days.send(THIRD, of(THIRD, 5, first=2_000))
-        days.bench.refit(WindowKey("support", THIRD))
-    assert "the fit of window 2026-01-02 was refused" in logged(caplog)[-1]
+    announced = days.bench.refit(WindowKey("support", SECOND))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert days.why_full(SECOND, caplog) is None
+    days.send(THIRD, of(THIRD, 5, first=2_000))
+    said = days.why_full(THIRD, caplog) or ""
+    assert "the fit of window 2026-01-02 was refused" in said
 
 
 def test_a_task_that_does_not_ask_for_it_leaves_nothing(tmp_path: Path) -> None:
