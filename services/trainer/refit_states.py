@@ -33,6 +33,8 @@ class Files(Protocol):
 
     def get(self, task: str, name: str) -> bytes | None: ...
 
+    def names(self, task: str) -> list[str]: ...
+
 
 @dataclass(frozen=True)
 class RefitStates:
@@ -62,7 +64,9 @@ class RefitStates:
         self.files.put(state.task, _STATE, state.encode())
 
     def note_refused(self, task: str, day: date) -> None:
-        self.files.put(task, _REFUSED, day.isoformat().encode())
+        """Without a state the next refit is a full one anyway."""
+        if _STATE in self.files.names(task):
+            self.files.put(task, _REFUSED, day.isoformat().encode())
 
     def _read(self, task: str) -> tuple[State | None, str | None]:
         """Or why there is none that can be used."""

@@ -300,6 +300,14 @@ def test_after_a_refusal_the_next_refit_is_a_full_one(
     assert "the fit of window 2026-01-02 was refused" in said
 
 
+def test_a_task_that_was_only_refused_has_nothing_saved(tmp_path: Path) -> None:
+    """`tracerctl restore` would take it for a task whose state is lost."""
+    days = Days(tmp_path)
+    days.send(DAY, of(DAY, 100, scrambled=True))
+    assert days.bench.refit(WindowKey("support", DAY)).kind is AnnouncementKind.REFUSED
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_task_that_does_not_ask_for_it_leaves_nothing(tmp_path: Path) -> None:
     days = Days(tmp_path, refit="full")
     assert days.live(DAY, of(DAY, 400)).incremental is None
