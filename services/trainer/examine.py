@@ -16,6 +16,7 @@ from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.fitting.challenger import Challenger, fit_challenger
+from shared.fitting.cluster import DaskCluster, spread
 from shared.fitting.horizon import of_one_kind
 from shared.fitting.reading import horizon_days, read_day, read_horizon
 from shared.registry.base import Artifact
@@ -41,6 +42,7 @@ class Examiner:
     windows: WindowStore
     encoder: Encoder
     jobs: int = 1
+    cluster: DaskCluster | None = None
     _last: _Fitted | None = None
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
@@ -55,6 +57,7 @@ class Examiner:
             self.encoder,
             jobs=self.jobs,
             source=stored.source(horizon_days(stored, task, day)),
+            cluster=self.cluster,
         )
         self._last = _Fitted(task.name, day, challenger, strays)
         found = None
@@ -75,9 +78,10 @@ class Examiner:
         if last is None or (last.task, last.day) != (task.name, day):
             raise FitFailed("the fit to report on is gone: its process ended")
         costs = read_costs(self.windows, task, day)
-        return report_of(
-            task, day, last.challenger, outcome, costs, strays=last.strays, jobs=self.jobs
-        )
+        with spread(self.jobs, self.cluster) as jobs:
+            return report_of(
+                task, day, last.challenger, outcome, costs, strays=last.strays, jobs=jobs
+            )
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,11 @@ class ExaminerPlan:
     threads: int | None
     cache: Path
     jobs: int
+    cluster: DaskCluster | None = None
 
     def make(self) -> Examiner:
         self.cache.mkdir(parents=True, exist_ok=True)
         encoder = CachedEncoder(
             OnnxEncoder(self.encoder, threads=self.threads), self.cache / "embeddings.sqlite"
         )
-        return Examiner(WindowStore(self.store), encoder, self.jobs)
+        return Examiner(WindowStore(self.store), encoder, self.jobs, self.cluster)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
-from joblib import parallel_config
 from threadpoolctl import threadpool_limits
 
 from shared.contracts.fit_settings import FitSettings
@@ -22,6 +21,7 @@ from shared.core.training import TrainingSet
 from shared.core.types import InvalidData
 from shared.encoder.base import Encoder
 from shared.fitting.artifact import make_artifact
+from shared.fitting.cluster import DaskCluster, spread
 from shared.fitting.graphs import serve_as_onnx
 from shared.fitting.horizon import Horizon, feature_kind, training_set
 from shared.fitting.stored import since_trip
@@ -63,13 +63,16 @@ def fit_challenger(
     *,
     jobs: int,
     source: Source | None = None,
+    cluster: DaskCluster | None = None,
 ) -> Challenger:
-    """Deterministic: the same traces give the same artifact, byte for byte, on any number of cores.
-    `source`: where they lay in their topic, for the manifest."""
+    """Deterministic: the same traces give the same artifact, byte for byte, on any number of cores,
+    and on a cluster of the same processors. `source`: where they lay in their topic, for the
+    manifest. `cluster`: computes the folds in place of `jobs` processes of this machine; then this
+    raises ClusterUnavailable and ClusterFailed."""
     # How BLAS divides a sum among threads decides its last digits. `jobs` are processes, each with
     # one thread too: as much work in parallel, in an order that does not change.
-    with threadpool_limits(1, "blas"), parallel_config("loky", inner_max_num_threads=1):
-        return _challenger(task, day, horizon, encoder, jobs, source)
+    with threadpool_limits(1, "blas"), spread(jobs, cluster) as spread_jobs:
+        return _challenger(task, day, horizon, encoder, spread_jobs, source)
 
 
 def _challenger(
