@@ -88,8 +88,8 @@ class DaskCluster:
                 yield
         except distributed.KilledWorker as error:
             raise ClusterFailed(
-                f"{error.allowed_failures + 1} Dask workers died over the same fold: out of "
-                "memory? Give workers more, or lower max_rows"
+                f"the same fold ended {error.allowed_failures + 1} of the cluster's workers: out "
+                "of memory? Give them more, or lower max_rows"
             ) from error
         except (CancelledError, distributed.comm.CommClosedError) as error:
             raise ClusterUnavailable(f"the Dask cluster at {self.address} went away") from error
