@@ -111,13 +111,18 @@ class CascadeSession:
             dropped=dropped & ~novel,
         )
 
-    def every_stage(self, tokens: Rows | None, features: NDArray[np.float32]) -> list[Scored]:
-        """All stages on all rows, whatever the ones before them say: what the gate looks at."""
+    def every_stage(
+        self, tokens: Rows | None, features: NDArray[np.float32] | None
+    ) -> list[Scored]:
+        """All stages on all rows, whatever the ones before them say: what the gate looks at.
+        Without `features` only those before the first stage that needs them."""
         scores: dict[str, NDArray[np.float32]] = {}
         said = []
         for session in self.sessions:
             if session.stage.features == "token_ids":
                 said.append(_run_tokens(session, tokens or []))
+            elif features is None:
+                break
             else:
                 said.append(_run_features(session, features, scores))
             scores[session.stage.name] = said[-1].scores
