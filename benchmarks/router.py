@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sizing
 from benchmarks.peer_env import peer_python
 from benchmarks.routing.streaming import QUICK, Amounts, Streaming
 from benchmarks.routing.subject import Subject, prepare
@@ -52,6 +53,7 @@ def main() -> int:
     if not chosen.quick:
         (HERE / "results" / "router.json").write_text(json.dumps(result, indent=1) + "\n")
         replace_section(Path("docs/benchmarks.md"), "router", text)
+        sizing.write()
     return 0 if all(entry["met"] for entry in result["targets"]) else 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sizing
 from benchmarks.tables import replace_section
 from services.ctl.bench_scale_command import run
 from services.ctl.paths import cache_folder
@@ -31,6 +32,7 @@ def main() -> None:
     result = {"max_rows": arguments.max_rows, "alpha": arguments.alpha, "sizes": found}
     (HERE / "results" / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
     replace_section(Path("docs/benchmarks.md"), "scale", table(found))
+    sizing.write()
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import KafkaUnavailable, LocalKafka
+from shared.bus.kafka_calls import close_client
 
 REQUIRE = "TRACER_REQUIRE_KAFKA"
 
@@ -67,3 +70,21 @@ def make_topic(kafka: str) -> Callable[..., str]:
 def topic(make_topic: Callable[..., str]) -> str:
     """A new topic of one partition."""
     return make_topic()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_consumer_is_closed() -> Iterator[None]:
+    """Garbage collection of one that is open can wait for ever, in whatever test comes next."""
+    yield
+    left = [each for each in gc.get_objects() if isinstance(each, Consumer) and _is_open(each)]
+    for consumer in left:
+        close_client(consumer.close)
+    assert not left, f"{len(left)} consumers were left open"
+
+
+def _is_open(consumer: Consumer) -> bool:
+    try:
+        consumer.memberid()
+    except RuntimeError:  # closed
+        return False
+    return True

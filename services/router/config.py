@@ -15,8 +15,8 @@ from shared.settings import ServiceSettings
 
 class RouterSettings(ServiceSettings):
     """`max_wait` (seconds) is how long a micro-batch waits for its first request; `poll` how often
-    the registry is asked for changes that its hints may have missed; `cache_mb` (10⁶ bytes) bounds
-    the answers remembered for texts that come again, 0 remembers none."""
+    the registry is asked, for 100 tasks in turn, what its hints may have missed; `cache_mb` (10⁶
+    bytes) bounds the answers remembered for texts that come again, 0 remembers none."""
 
     encoder: Path = Path("data/encoder")
     models: Path = Path("data/models")  # disk copy, to start without Redis

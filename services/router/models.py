@@ -1,15 +1,16 @@
 """Which version answers for each task, and how that changes without stopping.
 
-A thread follows the registry: hints wake it, polling catches what hints lost. It verifies, loads
-and warms the next version, then swaps one reference; a batch reads that reference once. Whatever
-goes wrong, the version in use stays in use.
+A thread follows the registry: a hint names the task to look at, polling catches what hints lost.
+It verifies, loads and warms the next version, then swaps one reference; a batch reads that
+reference once. Whatever goes wrong, the version in use stays in use.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from services.router.pointer_watch import PointerWatch
 from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
 from services.router.surrogate import UnusableArtifact, load_version
+from shared.clock import Clock, SystemClock
 from shared.encoder.base import Encoder
 from shared.registry.base import (
     Active,
@@ -32,6 +34,12 @@ from shared.registry.base import (
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+# How many pointers one poll looks at. With more tasks a poll takes the next so many, in turn: what
+# a thousand routers ask of Redis does not grow with the tasks.
+POINTERS_PER_POLL = 100
+# Polls come at 0.8 to 1.2 times their interval, lest routers that started together ask together.
+JITTER = 0.2
 
 
 class Copies(Protocol):
@@ -48,20 +56,23 @@ class Copies(Protocol):
 class Models:
     """The active version of every task, as this router serves it."""
 
-    tasks: Iterable[str]
+    tasks: Sequence[str]
     registry: Registry
     copies: Copies
     encoder: Encoder
     threads: int
     remembered: Remembered = field(default_factory=lambda: Remembered(0))
     rejected: Rejected = unheard
+    clock: Clock = field(default_factory=SystemClock)
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
     _doubted: dict[str, Active] = field(default_factory=dict)
+    _unreadable: set[str] = field(default_factory=set)  # tasks whose pointer could not be read
     _known: bool = False
     _missing: set[str] = field(default_factory=set)  # tasks whose trial could not be fetched
     _watch: PointerWatch = field(default_factory=PointerWatch)
+    _next: int = 0  # position in `tasks` where the next poll begins
 
     def snapshot(self) -> Mapping[str, Serving]:
         """What to answer one batch with. Never changes under the reader.
@@ -88,42 +99,77 @@ class Models:
                 self._known = True
 
     def refresh(self) -> None:
-        """Follow the registry once, task by task. Raises RegistryUnavailable."""
-        for task in self.tasks:
-            active = self.registry.active(task)
-            if active == self._seen.get(task) and task not in self._missing:
-                continue
-            if not self._credible(task, active):
-                continue
-            if active.version is None and active.trial is None:
-                self._without_version(task, active)
-                continue
-            try:
-                self._follow_pointer(task, active)
-            except (CorruptArtifact, UnknownVersion) as error:
-                self._complain(task, active, str(error))  # and look again: it may be repaired
+        """Follow the registry once, every task. Raises RegistryUnavailable."""
+        self._look(self.tasks)
         self._known = True
-        metrics.REGISTRY_ANSWERED.labels("router").set_to_current_time()
+
+    def poll(self) -> None:
+        """Look at the next POINTERS_PER_POLL tasks. Raises RegistryUnavailable."""
+        begin = self._next if self._next < len(self.tasks) else 0
+        self._next = begin + POINTERS_PER_POLL
+        self._look(self.tasks[begin : self._next])
 
     def follow(self, stop: threading.Event, poll: float) -> None:
-        """Refresh on every hint and at least every `poll` seconds, until `stop`."""
-        away = False
+        """Look at a task as soon as a hint names it, and at some of all about every `poll` seconds,
+        until `stop`. All are looked at after what may have lost hints."""
+        away, behind, due = False, True, 0.0
         while not stop.is_set():
             try:
-                self.refresh()
-                self.registry.wait_for_change(poll)
+                hint = self.registry.wait_for_change(max(0.0, due - self.clock.monotonic()))
+                if behind or hint.everything:
+                    self.refresh()
+                    behind, due = False, self.clock.monotonic() + _about(poll)
+                elif hint.tasks:
+                    self._look([task for task in self.tasks if task in hint.tasks])
+                if self.clock.monotonic() >= due:
+                    self.poll()
+                    due = self.clock.monotonic() + _about(poll)
             except RegistryUnavailable as error:
                 if not away:
                     log.warning("registry is away, serving what is loaded: %s", error)
-                away = True
-                stop.wait(poll)
+                away = behind = True
+                stop.wait(_about(poll))
             except Exception:  # a router that no longer follows would not be noticed
                 log.exception("registry could not be followed, serving what is loaded")
-                stop.wait(poll)
+                behind = True
+                stop.wait(_about(poll))
             else:
                 if away:
                     log.info("registry is back")
                 away = False
+
+    def _look(self, tasks: Sequence[str]) -> None:
+        """At the tasks' pointers, to follow those that changed. Raises RegistryUnavailable."""
+        for task, found in self.registry.pointers(tasks).items():
+            if found == self._seen.get(task) and task not in self._missing:
+                continue
+            try:
+                # Asked again: following those before it may have taken minutes.
+                self._follow_task(task, self.registry.active(task))
+            except RegistryUnavailable:
+                raise
+            except RegistryError as error:
+                self._unread(task, error)
+        metrics.REGISTRY_ANSWERED.labels("router").set_to_current_time()
+
+    def _follow_task(self, task: str, active: Active) -> None:
+        self._unreadable.discard(task)
+        if not self._credible(task, active):
+            return
+        if active.version is None and active.trial is None:
+            self._without_version(task, active)
+            return
+        try:
+            self._follow_pointer(task, active)
+        except (CorruptArtifact, UnknownVersion) as error:
+            self._complain(task, active, str(error))  # and look again: it may be repaired
+
+    def _unread(self, task: str, error: RegistryError) -> None:
+        """Said once; what is loaded goes on, and other tasks are not held up."""
+        if task not in self._unreadable:
+            self._unreadable.add(task)
+            metrics.POINTER_DOUBTS.labels(task).inc()
+            log.error("pointer not followed: %s", error, extra={"task": task})
 
     def _follow_pointer(self, task: str, active: Active) -> None:
         """Load what the pointer names, as far as it is not in use already."""
@@ -261,3 +307,7 @@ class Models:
         metrics.REJECTED_ARTIFACTS.labels(task).inc()
         log.error("version rejected: %s", why, extra={"task": task, "version": active.version})
         self.rejected(task, active.version, active.epoch, why)
+
+
+def _about(seconds: float) -> float:
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)

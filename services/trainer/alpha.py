@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from shared.contracts.tasks import Task
 from shared.core.window import WindowKey
-from shared.registry.base import Registry, RegistryUnavailable
+from shared.registry.base import Registry, RegistryError, RegistryUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,11 @@ class AlphaWatch:
 
     def look(self) -> None:
         """At every task once. Raises RegistryUnavailable or OSError."""
-        for name, task in self.tasks.items():
-            asked = self.registry.active(name).asked(task.alpha)
+        for name, active in self.registry.pointers(list(self.tasks)).items():
+            if isinstance(active, RegistryError):
+                log.warning("the α asked for is not known: %s", active, extra={"task": name})
+                continue
+            asked = active.asked(self.tasks[name].alpha)
             if asked != self._asked.get(name):
                 self._refit(name, asked)
                 self._asked[name] = asked

@@ -126,7 +126,9 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
     trust = settings.trust()
     trust.warn_if_blind()
-    registry = connect(settings.redis_url.get_secret_value(), trust=trust)
+    registry = connect(
+        settings.redis_url.get_secret_value(), keep_versions=settings.keep_versions, trust=trust
+    )
     monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
     plan = ExaminerPlan(
         store=settings.store,

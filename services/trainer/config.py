@@ -25,6 +25,7 @@ class TrainerSettings(ServiceSettings):
     idle: float = Field(default=300.0, gt=0)
     partition_idle: float = Field(default=30.0, gt=0)
     fit_jobs: int = Field(default=1, ge=1)
+    keep_versions: int = Field(default=20, ge=1)  # stored of each task, most of what Redis holds
     encoder_threads: int | None = None
     max_batch: int = Field(default=5_000, ge=1)
     # What versions are signed with, in PEM; best from a file: TRACER_SIGNING_KEY_FILE.

@@ -194,6 +194,22 @@ class HistoryEntry:
     alpha: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What may have changed since the last wait: `tasks`, or `everything` where hints may have
+    been missed. False when nothing has."""
+
+    tasks: frozenset[str] = frozenset()
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.tasks)
+
+
+# By task; the error where a pointer cannot be read: it holds up no other task.
+Pointers = Mapping[str, Active | RegistryError]
+
+
 class Registry(Protocol):
     """Every method raises RegistryUnavailable when the store is away."""
 
@@ -351,6 +367,10 @@ class Registry(Protocol):
         """The active pointer; version None and epoch 0 when nothing ever happened."""
         ...
 
+    def pointers(self, tasks: Sequence[str]) -> Pointers:
+        """The active pointers of many tasks, in few round trips."""
+        ...
+
     def load(self, task: str, version: str) -> Artifact:
         """Raises UnknownVersion or CorruptArtifact (the signature, where keys are trusted, and the
         SHA-256 of manifest and blobs are checked)."""
@@ -412,11 +432,12 @@ class Registry(Protocol):
         """
         ...
 
-    def wait_for_change(self, timeout: float) -> bool:
+    def wait_for_change(self, timeout: float) -> Hint:
         """Wait up to `timeout` seconds for a hint that some task changed.
 
-        True also when hints may have been missed, as on the first call and after a reconnect.
-        Hints can be lost: callers poll `active` as well. One thread waits at a time.
+        It is of `everything` when hints may have been missed, as on the first call and after a
+        reconnect. Hints can be lost: callers look at `pointers` as well. One thread waits at a
+        time.
         """
         ...
 

@@ -8,6 +8,8 @@ from typing import Any
 import redis
 
 from shared.clock import Clock, SystemClock
+from shared.registry.base import Hint
+from shared.registry.replies import as_bytes
 from shared.registry.scripts import CHANNEL
 
 _SLICE_SECONDS = 0.2
@@ -39,8 +41,9 @@ class HintListener:
         self._heard_at = 0.0
         self._asked_at: float | None = None
 
-    def wait(self, timeout: float) -> bool:
-        """Whether there was a hint, or a new subscription, before which hints were lost.
+    def wait(self, timeout: float) -> Hint:
+        """Of the tasks it heard of; of everything after a new subscription, before which hints
+        were lost.
 
         Raises redis.ConnectionError or redis.TimeoutError.
         """
@@ -49,15 +52,14 @@ class HintListener:
             try:
                 while not self._closed.is_set():
                     left = deadline - self._clock.monotonic()
-                    if self._heard_hint(min(max(left, 0.0), _SLICE_SECONDS)):
-                        self._drain()
-                        return True
+                    if first := self._heard(min(max(left, 0.0), _SLICE_SECONDS)):
+                        return self._with_the_rest(first)
                     if left <= 0:
-                        return False
+                        return Hint()
             except (redis.ConnectionError, redis.TimeoutError):
                 self._drop()
                 raise
-        return False
+        return Hint()
 
     def close(self) -> None:
         """Ends a wait in another thread, too."""
@@ -66,7 +68,7 @@ class HintListener:
             self._drop()
         self._client.close()
 
-    def _heard_hint(self, timeout: float) -> bool:
+    def _heard(self, timeout: float) -> Hint:
         if self._pubsub is None:
             self._pubsub = self._client.pubsub()  # type: ignore[no-untyped-call]
             self._pubsub.subscribe(CHANNEL)
@@ -74,14 +76,19 @@ class HintListener:
         message = self._pubsub.get_message(timeout=timeout)
         if message is None:
             self._mind_the_silence()
-            return False
+            return Hint()
         self._alive()
-        # redis-py subscribes again by itself when it reconnects; that, too, is a hint.
-        return message["type"] in ("message", "subscribe")
+        return _hint_of(message)
 
-    def _drain(self) -> None:
-        while self._pubsub.get_message(timeout=0.0) is not None:
+    def _with_the_rest(self, first: Hint) -> Hint:
+        """And what has come already besides."""
+        tasks, everything = set(first.tasks), first.everything
+        while (message := self._pubsub.get_message(timeout=0.0)) is not None:
             self._alive()
+            more = _hint_of(message)
+            tasks |= more.tasks
+            everything |= more.everything
+        return Hint(frozenset(tasks), everything)
 
     def _alive(self) -> None:
         self._heard_at = self._clock.monotonic()
@@ -100,3 +107,13 @@ class HintListener:
         if self._pubsub is not None:
             self._pubsub.close()
             self._pubsub = None
+
+
+def _hint_of(message: dict[str, Any]) -> Hint:
+    # redis-py subscribes again by itself when it reconnects, and hints were lost meanwhile.
+    if message["type"] == "subscribe":
+        return Hint(everything=True)
+    if message["type"] != "message":
+        return Hint()
+    # Whoever may publish here can send any bytes: what names no task is followed by nobody.
+    return Hint(frozenset({as_bytes(message["data"]).decode(errors="replace")}))

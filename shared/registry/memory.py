@@ -12,8 +12,10 @@ from shared.contracts.report import Report
 from shared.registry.base import (
     Active,
     Artifact,
+    Hint,
     HistoryEntry,
     Mode,
+    Pointers,
     RegistryUnavailable,
     StaleEpoch,
     State,
@@ -52,6 +54,7 @@ class MemoryRegistry:
         self._notes: dict[str, FitNote] = {}
         self._changed = threading.Condition()
         self._changes = 1
+        self._last_change: dict[str, int] = {}  # by task, of those that changed
         self._seen = threading.local()  # each waiting thread gets every hint
 
     def acquire(self, task: str) -> int:
@@ -62,13 +65,14 @@ class MemoryRegistry:
 
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
         version, artifact = publishable(self._trust.signed(artifact))
+        task = artifact.manifest.task
         with self._changed:
-            state = self._fenced(artifact.manifest.task, fence)
+            state = self._fenced(task, fence)
             state.artifacts[version] = artifact
             if state.version != version and version not in state.tripped:
                 state.supersede(AnnouncementKind.PUBLISHED, version, at, reason)
                 state.prune(self._keep)
-                self._hint()
+                self._hint(task)
             return state.active
 
     def start_trial(
@@ -77,8 +81,9 @@ class MemoryRegistry:
         check_trial(mode, share)
         version, artifact = publishable(self._trust.signed(artifact))
         trial = Trial(version, mode, float(share))
+        task = artifact.manifest.task
         with self._changed:
-            state = self._fenced(artifact.manifest.task, fence)
+            state = self._fenced(task, fence)
             if version in state.tripped:
                 raise TrippedVersion(f"{version} is tripped and cannot be tried again")
             state.artifacts[version] = artifact
@@ -86,7 +91,7 @@ class MemoryRegistry:
                 state.record(AnnouncementKind(mode), version, at, reason)
                 state.trial = trial
                 state.prune(self._keep)
-                self._hint()
+                self._hint(task)
             return state.active
 
     def promote(
@@ -101,7 +106,7 @@ class MemoryRegistry:
         with self._changed:
             state, trial = self._on_trial(task, version)
             entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason, actor)
-            self._hint()
+            self._hint(task)
             return entry
 
     def withdraw(
@@ -117,7 +122,7 @@ class MemoryRegistry:
             state, trial = self._on_trial(task, version)
             entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason, actor)
             state.trial = None
-            self._hint()
+            self._hint(task)
             return entry
 
     def set_state(
@@ -142,7 +147,7 @@ class MemoryRegistry:
             if was not in (None, known.state):
                 raise StateChanged(f"{version} is {known.state}, not {was}")
             entry = known.move(state, at, reason, actor)
-            self._hint()
+            self._hint(task)
             return entry
 
     def set_alpha(
@@ -163,7 +168,7 @@ class MemoryRegistry:
             if alpha == state.alpha:
                 return None
             entry = state.ask(alpha, at, reason, actor)
-            self._hint()
+            self._hint(task)
             return entry
 
     def alpha(self, task: str) -> float | None:
@@ -207,6 +212,10 @@ class MemoryRegistry:
     def active(self, task: str) -> Active:
         with self._changed:
             return self._state(task).active
+
+    def pointers(self, tasks: Sequence[str]) -> Pointers:
+        with self._changed:
+            return {task: self._state(task).active for task in tasks}
 
     def load(self, task: str, version: str) -> Artifact:
         with self._changed:
@@ -268,7 +277,7 @@ class MemoryRegistry:
             if target == state.version:
                 return state.history[0]
             entry = state.roll_back(target, at, reason, actor)
-            self._hint()
+            self._hint(task)
             return entry
 
     def retire(
@@ -280,19 +289,21 @@ class MemoryRegistry:
                 raise UnknownVersion(f"{task} has no active version")
             state.trial = None
             entry = state.activate(AnnouncementKind.RETIRED, None, at, reason, actor)
-            self._hint()
+            self._hint(task)
             return entry
 
-    def wait_for_change(self, timeout: float) -> bool:
+    def wait_for_change(self, timeout: float) -> Hint:
         deadline = self._clock.monotonic() + timeout
         with self._changed:
             self._check_available()
-            while self._changes == getattr(self._seen, "changes", 0):
+            while self._changes == (seen := getattr(self._seen, "changes", 0)):
                 left = deadline - self._clock.monotonic()
                 if left <= 0 or not self._changed.wait(left):
-                    return False
+                    return Hint()
             self._seen.changes = self._changes
-            return True
+            if not seen:
+                return Hint(everything=True)
+            return Hint(frozenset(t for t, number in self._last_change.items() if number > seen))
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -318,6 +329,7 @@ class MemoryRegistry:
         if not self.available:
             raise RegistryUnavailable("the memory registry was switched off")
 
-    def _hint(self) -> None:
+    def _hint(self, task: str) -> None:
         self._changes += 1
+        self._last_change[task] = self._changes
         self._changed.notify_all()

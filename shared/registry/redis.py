@@ -26,8 +26,12 @@ from shared.registry.base import (
     Artifact,
     CorruptArtifact,
     CorruptReport,
+    Hint,
     HistoryEntry,
     Mode,
+    Pointers,
+    RegistryError,
+    RegistryUnavailable,
     StaleEpoch,
     State,
     StateChanged,
@@ -64,6 +68,10 @@ from shared.registry.scripts import (
 )
 from shared.registry.signatures import MAX_SIGNATURE_BYTES
 from shared.registry.trust import Trust
+
+# Pipelined commands are answered in one go, and a thousand routers may ask at the same moment: a
+# trip costs the server well under a millisecond, so that the last of them is answered in time.
+POINTERS_PER_TRIP = 200
 
 
 def connect(
@@ -259,6 +267,20 @@ class RedisRegistry:
         with reaching(self._client):
             return active_of(self._client.hmget(Keys.of(task).active, ACTIVE_FIELDS))
 
+    def pointers(self, tasks: Sequence[str]) -> Pointers:
+        found: dict[str, Active | RegistryError] = {}
+        for start in range(0, len(tasks), POINTERS_PER_TRIP):
+            some = tasks[start : start + POINTERS_PER_TRIP]
+            with reaching(self._client):
+                pipeline = self._client.pipeline(transaction=False)
+                for task in some:
+                    pipeline.hmget(Keys.of(task).active, ACTIVE_FIELDS)
+                answers = pipeline.execute(raise_on_error=False)
+            found |= {
+                task: self._pointer(answer) for task, answer in zip(some, answers, strict=True)
+            }
+        return found
+
     def load(self, task: str, version: str) -> Artifact:
         return self._load(task, version, self._trust)
 
@@ -318,7 +340,7 @@ class RedisRegistry:
             raise UnknownVersion(f"{task} has no active version")
         return entry_of(answer[1])
 
-    def wait_for_change(self, timeout: float) -> bool:
+    def wait_for_change(self, timeout: float) -> Hint:
         with reaching(self._client):
             return self._listener.wait(timeout)
 
@@ -330,6 +352,18 @@ class RedisRegistry:
         self._listener.close()
         self._transfer.close()
         self._client.close()
+
+    def _pointer(self, answer: Any) -> Active | RegistryError:
+        """Raises RegistryUnavailable."""
+        try:
+            with reaching(self._client):
+                if isinstance(answer, Exception):
+                    raise answer
+                return active_of(answer)
+        except RegistryUnavailable:
+            raise
+        except RegistryError as error:
+            return error
 
     def _store(
         self, artifact: Artifact, fence: int, at: datetime, reason: str, *, mode: str, share: str

@@ -114,7 +114,7 @@ REJECTED_ARTIFACTS = Counter(
 )
 POINTER_DOUBTS = Counter(
     "tracer_router_pointer_doubts_total",
-    "Active pointers that went back, or served what was tripped",
+    "Active pointers that went back, served what was tripped or could not be read",
     ["task"],
 )
 REMEMBERED = Counter(

@@ -20,6 +20,7 @@ from shared.registry.base import (
     Artifact,
     ArtifactTooLarge,
     CorruptArtifact,
+    Hint,
     Registry,
     StaleEpoch,
     UnknownVersion,
@@ -368,6 +369,35 @@ class RegistryLaws(ABC):
             act()
             assert registry.wait_for_change(5.0)
             settle(registry)
+
+    def test_the_first_wait_tells_to_look_at_everything(self) -> None:
+        registry = self.make()
+        assert registry.wait_for_change(5.0).everything
+        registry.close()
+
+    def test_a_hint_names_the_tasks_that_changed(self, registry: Registry, task: str) -> None:
+        other = f"{task}-other"
+        settle(registry)
+        publish(registry, make_artifact(other))
+        publish_windows(registry, task, 2)
+        heard: set[str] = set()
+        while hint := registry.wait_for_change(0.5):
+            assert not hint.everything
+            heard |= hint.tasks
+        assert heard == {task, other}
+        registry.retire(other, at=AT, reason="")
+        assert registry.wait_for_change(5.0) == Hint(frozenset({other}))
+
+    def test_pointers_of_many_tasks_are_those_of_each(self, registry: Registry, task: str) -> None:
+        publish_windows(registry, task, 2)
+        publish(registry, make_artifact(f"{task}-other"))
+        tasks = [f"{task}-other", *(f"{task}-{n}" for n in range(450)), task]
+        found = registry.pointers(tasks)
+        assert list(found) == tasks
+        assert found == {name: registry.active(name) for name in tasks}
+        assert registry.pointers([]) == {}
+        with pytest.raises(ValueError, match="not a task name"):
+            registry.pointers([task, "a}b"])
 
     def test_a_hint_ends_the_wait(self, registry: Registry, task: str) -> None:
         settle(registry)

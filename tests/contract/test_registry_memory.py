@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from shared.registry.base import Artifact, Registry, RegistryUnavailable
+from shared.registry.base import Artifact, Hint, Registry, RegistryUnavailable
 from shared.registry.memory import MemoryRegistry
 from tests.artifacts import make_artifact
 from tests.contract.registry_laws import RegistryLaws, publish, settle
@@ -45,7 +45,7 @@ def test_switched_off_it_is_unavailable() -> None:
 
 def test_every_waiting_thread_gets_the_hint() -> None:
     registry = MemoryRegistry()
-    heard: list[bool] = []
+    heard: list[Hint] = []
     ready = threading.Barrier(3)
 
     def wait() -> None:
@@ -60,4 +60,4 @@ def test_every_waiting_thread_gets_the_hint() -> None:
     publish(registry, make_artifact())
     for thread in threads:
         thread.join()
-    assert heard == [True, True]
+    assert heard == [Hint(frozenset({"intents"}))] * 2

@@ -13,6 +13,7 @@ import redis
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from shared.registry.base import (
+    Active,
     CorruptArtifact,
     Registry,
     RegistryError,
@@ -224,6 +225,9 @@ def test_a_pointer_only_a_newer_registry_understands_is_no_pointer(
     client.hset(Keys.of(task).active, mapping=field)
     with pytest.raises(RegistryError, match="cannot be read"):
         registry.active(task)
+    found = registry.pointers([task, f"{task}-other"])
+    assert isinstance(found[task], RegistryError)
+    assert found[f"{task}-other"] == Active(None, 0)
 
 
 def test_data_survives_a_crash_of_the_server(server: EmbeddedRedis) -> None:
@@ -248,6 +252,7 @@ def test_a_killed_server_is_unavailable_at_once_and_welcome_back(server: Embedde
     server.stop()
     for call in (
         lambda: registry.active("killed"),
+        lambda: registry.pointers(["killed", "other"]),
         lambda: registry.load("killed", artifact.version),
         lambda: registry.publish(artifact, fence=fence, at=AT, reason=""),
         lambda: registry.rollback("killed", to=None, at=AT, reason=""),
@@ -321,7 +326,7 @@ def test_closing_ends_a_wait(redis_url: str) -> None:
     time.sleep(0.2)
     registry.close()
     thread.join(3.0)
-    assert answers == [False]
+    assert [bool(hint) for hint in answers] == [False]
 
 
 def test_a_read_only_replica_is_unavailable(server: EmbeddedRedis) -> None:
@@ -338,6 +343,9 @@ def test_other_refusals_are_registry_errors(registry: RedisRegistry, client: red
     with pytest.raises(RegistryError, match="WRONGTYPE") as caught:
         registry.active("wrong-type")
     assert not isinstance(caught.value, RegistryUnavailable)
+    found = registry.pointers(["right-type", "wrong-type"])
+    assert found["right-type"] == Active(None, 0)
+    assert isinstance(found["wrong-type"], RegistryError)
 
 
 @pytest.mark.parametrize(

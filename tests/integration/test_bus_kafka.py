@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, KafkaError
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, IsolationLevel, KafkaError
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from deploy.kafka import local_kafka
 from deploy.kafka.local_kafka import LocalKafka, free_port
@@ -62,7 +62,8 @@ class Dying:
 
 
 def read_all(bootstrap: str, topic: str) -> list[Message]:
-    """What a read_committed reader sees now, up to the end of every partition."""
+    """What a read_committed reader sees, up to the end of every partition."""
+    wait_for_markers(bootstrap, topic)
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -73,20 +74,42 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
             "fetch.wait.max.ms": 20,
         }
     )
-    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
-    consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
-    left, messages = set(partitions), list[Message]()
-    while left:
-        raw = consumer.poll(10.0)
-        assert raw is not None
-        error = raw.error()
-        if error is None:
-            messages.append(to_message(raw))
-        else:
-            assert error.code() == KafkaError._PARTITION_EOF
-            left.discard(raw.partition())
-    consumer.close()
-    return messages
+    try:
+        partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+        consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
+        left, messages = set(partitions), list[Message]()
+        while left:
+            raw = consumer.poll(10.0)
+            assert raw is not None
+            error = raw.error()
+            if error is None:
+                messages.append(to_message(raw))
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF
+                left.discard(raw.partition())
+        return messages
+    finally:
+        consumer.close()
+
+
+def wait_for_markers(bootstrap: str, topic: str, seconds: float = 3.0) -> None:
+    """A commit is answered before its markers are in every partition; until then none of it is
+    read. Open transactions have none to wait for: so no longer than `seconds`."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    partitions = admin.list_topics(topic, 10).topics[topic].partitions
+    latest = {confluent_kafka.TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        offsets = [
+            [
+                each.result(10).offset
+                for each in admin.list_offsets(latest, isolation_level=level).values()
+            ]
+            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        ]
+        if offsets[0] == offsets[1]:
+            return
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
