@@ -69,6 +69,8 @@ def test_licences_that_do_not_go_with_ours(licence: str, bad: bool) -> None:
     assert bool(audit.refused({licence: ["x"]})) is bad
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # twenty seconds of a quiet machine
 def test_what_is_installed_goes_with_our_licence_and_is_in_the_bill(tmp_path: Path) -> None:
     """So that CI, which may not reach a service that knows vulnerabilities, sees these at least."""
     assert audit.refused(audit.licences(distributions())) == []
