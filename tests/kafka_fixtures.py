@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import KafkaUnavailable, LocalKafka
@@ -41,6 +42,26 @@ def create_topic(
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(10)
     return name
+
+
+def wait_for_markers(bootstrap: str, topic: str, seconds: float = 10.0) -> None:
+    """A commit is answered before its markers are in every partition; until then none of it is
+    read. Open transactions have none to wait for: so no longer than `seconds`."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    partitions = admin.list_topics(topic, 10).topics[topic].partitions
+    latest = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        offsets = [
+            [
+                each.result(10).offset
+                for each in admin.list_offsets(latest, isolation_level=level).values()
+            ]
+            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        ]
+        if offsets[0] == offsets[1]:
+            return
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, IsolationLevel, KafkaError
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError
+from confluent_kafka.admin import AdminClient
 
 from deploy.kafka import local_kafka
 from deploy.kafka.local_kafka import LocalKafka, free_port
@@ -28,7 +28,7 @@ from shared.bus.kafka import (
 from shared.bus.kafka_config import ClientConfig
 from shared.bus.kafka_reader import to_message
 from tests.contract.bus_laws import BusLaws, collect, copy, copy_all, numbered, step, until
-from tests.kafka_fixtures import create_topic, start_kafka
+from tests.kafka_fixtures import create_topic, start_kafka, wait_for_markers
 
 pytestmark = pytest.mark.kafka
 
@@ -90,26 +90,6 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
         return messages
     finally:
         consumer.close()
-
-
-def wait_for_markers(bootstrap: str, topic: str, seconds: float = 3.0) -> None:
-    """A commit is answered before its markers are in every partition; until then none of it is
-    read. Open transactions have none to wait for: so no longer than `seconds`."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    partitions = admin.list_topics(topic, 10).topics[topic].partitions
-    latest = {confluent_kafka.TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        offsets = [
-            [
-                each.result(10).offset
-                for each in admin.list_offsets(latest, isolation_level=level).values()
-            ]
-            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
-        ]
-        if offsets[0] == offsets[1]:
-            return
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
