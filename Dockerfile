@@ -18,8 +18,10 @@ FROM builder AS build-teacher
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[teacher]"
 FROM builder AS build-ingest
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ingest]"
+# `trainer,dask` to fit on a Dask cluster, whose workers run this image, too.
 FROM builder AS build-trainer
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[trainer]"
+ARG TRAINER_EXTRAS=trainer
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[${TRAINER_EXTRAS}]"
 FROM builder AS build-console
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[console,explain]"
 FROM builder AS build-ctl

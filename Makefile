@@ -109,8 +109,8 @@ audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; e
 	@$(BIN)/python deploy/audit/audit.py
 
 .PHONY: fuzz
-fuzz: setup ## Coverage-guided fuzzing of what is read from topics and registry (SECONDS=60 each)
-	@for target in codecs events graphs registry; do \
+fuzz: setup ## Coverage-guided fuzzing of what is read from topics, registry and logs (SECONDS=60 each)
+	@for target in codecs events graphs registry sources; do \
 		PYTHONPATH=.:tests $(BIN)/python -m tests.fuzzing.run $$target \
 			--seconds $(or $(SECONDS),60) || exit 1; done
 
@@ -177,6 +177,10 @@ bench-live: setup ## The live certificate on simulated audits: false trips, dela
 .PHONY: bench-flywheel
 bench-flywheel: setup ## Five days under three regimes of observation (SEEDS=3); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.flywheel --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
+
+.PHONY: bench-incremental
+bench-incremental: setup ## Full and incremental refits, five days of Banking77 (SEEDS=3); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.incremental --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
 
 .PHONY: bench-drift
 bench-drift: setup ## What users see when the teacher or the traffic changes (SEEDS=3); writes docs/benchmarks.md
