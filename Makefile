@@ -109,8 +109,8 @@ audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; e
 	@$(BIN)/python deploy/audit/audit.py
 
 .PHONY: fuzz
-fuzz: setup ## Coverage-guided fuzzing of what is read from topics and registry (SECONDS=60 each)
-	@for target in codecs events graphs registry; do \
+fuzz: setup ## Coverage-guided fuzzing of what is read from topics, registry and logs (SECONDS=60 each)
+	@for target in codecs events graphs registry sources; do \
 		PYTHONPATH=.:tests $(BIN)/python -m tests.fuzzing.run $$target \
 			--seconds $(or $(SECONDS),60) || exit 1; done
 

@@ -17,6 +17,7 @@ from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.fitting.challenger import Challenger, fit_challenger, state_left_by
+from shared.fitting.cluster import DaskCluster, spread
 from shared.fitting.horizon import Horizon, of_one_kind
 from shared.fitting.reading import horizon_days, read_day, read_horizon
 from shared.registry.base import Artifact
@@ -45,6 +46,7 @@ class Examiner:
     encoder: Encoder
     states: RefitStates
     jobs: int = 1
+    cluster: DaskCluster | None = None
     _last: _Fitted | None = None
 
     def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
@@ -75,8 +77,9 @@ class Examiner:
             state = self.states.usable(task, day, horizon, self.encoder, days)
         source = stored.source(horizon_days(stored, task, day))
         challenger = fit_challenger(
-            task, day, horizon, self.encoder, jobs=self.jobs, source=source, state=state
-        )
+            task, day, horizon, self.encoder,
+            jobs=self.jobs, source=source, state=state, cluster=self.cluster,
+        )  # fmt: skip
         if incremental and challenger.artifact is None:
             self.states.note_refused(task.name, day)
         elif incremental and state is None:
@@ -90,9 +93,10 @@ class Examiner:
         if last is None or (last.task, last.day) != (task.name, day):
             raise FitFailed("the fit to report on is gone: its process ended")
         costs = read_costs(self.windows, task, day)
-        return report_of(
-            task, day, last.challenger, outcome, costs, strays=last.strays, jobs=self.jobs
-        )
+        with spread(self.jobs, self.cluster) as jobs:
+            return report_of(
+                task, day, last.challenger, outcome, costs, strays=last.strays, jobs=jobs
+            )
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class ExaminerPlan:
     threads: int | None
     cache: Path
     jobs: int
+    cluster: DaskCluster | None = None
 
     def make(self) -> Examiner:
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -114,4 +119,4 @@ class ExaminerPlan:
             OnnxEncoder(self.encoder, threads=self.threads), self.cache / "embeddings.sqlite"
         )
         states = RefitStates(SavedFiles(self.store))
-        return Examiner(WindowStore(self.store), encoder, states, self.jobs)
+        return Examiner(WindowStore(self.store), encoder, states, self.jobs, self.cluster)

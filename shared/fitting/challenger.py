@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 
-from joblib import parallel_config
 from threadpoolctl import threadpool_limits
 
 from shared.contracts.fit_settings import FitSettings
@@ -22,6 +21,7 @@ from shared.core.training import TrainingSet
 from shared.core.types import InvalidData
 from shared.encoder.base import Encoder
 from shared.fitting.artifact import make_artifact
+from shared.fitting.cluster import DaskCluster, spread
 from shared.fitting.graphs import serve_as_onnx
 from shared.fitting.horizon import Horizon, feature_kind, training_set
 from shared.fitting.incremental import fit_incrementally, note_of, settings_of, state_of
@@ -66,14 +66,17 @@ def fit_challenger(
     jobs: int,
     source: Source | None = None,
     state: State | None = None,
+    cluster: DaskCluster | None = None,
 ) -> Challenger:
-    """Deterministic: the same traces give the same artifact, byte for byte, on any number of cores.
-    `source`: where they lay in their topic, for the manifest. `state`: for an incremental fit, if
-    `why_full` allows one."""
+    """Deterministic: the same traces give the same artifact, byte for byte, on any number of cores,
+    and on a cluster of the same processors. `source`: where they lay in their topic, for the
+    manifest. `state`: for an incremental fit, if `why_full` allows one. `cluster`: computes the
+    folds in place of `jobs` processes of this machine; then this raises ClusterUnavailable and
+    ClusterFailed."""
     # How BLAS divides a sum among threads decides its last digits. `jobs` are processes, each with
     # one thread too: as much work in parallel, in an order that does not change.
-    with threadpool_limits(1, "blas"), parallel_config("loky", inner_max_num_threads=1):
-        return _challenger(task, day, horizon, encoder, jobs, source, state)
+    with threadpool_limits(1, "blas"), spread(jobs, cluster) as spread_jobs:
+        return _challenger(task, day, horizon, encoder, spread_jobs, source, state)
 
 
 def state_left_by(
@@ -101,9 +104,9 @@ def state_again(
 ) -> State | None:
     """The state an incremental refit was made with, from the traces of the full one before it; None
     where those cannot be fitted on. The note's digest says whether it is the same."""
-    with threadpool_limits(1, "blas"), parallel_config("loky", inner_max_num_threads=1):
+    with threadpool_limits(1, "blas"), spread(jobs, None) as spread_jobs:
         training = training_set(horizon, encoder)
-        prepared = prepare(training, settings_of(task, jobs), serve_as_onnx)
+        prepared = prepare(training, settings_of(task, spread_jobs), serve_as_onnx)
         if isinstance(prepared, Refused):
             return None
         return state_of(

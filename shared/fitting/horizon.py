@@ -15,7 +15,7 @@ from shared.core.representation import pair_features
 from shared.core.tokens import Tokens
 from shared.core.training import TrainingSet
 from shared.core.types import Floats, InvalidData, Mask, Matrix
-from shared.encoder.base import Encoder
+from shared.encoder.base import Encoder, Tokenizing
 
 FeatureKind = Literal["embedding", "pair_embedding"]
 
@@ -111,7 +111,7 @@ def encode_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Matrix
     )
 
 
-def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[list[int]]:
+def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Tokenizing) -> list[list[int]]:
     """Each input's word pieces; a pair's are the first text's, then the second's."""
     rows = encoder.tokenize([texts[0] for texts in inputs])
     if feature_kind(inputs) == "pair_embedding":
@@ -120,7 +120,7 @@ def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list
     return rows
 
 
-def input_tokens(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Tokens:
+def input_tokens(inputs: Sequence[tuple[str, ...]], encoder: Tokenizing) -> Tokens:
     """The same as arrays, made a few thousand inputs at a time."""
     vocabulary = encoder.vocabulary
     feature_kind(inputs)  # of all: a part may be of one kind where the whole is not
