@@ -13,9 +13,11 @@ import msgspec
 import pytest
 from test_trainer_pipeline import DAY, Bench, traces
 
+from services.ctl.replay_range import _uncovered
 from services.ctl.reproduce import Reproduction, Traces, reproduce
 from services.trainer.refit_states import RefitStates
 from shared.bus.base import Message
+from shared.bus.kafka_range import TopicRange
 from shared.contracts.codec import encode
 from shared.contracts.events import AnnouncementKind, Reason, Source, Trace
 from shared.contracts.fit_settings import FitSettings
@@ -340,3 +342,14 @@ def test_a_replay_makes_the_state_again_and_then_the_version(days: Days) -> None
     )
     named = again(days, Artifact(older.encode(), artifact.blobs), days.messages).difference
     assert (named or "").startswith("libraries.numpy: 1.0 then, ")
+
+
+def test_a_replay_needs_the_full_refits_horizon_in_its_range(days: Days) -> None:
+    manifest = days.live(SECOND, of(SECOND, 100, first=900))
+    assert manifest.incremental is not None
+    whole = TopicRange("traces", {0: 0}, {0: 500})
+    assert _uncovered(manifest, whole) is None
+    # A day that has left the horizon since, but was of the full refit.
+    older = msgspec.structs.replace(manifest.incremental, source={"2025-12-31": {"0": 600}})
+    said = _uncovered(msgspec.structs.replace(manifest, incremental=older), whole) or ""
+    assert "2025-12-31 was read up to offset 600" in said
