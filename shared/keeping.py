@@ -32,7 +32,7 @@ POLL_SECONDS = 2.0
 AUDITS_SECONDS = 30.0  # how old saved audits may be; changes are saved at the next look
 REASON = "restored from the trainer's store: the registry had lost it"
 
-_STATE, _ARTIFACT = "state.json", ".artifact"
+STATE_FILE, _ARTIFACT = "state.json", ".artifact"
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True, tag="tracer-artifact-1"):
@@ -105,7 +105,7 @@ class Keeper:
             for task in self.tasks:
                 try:
                     self.look(task)
-                    self._tell()
+                    self.tell()
                 except (RegistryError, OSError, Retryable) as error:
                     log.debug("the registry is saved later: %s", error)
                 except Exception:  # a trainer that no longer saves would not be noticed
@@ -114,7 +114,7 @@ class Keeper:
 
     def saved(self, task: str) -> SavedTask | None:
         """What was saved last; None, with an error in the log, where it cannot be read."""
-        data = self.files.get(task, _STATE)
+        data = self.files.get(task, STATE_FILE)
         if data is None:
             return None
         try:
@@ -158,7 +158,7 @@ class Keeper:
         for version in found.order:
             if version + _ARTIFACT not in names:
                 self._save_artifact(found.task, version)
-        self.files.put(found.task, _STATE, msgspec.json.encode(found))
+        self.files.put(found.task, STATE_FILE, msgspec.json.encode(found))
         gone = {name for name in names if name.endswith(_ARTIFACT)}
         for name in gone - {version + _ARTIFACT for version in found.order}:
             self.files.delete(found.task, name)
@@ -172,7 +172,8 @@ class Keeper:
         kept = _Kept(manifest=artifact.manifest_bytes, blobs=dict(artifact.blobs))
         self.files.put(task, version + _ARTIFACT, msgspec.msgpack.encode(kept))
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Announce what was restored; what fails is announced by the next call."""
         while self._untold:
             self.announce(self._untold[0])
             self._untold.pop(0)

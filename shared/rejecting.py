@@ -33,9 +33,11 @@ class Rejecting:
         self._clock = clock
         self._limit = limit
 
-    def __call__(self, message: Message, error: InvalidMessage) -> Record:
-        """The dead letter. Raises Fatal, naming `error`, when there were too many in a row."""
-        if self._limit.rejected(message, error):
+    def __call__(self, message: Message, error: InvalidMessage, part: int = 0) -> Record:
+        """The dead letter. Raises Fatal, naming `error`, when there were too many in a row.
+
+        `part`: which of a message that holds several things; each has a dead letter of its own."""
+        if self._limit.rejected(message, error, part):
             field = field_label(error.field)
             metrics.DEAD_LETTERS.labels(self._service, message.topic, field).inc()
         return dead_letter(

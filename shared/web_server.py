@@ -4,16 +4,57 @@ same pieces, in the loop of a service that has one.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shared.bus.errors import Fatal
 
 MAX_CONNECTIONS = 1024
+HEAD_SECONDS = 5.0  # from a connection, or the first byte of its next request, to the whole head
+
+
+class Punctual(H11Protocol):
+    """uvicorn waits for ever for the rest of a request's head, so that 1,024 callers who send none
+    would close a door to everybody. Here such a connection is closed."""
+
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._has_asked():
+            self._head_came()
+        elif self._head_due is None:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def _has_asked(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        self._head_due = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _head_came(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def _give_up(self) -> None:
+        self._head_due = None
+        if not self._has_asked() and not self.transport.is_closing():
+            self.transport.close()
 
 
 def listen(host: str, port: int, *, name: str, fix: str) -> socket.socket:
@@ -40,7 +81,7 @@ def settings(app: ASGIApp, *, loop: Literal["asyncio", "none"], grace: float) ->
     return uvicorn.Config(
         app,
         loop=loop,
-        http="h11",
+        http=Punctual,
         ws="none",
         lifespan="off",
         log_config=None,

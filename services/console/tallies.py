@@ -21,7 +21,7 @@ from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.audits import is_audit
 from shared.contracts.codec import InvalidEvent, decode
-from shared.contracts.events import Decision, Trace
+from shared.contracts.events import MOST_DOLLARS, Decision, Trace
 from shared.registry.base import RegistryError
 from shared.telemetry.health import Health
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 BATCH = 2_000
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 1.0
+_FIRST_YEAR, _LAST_YEAR = 2, 9998
 
 
 class Tally(NamedTuple):
@@ -113,8 +114,10 @@ class Counting:
             at = TopicPartition(message.topic, message.partition)
             zone = self.zones[event.task]
             for field, n, moment in tallies_of(event):
-                tally = Tally(message.offset, moment.astimezone(zone).date(), field, n)
-                batches[event.task, at].append(tally)
+                # At the calendar's ends a moment has no day in some time zones.
+                if _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+                    tally = Tally(message.offset, moment.astimezone(zone).date(), field, n)
+                    batches[event.task, at].append(tally)
         return batches
 
     def _event(self, message: Message) -> Decision | Trace | None:
@@ -136,7 +139,7 @@ def tallies_of(event: Decision | Trace) -> Iterator[tuple[str, int, datetime]]:
         if event.error is not None:
             yield "failed", 1, moment
         return
-    if event.cost is not None:
+    if event.cost is not None and event.cost <= MOST_DOLLARS:
         yield "priced", 1, event.occurred_at
         yield "micro_dollars", round(event.cost * 1e6), event.occurred_at
     for opinion in event.opinions:

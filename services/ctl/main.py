@@ -17,6 +17,7 @@ from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
 from services.ctl.replay import replay
 from services.ctl.report_command import report
+from services.ctl.restore_command import restore
 from services.ctl.scan_command import scan
 from services.ctl.serving_commands import pause, promote, resume, rollback, withdraw
 from services.ctl.source_commands import app as sources_app
@@ -38,6 +39,7 @@ app.command()(replay)
 app.command()(status)
 app.command()(fleet)
 app.command()(rollback)
+app.command()(restore)
 app.command()(pause)
 app.command()(resume)
 app.command()(promote)

@@ -22,13 +22,12 @@ from shared.contracts.topics import Topic
 from shared.operating import Announce, announcement_of
 from shared.registry.base import (
     HistoryEntry,
-    Registry,
     RegistryError,
     StateChanged,
     TrippedVersion,
     UnknownVersion,
 )
-from shared.registry.redis import connect
+from shared.registry.redis import RedisRegistry, connect
 from shared.registry.signatures import Signer
 from shared.registry.trust import Trust, UntrustedArtifact
 from shared.settings import ServiceSettings
@@ -42,7 +41,7 @@ By = Annotated[str | None, typer.Option(help="Who asks, announced; default: your
 @contextmanager
 def open_registry(
     keyring: Path | None = None, signer: Signer | None = None
-) -> Iterator[tuple[Registry, ServiceSettings]]:
+) -> Iterator[tuple[RedisRegistry, ServiceSettings]]:
     """The registry the environment names; its errors end the command with what to do.
 
     `keyring`: whose signatures count, in place of the environment's.

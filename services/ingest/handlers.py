@@ -13,7 +13,7 @@ from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import InvalidEvent, decode, encode
-from shared.contracts.events import Input, RawTrace, Trace
+from shared.contracts.events import MOST_DOLLARS, Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
 from shared.seen.base import Seen, SeenKey, seen_key
@@ -98,12 +98,16 @@ def sort(
     counts: Tally = Counter() if tally is None else tally
     accepted: list[Accepted] = []
     rejected: list[Record] = []
-    readings = (each for message in messages for each in _read(message, rules, counts))
-    for part, reading in readings:
+    readings = (
+        (number, *each)
+        for message in messages
+        for number, each in enumerate(_read(message, rules, counts))
+    )
+    for number, part, reading in readings:
         try:
             accepted.append(_accept(reading, part, rules=rules, now=now))
         except InvalidMessage as error:
-            rejected.append(reject(part, error))
+            rejected.append(reject(part, error, number))
         else:
             reject.accepted(part)
     return accepted, rejected
@@ -155,6 +159,8 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
     _reject_blank(raw.input)
     if not raw.teacher.strip():
         raise InvalidMessage("the teacher's label is blank", field="teacher")
+    if raw.cost is not None and raw.cost > MOST_DOLLARS:
+        raise InvalidMessage(f"no call costs ${raw.cost:g}", field="cost")
     try:
         teacher = taxonomy.normalise(raw.teacher)
     except UnknownLabel as error:

@@ -9,18 +9,20 @@ from pathlib import Path
 
 from services.trainer.examination import Examination, FitFailed
 from services.trainer.incumbent import on_fresh_evidence
+from services.trainer.refit_states import RefitStates
 from services.trainer.reporting import Outcome, read_costs, report_of
 from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.onnx_encoder import OnnxEncoder
-from shared.fitting.challenger import Challenger, fit_challenger
+from shared.fitting.challenger import Challenger, fit_challenger, state_left_by
 from shared.fitting.cluster import DaskCluster, spread
-from shared.fitting.horizon import of_one_kind
+from shared.fitting.horizon import Horizon, of_one_kind
 from shared.fitting.reading import horizon_days, read_day, read_horizon
 from shared.registry.base import Artifact
-from shared.store.parquet import WindowStore
+from shared.store.parquet import View, WindowStore
+from shared.store.saved import SavedFiles
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,12 @@ class _Fitted:
 
 @dataclass
 class Examiner:
-    """In this process. Deterministic: the same traces give the same artifact."""
+    """In this process. Deterministic: the same traces give the same artifact, and so do the same
+    traces and `states` for tasks that are refitted incrementally."""
 
     windows: WindowStore
     encoder: Encoder
+    states: RefitStates
     jobs: int = 1
     cluster: DaskCluster | None = None
     _last: _Fitted | None = None
@@ -50,15 +54,7 @@ class Examiner:
         horizon, strays = of_one_kind(read_horizon(stored, task, day))
         if strays:
             log.warning("traces of another number of texts left out", extra={"left_out": strays})
-        challenger = fit_challenger(
-            task,
-            day,
-            horizon,
-            self.encoder,
-            jobs=self.jobs,
-            source=stored.source(horizon_days(stored, task, day)),
-            cluster=self.cluster,
-        )
+        challenger = self._challenger(task, day, horizon, stored)
         self._last = _Fitted(task.name, day, challenger, strays)
         found = None
         if incumbent is not None:
@@ -72,6 +68,25 @@ class Examiner:
             challenger=replace(challenger, tried=None),
             fresh=found,
         )
+
+    def _challenger(self, task: Task, day: date, horizon: Horizon, stored: View) -> Challenger:
+        """In full, or with what the last full one left. What this one leaves is kept first."""
+        incremental, days = task.refit == "incremental", stored.days(task.name)
+        state = None
+        if incremental:
+            state = self.states.usable(task, day, horizon, self.encoder, days)
+        source = stored.source(horizon_days(stored, task, day))
+        challenger = fit_challenger(
+            task, day, horizon, self.encoder,
+            jobs=self.jobs, source=source, state=state, cluster=self.cluster,
+        )  # fmt: skip
+        if incremental and challenger.artifact is None:
+            self.states.note_refused(task.name, day)
+        elif incremental and state is None:
+            left = state_left_by(challenger, horizon, task, self.encoder)
+            if left is not None:
+                self.states.keep(left)
+        return challenger
 
     def report(self, task: Task, day: date, outcome: Outcome) -> Report:
         last, self._last = self._last, None
@@ -103,4 +118,5 @@ class ExaminerPlan:
         encoder = CachedEncoder(
             OnnxEncoder(self.encoder, threads=self.threads), self.cache / "embeddings.sqlite"
         )
-        return Examiner(WindowStore(self.store), encoder, self.jobs, self.cluster)
+        states = RefitStates(SavedFiles(self.store))
+        return Examiner(WindowStore(self.store), encoder, states, self.jobs, self.cluster)

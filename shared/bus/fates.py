@@ -20,18 +20,25 @@ class DeadLetterLimit:
     def __init__(self, most_consecutive: int = MOST_CONSECUTIVE) -> None:
         self._most = most_consecutive
         self._run = 0
-        self._counted: dict[TopicPartition, int] = {}
+        self._counted: dict[TopicPartition, tuple[int, int]] = {}  # offset and part
 
     def handled(self) -> None:
         self._run = 0
 
-    def rejected(self, message: Message, why: InvalidMessage) -> bool:
+    def rejected(self, message: Message, why: InvalidMessage, part: int = 0) -> bool:
         """False for one that was counted before, handed out again after a retry. Raises Fatal,
-        naming `why`, when this is one too many in a row."""
+        naming `why`, when this is one too many in a row.
+
+        `part`: which of a message that holds several things, from 0; a message with several bad
+        ones lengthens the run by one.
+        """
         at = TopicPartition(message.topic, message.partition)
-        if message.offset <= self._counted.get(at, -1):
+        last, last_part = self._counted.get(at, (-1, 0))
+        if (message.offset, part) <= (last, last_part):
             return False
-        self._counted[at] = message.offset
+        self._counted[at] = message.offset, part
+        if message.offset == last:
+            return True
         self._run += 1
         if self._run > self._most:
             raise Fatal(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from confluent_kafka import KafkaException
 
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka_calls import BoundedCalls
 from shared.bus.kafka_config import (
     ClientConfig,
     consumer_config,
@@ -17,13 +19,14 @@ from shared.bus.kafka_config import (
 )
 from shared.bus.kafka_errors import ErrorInbox, error_of, fate_of, is_fatal, serving
 from shared.bus.kafka_reader import Reader, raw_offsets
-from shared.bus.kafka_writer import Deliveries, Writer, enqueue, make_producer
+from shared.bus.kafka_writer import Deliveries, Writer, close_producer, enqueue, make_producer
 from shared.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+_GRACE = 10.0  # seconds a call may come back later than it was told to
 
 
 class _KafkaPipe:
@@ -82,7 +85,8 @@ class TransactionalPipe(_KafkaPipe):
     Steps: begin, produce, send offsets, flush, commit. Before the last step anything but a fatal
     error ends in abort, rewind and Retryable. Once the commit is asked for, its outcome is only
     known from an answer: without one within `patience` seconds the process must end (Fatal) and
-    a successor with the same `transactional_id` settles it.
+    a successor with the same `transactional_id` settles it. The same holds for a call that does
+    not come back at all.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class TransactionalPipe(_KafkaPipe):
         self._open = False
         self._deliveries = Deliveries()
         self._errors = ErrorInbox("transactional producer")
+        self._calls = BoundedCalls()
         config = consumer_config(bootstrap, group, instance_id, theirs)
         self._producer = make_producer(
             transactional_config(bootstrap, transactional_id, theirs), self._errors
@@ -134,16 +139,20 @@ class TransactionalPipe(_KafkaPipe):
     def close(self) -> None:
         try:
             self._abort_if_open()
-        except KafkaException as exception:
+        except (KafkaException, Fatal) as exception:
             # The coordinator aborts it when it times out or a successor takes over.
             logger.warning("closing with an open transaction: %s", exception)
         self._reader.close()
+        if not self._calls.stuck:
+            close_producer(self._producer)
+        self._calls.end()
 
     def _initialise(self, bootstrap: str) -> None:
         try:
             # Twice the patience: a predecessor's transaction may have to be settled first.
             self._insist(self._producer.init_transactions, 2 * self._patience)
         except KafkaException as exception:
+            close_producer(self._producer)
             raise Fatal(
                 f"no transactions on {bootstrap}: {error_of(exception).str()}"
             ) from exception
@@ -190,14 +199,17 @@ class TransactionalPipe(_KafkaPipe):
             self._open = False
 
     def _insist(self, call: Callable[[float], None], seconds: float | None = None) -> None:
-        """Call until it succeeds, fails for good, or the time is up. Raises KafkaException."""
+        """Call until it succeeds, fails for good, or the time is up.
+
+        Raises KafkaException, and Fatal when the call does not come back.
+        """
         deadline = self._clock.monotonic() + (self._patience if seconds is None else seconds)
         pause = _FIRST_PAUSE
         while True:
             left = max(_FIRST_PAUSE, deadline - self._clock.monotonic())
             try:
                 with serving():
-                    call(left)
+                    self._calls.run(partial(call, left), left + _GRACE)
             except KafkaException as exception:
                 late = self._clock.monotonic() + pause > deadline
                 if late or not error_of(exception).retriable():

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from shared.bus.base import Message
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka_calls import close_client
 from shared.bus.kafka_config import ClientConfig, range_config
 from shared.bus.kafka_errors import ErrorInbox, client_logger, error_of, fate_of, is_fatal, serving
 from shared.bus.kafka_reader import to_message
@@ -101,7 +102,7 @@ class RangeReader:
                 del left[partition]
 
     def close(self) -> None:
-        self._consumer.close()
+        close_client(self._consumer.close)
 
     def _poll(self, topic: str) -> confluent_kafka.Message | None:
         """A message or the end of a partition."""

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from shared.bus.base import Message, TopicPartition
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka_calls import close_client
 from shared.bus.kafka_errors import ErrorInbox, client_logger, error_of, fate_of, is_fatal, serving
 from shared.clock import Clock
 
@@ -167,7 +168,7 @@ class Reader:
         return waiting
 
     def close(self) -> None:
-        self._consumer.close()
+        close_client(self._consumer.close)
 
     def _next(self, wait: float) -> confluent_kafka.Message | None:
         try:

@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from shared.bus.base import Message, TopicPartition
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka_calls import close_client
 from shared.bus.kafka_config import ClientConfig, consumer_config
 from shared.bus.kafka_errors import ErrorInbox, client_logger, error_of, fate_of, is_fatal, serving
 from shared.bus.kafka_reader import to_message
@@ -72,7 +73,7 @@ class Tail:
         return bool(self._reading) and self._reading <= self._ended
 
     def close(self) -> None:
-        self._consumer.close()
+        close_client(self._consumer.close)
 
     def _look(self) -> None:
         """Begin with the partitions there are; later with those that are new."""

@@ -11,7 +11,7 @@ from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka_config import ClientConfig, transactional_config
 from shared.bus.kafka_errors import ErrorInbox, error_of, fate_of, serving
-from shared.bus.kafka_writer import Deliveries, enqueue, make_producer
+from shared.bus.kafka_writer import Deliveries, close_producer, enqueue, make_producer
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class TransactionalPublisher:
             with serving():
                 self._producer.init_transactions(patience)
         except KafkaException as exception:
+            close_producer(self._producer)
             raise Fatal(
                 f"no transactions on {bootstrap}: {error_of(exception).str()}"
             ) from exception
@@ -66,4 +67,4 @@ class TransactionalPublisher:
             raise fate_of(error, "transaction aborted") from exception
 
     def close(self) -> None:
-        self._producer.purge()
+        close_producer(self._producer)

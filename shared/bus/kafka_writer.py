@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,14 +12,25 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.kafka_calls import close_client
 from shared.bus.kafka_errors import ErrorInbox, client_logger, error_of, fate_of, serving
 
 _ROOM_SECONDS = 0.1
 _PURGE_SECONDS = 5.0
 
+# The binding's own words to stderr for what is logged here: a transaction left to the coordinator.
+warnings.filterwarnings("ignore", message="Producer abort_transaction failed during close")
+
 
 def make_producer(config: Mapping[str, Any], errors: ErrorInbox) -> Producer:
     return Producer({**config, "error_cb": errors}, logger=client_logger())
+
+
+def close_producer(producer: Producer) -> None:
+    """Close it, dropping what is queued: it was told to its caller as failed, or never begun."""
+    with suppress(RuntimeError):  # closed before
+        producer.purge()
+    close_client(producer.close)
 
 
 class Deliveries:
@@ -87,7 +99,7 @@ class Writer:
         self._errors.recovered()
 
     def close(self) -> None:
-        self._give_up()
+        close_producer(self._producer)
 
     def _give_up(self) -> None:
         """Drop what is queued, so that it is not delivered after the caller was told it failed."""

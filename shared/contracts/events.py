@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Meta
 
 MAX_TEXT_CHARS = 32_768
+# Ingest refuses a call that cost more: the sums of a day, and of its reports, must stay numbers.
+MOST_DOLLARS = 1_000_000.0
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 # Task names become Redis keys, folders and metric labels, so they are kept plain.

@@ -50,5 +50,10 @@ class SavedFiles:
         )
         return sorted(info.base_name for info in found if not info.base_name.endswith(".tmp"))
 
+    def tasks(self) -> list[str]:
+        """Those of which anything is saved."""
+        found = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
     def delete(self, task: str, name: str) -> None:
         self._fs.delete_file(f"{self._root}/{task}/{name}")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from shared.contracts.topics import Topic
 from tests.contract.schema_tools import KINDS, example_files, schema_of
 from tests.fuzzing.handlers import Handlers
+from tests.fuzzing.mutating import mutated
 from tests.fuzzing.schemas import documents
 from tests.fuzzing.targets import TARGETS, codecs, seeds
 
@@ -167,6 +168,26 @@ def test_where_the_search_begins_and_what_it_found_before(target: str) -> None:
             TARGETS[target](data[:cut])
         tried += 1
     assert tried
+
+
+def test_mutations_are_other_documents_of_that_size_and_come_again() -> None:
+    """What the search is fed: mostly documents, or it would never get beyond the parser."""
+    known = [data for data in seeds("events") if len(data) < 3_000]
+    parsed = 0
+    for seed in range(400):
+        data = known[seed % len(known)]
+        made, again = (
+            mutated(data, 4_000, seed, bytewise=lambda d, _: d[::-1], known=known, prefix=1)
+            for _ in range(2)
+        )
+        assert made == again
+        assert len(made) <= 4_000
+        try:
+            json.loads(made[1:].decode("utf-8", "surrogatepass"))
+        except ValueError:
+            continue
+        parsed += made not in known
+    assert parsed > 200
 
 
 @pytest.mark.slow

@@ -37,8 +37,7 @@ def player(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Player]:
 
 
 # Together: every service is killed once, Redis fails over, and the endpoint answers garbage; a
-# router is parted from Kafka, and from Redis without notice. A lost broker is left to the long
-# form: it finds an open fault (docs/reliability.md).
+# router is parted from Kafka, and from Redis without notice, and a broker is lost.
 SCHEDULES = (
     Schedule(
         "short-services",
@@ -53,6 +52,7 @@ SCHEDULES = (
     Schedule(
         "short-surroundings",
         (
+            Fault("broker", 0.6, 3.0, "1"),
             Fault("redis_failover", 2.0, 4.0),
             Fault("teacher", 4.0, 6.0, "garbage"),
             Fault("cut", 3.5, 5.0, "router-2/kafka"),

@@ -11,13 +11,29 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import atheris
 
-READERS = ["shared.contracts", "shared.onnx", "shared.registry", "shared.http"]
+READERS = [
+    "shared.contracts", "shared.onnx", "shared.registry", "shared.http", "shared.bus",
+    "shared.rejecting", "shared.core.window", "shared.sources", "services.ingest",
+    "services.router", "services.teacher", "services.trainer.handlers",
+]  # fmt: skip
 with atheris.instrument_imports(include=READERS, enable_loader_override=False):
-    from tests.fuzzing.targets import SEEDS, TARGETS, seeds
+    from tests.fuzzing.mutating import mutated
+    from tests.fuzzing.targets import PREFIX, SEEDS, TARGETS, handlers, seeds
+
+    if "events" in sys.argv:
+        handlers()  # imported here, or coverage would not see the services
+
+
+def _mutator(prefix: int, known: list[bytes]) -> Callable[[bytes, int, int], bytes]:
+    def mutate(data: bytes, limit: int, seed: int) -> bytes:
+        return mutated(data, limit, seed, bytewise=atheris.Mutate, known=known, prefix=prefix)
+
+    return mutate
 
 
 def main() -> None:
@@ -27,11 +43,15 @@ def main() -> None:
     chosen = parser.parse_args()
     target = TARGETS[chosen.target]
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{chosen.target}-"))
-    for number, data in enumerate(seeds(chosen.target)):
+    known = list(seeds(chosen.target))
+    for number, data in enumerate(known):
         (folder / f"seed-{number}").write_bytes(data)
         target(data)
     finds = SEEDS / chosen.target
     finds.mkdir(parents=True, exist_ok=True)
+    more = {}
+    if chosen.target in PREFIX:
+        more["custom_mutator"] = _mutator(PREFIX[chosen.target], known)
     atheris.Setup(
         [
             sys.argv[0], str(folder), f"-max_total_time={chosen.seconds}", "-max_len=65536",
@@ -39,6 +59,7 @@ def main() -> None:
             f"-artifact_prefix={finds}/", "-print_final_stats=1",
         ],
         target,
+        **more,
     )  # fmt: skip
     atheris.Fuzz()
 

@@ -16,15 +16,25 @@ import msgspec
 from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, ModelAnnouncement, RawTrace, Request, Trace
 from shared.contracts.manifest import Stage, decode_manifest
+from shared.contracts.mapping import Format
+from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic, schemas_folder
 from shared.http.tokens import InvalidTokens, read_tokens
 from shared.onnx.guard import check_graph
 from shared.onnx.proto import InvalidGraph
 from shared.registry.signatures import read_signature
+from shared.sources.catalogue import default_reader, sort
+from shared.sources.reading import Reader
 
 EVENTS = (RawTrace, Trace, Request, Decision, Deferral, ModelAnnouncement)
+FORMATS = sorted(Format)
 SEEDS = Path(__file__).parent / "corpus"
 _STAGE = Stage(name="s", features="token_ids", blob="0" * 64, bytes=1, dim=30_522, threshold=0.5)
+
+
+@cache
+def _reader(format: Format) -> Reader:
+    return default_reader(Task(name="support"), format)
 
 
 @cache
@@ -73,9 +83,24 @@ def registry(data: bytes) -> None:
         read_tokens(text, "T")
 
 
+def sources(data: bytes) -> None:
+    """Other systems' logs; the first byte chooses the format. A call becomes a raw trace that can
+    be written and read, or a refusal with a reason."""
+    format = FORMATS[(data[0] if data else 0) % len(FORMATS)]
+    found = sort(data[1:], "logs-0-0", format, [_reader(format)])
+    for taken in found.taken:
+        decode(encode(taken.trace), RawTrace)
+    for lost in found.lost:
+        assert str(lost.error).strip()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "codecs": codecs, "events": events, "graphs": graphs, "registry": registry,
+    "codecs": codecs, "events": events, "graphs": graphs, "registry": registry, "sources": sources,
 }  # fmt: skip
+
+
+# Whose bytes are a JSON document, after so many others.
+PREFIX = {"codecs": 0, "events": 1, "registry": 0, "sources": 1}
 
 
 def seeds(target: str) -> Iterator[bytes]:
@@ -88,6 +113,11 @@ def seeds(target: str) -> Iterator[bytes]:
             else:
                 for which in range(len(Topic)):
                     yield bytes([which]) + data
+    if target == "sources":
+        for number, format in enumerate(FORMATS):
+            for path in sorted((schemas_folder() / "sources" / format.value).iterdir()):
+                if ".expected." not in path.name:
+                    yield bytes([number]) + path.read_bytes()
     if target == "graphs":
         yield from graphs_of_ours()
     if target == "registry":

@@ -28,7 +28,7 @@ from shared.bus.kafka import (
 from shared.bus.kafka_config import ClientConfig
 from shared.bus.kafka_reader import to_message
 from tests.contract.bus_laws import BusLaws, collect, copy, copy_all, numbered, step, until
-from tests.kafka_fixtures import create_topic, start_kafka
+from tests.kafka_fixtures import create_topic, start_kafka, wait_for_markers
 
 pytestmark = pytest.mark.kafka
 
@@ -62,7 +62,8 @@ class Dying:
 
 
 def read_all(bootstrap: str, topic: str) -> list[Message]:
-    """What a read_committed reader sees now, up to the end of every partition."""
+    """What a read_committed reader sees, up to the end of every partition."""
+    wait_for_markers(bootstrap, topic)
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -73,20 +74,22 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
             "fetch.wait.max.ms": 20,
         }
     )
-    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
-    consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
-    left, messages = set(partitions), list[Message]()
-    while left:
-        raw = consumer.poll(10.0)
-        assert raw is not None
-        error = raw.error()
-        if error is None:
-            messages.append(to_message(raw))
-        else:
-            assert error.code() == KafkaError._PARTITION_EOF
-            left.discard(raw.partition())
-    consumer.close()
-    return messages
+    try:
+        partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+        consumer.assign([confluent_kafka.TopicPartition(topic, p, 0) for p in partitions])
+        left, messages = set(partitions), list[Message]()
+        while left:
+            raw = consumer.poll(10.0)
+            assert raw is not None
+            error = raw.error()
+            if error is None:
+                messages.append(to_message(raw))
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF
+                left.discard(raw.partition())
+        return messages
+    finally:
+        consumer.close()
 
 
 @pytest.fixture(scope="session")

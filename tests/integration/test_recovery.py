@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +106,41 @@ def test_redis_is_lost_while_no_trainer_runs(bench: Bench, server: EmbeddedRedis
     bench.trainer.start()
     took = seconds_until(lambda: active_version(bench.registry, bench.task) == first.version, bench)
     print(f"restored {took:.2f} s after the start of the trainer")
+
+
+def test_redis_is_lost_for_good_and_a_person_restores_it(
+    bench: Bench, server: EmbeddedRedis, record_property: Callable[[str, object], None]
+) -> None:
+    bench.send(list(generate(600, seed=3)), DAY1)
+    bench.trainer.start()
+    (first,) = bench.announcements(1)
+    seconds_until(lambda: saved_epoch(bench) > 0, bench)
+    bench.trainer.kill()
+    lose(server)
+    environment = os.environ | {
+        "TRACER_BOOTSTRAP_SERVERS": bench.kafka,
+        "TRACER_REDIS_URL": server.url,
+        "TRACER_TOPIC_PREFIX": bench.prefix,
+        "TRACER_STORE": str(bench.folder / "windows"),
+    }
+    command = [sys.executable, "-m", "services.ctl.main", "restore", bench.task, "--json"]
+    for arguments in (["--dry-run"], []):
+        started = time.monotonic()
+        done = subprocess.run(
+            [*command, *arguments], env=environment,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        took = time.monotonic() - started
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(done.stdout)
+        assert (row["done"], row["version"]) == ("restored", first.version)
+        there = active_version(bench.registry, bench.task)
+        assert there == (None if arguments else first.version)
+    record_property("seconds_of_the_command", round(took, 2))
+    print(f"restored by hand after {took:.2f} s, {row['seconds']} s of them with Redis")
+    bench.trainer.start()  # and a trainer finds nothing to restore
+    assert "restored" in bench.announcements(2)[1].reason
+    bench.registry.load(bench.task, first.version or "")
 
 
 @pytest.mark.parametrize("with_redis", [False, True], ids=["disk only", "disk and Redis"])

@@ -17,7 +17,7 @@ from shared.bus.errors import Fatal, InvalidMessage
 from shared.bus.kafka import KafkaPublisher
 from shared.bus.kafka_range import RangeReader, TopicRange
 from shared.bus.kafka_transaction import TransactionalPublisher
-from tests.kafka_fixtures import create_topic
+from tests.kafka_fixtures import create_topic, wait_for_markers
 
 pytestmark = pytest.mark.kafka
 AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -50,6 +50,7 @@ def letters(prefix: str, n: int) -> list[Record]:
 
 
 def read(kafka: str, topic: str) -> list[Message]:
+    wait_for_markers(kafka, topic)
     reader = RangeReader(bootstrap=kafka)
     try:
         return list(reader.read(reader.whole(topic)))

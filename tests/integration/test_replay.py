@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +20,7 @@ from services.ctl.sample.generator import generate
 from services.trainer.examine import Examiner
 from services.trainer.handlers import Collector
 from services.trainer.pipeline import Refit
+from services.trainer.refit_states import RefitStates
 from shared.bus.base import Record
 from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.clock import FakeClock
@@ -33,6 +35,7 @@ from shared.registry.base import Artifact
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
+from shared.store.saved import SavedFiles
 from tests.kafka_fixtures import create_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -81,7 +84,11 @@ class World:
             tasks=tasks,
             windows=self.store,
             encoder=encoder.digest,
-            examine=Examiner(self.store, CachedEncoder(encoder, folder / "embeddings.sqlite")),
+            examine=Examiner(
+                self.store,
+                CachedEncoder(encoder, folder / "embeddings.sqlite"),
+                RefitStates(SavedFiles(str(folder / "windows"))),
+            ),
             registry=self.registry,
             announce=self.announced.append,
             clock=self.clock,
@@ -104,7 +111,7 @@ class World:
         self.publisher.publish([Record(self.topic, t.id.encode(), encode(t)) for t in traces])
         self.read += last - first
 
-    def close(self) -> None:
+    def close_windows(self) -> None:
         """Read what was sent, let the task fall silent, store what is due and fit."""
         stop = threading.Event()
         held = 0
@@ -127,17 +134,21 @@ class World:
 
 
 @pytest.fixture
-def world(kafka: str, redis_url: str, tmp_path: Path) -> World:
-    return World(kafka, redis_url, tmp_path)
+def world(kafka: str, redis_url: str, tmp_path: Path) -> Iterator[World]:
+    made = World(kafka, redis_url, tmp_path)
+    yield made
+    made.source.close()
+    made.publisher.close()
+    made.registry.close()
 
 
 def test_every_version_of_a_range_is_made_again_byte_for_byte(world: World) -> None:
     world.send(DAYS[0], 0, 300)
-    world.close()
+    world.close_windows()
     # Late traces of the first day: in the next fit, not in the one that was made.
     world.send(DAYS[0], 300, 310)
     world.send(DAYS[1], 310, 600)
-    world.close()
+    world.close_windows()
     versions = world.registry.versions(world.task)
     assert [v[:10] for v in versions] == ["2026-01-05", "2026-01-06"], world.announced
     world.send(DAYS[1], 600, 620)  # nobody has seen these yet

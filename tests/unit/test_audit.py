@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import distribution
+import json
+from importlib.metadata import distribution, distributions
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -65,3 +67,15 @@ def test_the_exit_code_says_what_was_checked(
 )
 def test_licences_that_do_not_go_with_ours(licence: str, bad: bool) -> None:
     assert bool(audit.refused({licence: ["x"]})) is bad
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # twenty seconds of a quiet machine
+def test_what_is_installed_goes_with_our_licence_and_is_in_the_bill(tmp_path: Path) -> None:
+    """So that CI, which may not reach a service that knows vulnerabilities, sees these at least."""
+    assert audit.refused(audit.licences(distributions())) == []
+    assert audit.bill_of_materials(tmp_path / "sbom.json") > 50
+    named = {
+        each["name"] for each in json.loads((tmp_path / "sbom.json").read_text())["components"]
+    }
+    assert {"confluent-kafka", "faust-streaming", "onnxruntime", "redis"} <= named

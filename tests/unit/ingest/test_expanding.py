@@ -6,21 +6,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from services.ingest.expanding import Tally
 from services.ingest.handlers import Rules, sort
 from shared.bus.base import Message
 from shared.bus.dead_letters import read_dead_letter, redrive
+from shared.bus.errors import Fatal
+from shared.bus.fates import DeadLetterLimit
 from shared.clock import FakeClock
 from shared.contracts.codec import decode
-from shared.contracts.events import Trace
+from shared.contracts.events import RawTrace, Trace
 from shared.contracts.mapping import SourceMapping
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import schemas_folder
 from shared.rejecting import Rejecting, rejecting
 from shared.sources.catalogue import readers_by_topic
+from shared.telemetry import metrics
 
 SPANS = schemas_folder() / "sources" / "otlp_proto"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -88,6 +92,23 @@ def test_one_dead_letter_a_span_with_that_span_alone() -> None:
         again = redrive(Message(letter.topic, 0, 0, letter.key, letter.value, letter.headers))
         resent = Message(again.topic, 0, 9, again.key, again.value, again.headers)
         assert len(sort([resent], rules=rules(), reject=reject(), now=NOW)[1]) == 1
+
+
+def test_each_dead_letter_is_counted_and_a_batch_tried_again_counts_none_twice() -> None:
+    refused = rejecting("counted", "dead-letters", FakeClock(NOW), DeadLetterLimit(2))
+    for _ in range(3):  # the broker did not take the first batches
+        sort([spans(SPANS / "refused.binpb")], rules=rules(), reject=refused, now=NOW)
+    fields = [
+        metrics.DEAD_LETTERS.labels("counted", "otlp_spans", field)._value.get()
+        for field in (*sorted(RawTrace.__struct_fields__), "other")
+    ]
+    assert sum(fields) == 5
+    # In a row are records, not the calls in them: one record alone stops nobody.
+    sort([spans(SPANS / "refused.binpb", 4)], rules=rules(), reject=refused, now=NOW)
+    with pytest.raises(
+        Fatal, match="more than 2 dead letters in a row; the last, offset 5 of otlp"
+    ):
+        sort([spans(SPANS / "refused.binpb", 5)], rules=rules(), reject=refused, now=NOW)
 
 
 def test_what_a_mapping_takes_is_held_to_the_taxonomy_like_any_raw_trace() -> None:

@@ -1,0 +1,103 @@
+"""Callers who hold a connection and ask for nothing do not close the door to others."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from shared import web_server
+from shared.web_server import WebServer
+
+HEAD_SECONDS, MOST = 0.5, 5
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+
+
+async def echo(request: Request) -> Response:
+    return Response(await request.body())
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", HEAD_SECONDS)
+    monkeypatch.setattr(web_server, "MAX_CONNECTIONS", MOST)
+    app = Starlette(routes=[Route("/", echo, methods=["POST"])])
+    made = WebServer(app, "127.0.0.1", 0, grace=1.0, name="test", fix="")
+    made.start()
+    yield made
+    made.close()
+
+
+def ask(server: WebServer) -> int:
+    return httpx.post(f"http://127.0.0.1:{server.port}/", content=b"hello", timeout=5).status_code
+
+
+def connect(server: WebServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def seconds_until_closed(connection: socket.socket) -> float:
+    began = time.monotonic()
+    while connection.recv(65_536):
+        pass
+    return time.monotonic() - began
+
+
+def trickle(connection: socket.socket) -> None:
+    for byte in HEAD * 20:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("said", [b"", b"P", HEAD[:40], HEAD])
+def test_a_head_that_does_not_come_is_given_up(server: WebServer, said: bytes) -> None:
+    with closing(connect(server)) as slow:
+        slow.sendall(said)
+        assert HEAD_SECONDS * 0.5 < seconds_until_closed(slow) < 4
+
+
+def test_a_byte_now_and_then_buys_no_time(server: WebServer) -> None:
+    began = time.monotonic()
+    with closing(connect(server)) as slow, pytest.raises(ConnectionError):
+        trickle(slow)
+    assert time.monotonic() - began < 4
+
+
+def test_the_next_head_on_the_same_connection_must_come_too(server: WebServer) -> None:
+    with closing(connect(server)) as slow:
+        slow.sendall(HEAD + b"\r\nabcd")
+        assert slow.recv(65_536).startswith(b"HTTP/1.1 200")
+        slow.sendall(HEAD)
+        assert seconds_until_closed(slow) < 4
+
+
+def test_a_body_may_take_longer_than_a_head(server: WebServer) -> None:
+    with closing(connect(server)) as slow:
+        slow.sendall(HEAD + b"\r\nab")
+        time.sleep(2 * HEAD_SECONDS)
+        slow.sendall(b"cd")
+        assert slow.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_too_many_connections_are_told_so_and_the_silent_ones_make_room(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "HEAD_SECONDS", 3.0)
+    silent = [connect(server) for _ in range(MOST)]
+    deadline = time.monotonic() + 2
+    while ask(server) != 503:  # the last of them may not be counted yet
+        assert time.monotonic() < deadline
+    deadline = time.monotonic() + 10
+    while ask(server) != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for connection in silent:
+        connection.close()
