@@ -18,10 +18,12 @@ FROM builder AS build-teacher
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[teacher]"
 FROM builder AS build-ingest
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ingest]"
+# `trainer,dask` to fit on a Dask cluster, whose workers run this image, too.
 FROM builder AS build-trainer
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[trainer]"
+ARG TRAINER_EXTRAS=trainer
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[${TRAINER_EXTRAS}]"
 FROM builder AS build-console
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[console]"
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[console,explain]"
 FROM builder AS build-ctl
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ctl]" \
  && /venv/bin/tracerctl encoder export --out /encoder
@@ -58,9 +60,11 @@ ENV TRACER_ENCODER=/encoder TRACER_STORE=/data/windows TRACER_CACHE=/data/cache
 CMD ["python", "-m", "services.trainer.main"]
 
 # Open to who signs in: it does not start without TRACER_CONSOLE_TOKEN or an identity provider.
+# Its explaining process reads the trainer's windows where TRACER_STORE names them.
 FROM base AS console
+COPY --from=build-ctl /encoder /encoder
 COPY --from=build-console /venv /venv
-ENV TRACER_CONSOLE_HOST=0.0.0.0 TRACER_CONSOLE_PORT=8020
+ENV TRACER_CONSOLE_HOST=0.0.0.0 TRACER_CONSOLE_PORT=8020 TRACER_ENCODER=/encoder
 EXPOSE 8020
 CMD ["python", "-m", "services.console.main"]
 

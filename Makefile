@@ -178,6 +178,10 @@ bench-live: setup ## The live certificate on simulated audits: false trips, dela
 bench-flywheel: setup ## Five days under three regimes of observation (SEEDS=3); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.flywheel --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
 
+.PHONY: bench-incremental
+bench-incremental: setup ## Full and incremental refits, five days of Banking77 (SEEDS=3); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.incremental --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)
+
 .PHONY: bench-drift
 bench-drift: setup ## What users see when the teacher or the traffic changes (SEEDS=3); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.drift --data-dir $(DATA_DIR) --seeds $(or $(SEEDS),3)

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.tables import replace_section
 from services.ctl.bench_commands import read_training_set
 from shared.core.grouping import group_folds
-from shared.core.report.curves import RISK, curve
+from shared.core.report.curves import NO_GAIN, RISK, curve
 from shared.core.report.growth import Growth, growth
 from shared.core.stages import FOLDS, fit_stages
 from shared.core.training import TrainingSet
@@ -65,7 +65,8 @@ def main() -> None:
         rows, _ = read_training_set(arguments.data_dir / f"{name}.jsonl", None)
         for seed in range(arguments.seeds):
             found += forecasts(name, rows, seed, arguments.starts)
-    told = table(found)
+    orders = "one random order" if arguments.seeds == 1 else f"{arguments.seeds} random orders"
+    told = f"Over {orders} of the traces:\n\n{table(found)}\n\n{verdicts(found)}"
     print(told)
     if not arguments.dry:
         plain = [asdict(one) | {"hit": one.hit} for one in found]
@@ -144,6 +145,26 @@ def table(found: list[Forecast]) -> str:
             f"| {data} | {start:,} | {start * times:,} | {'labels' if labels else 'all traffic'} | "
             f"{len(some)} | {hits} | {hits / len(some):.0%} | {width:.3f} | {error:.3f} | "
             f"{naive:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def verdicts(found: list[Forecast]) -> str:
+    """Whether what was said of twice the traces in a word is what happened."""
+    twice = [one for one in found if one.times == 2]
+    lines = [
+        "| verdict on twice the traces | slices | agreement grew by | grew at all | "
+        f"grew by less than {NO_GAIN:.0%} |",
+        "|---|---|---|---|---|",
+    ]
+    for verdict in ("growing", "plateaued", "cannot_tell"):
+        gains = np.asarray([one.came - one.now for one in twice if one.verdict == verdict])
+        if not len(gains):
+            lines.append(f"| {verdict.replace('_', ' ')} | 0 | – | – | – |")
+            continue
+        lines.append(
+            f"| {verdict.replace('_', ' ')} | {len(gains)} | {gains.mean():.3f} on average | "
+            f"{np.mean(gains > 0):.0%} | {np.mean(gains < NO_GAIN):.0%} |"
         )
     return "\n".join(lines)
 

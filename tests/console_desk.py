@@ -12,21 +12,25 @@ from starlette.types import ASGIApp
 from services.console.access import Access
 from services.console.announcements import Announcements
 from services.console.context import Context
+from services.console.explaining import NotExplained
 from services.console.handlers import Sources
 from services.console.letters import DeadLetters
 from services.console.live import LiveFeed
 from services.console.oidc import Provider
+from services.console.recent import RecentRequests
 from services.console.rendering import environment
 from services.console.sessions import Cookies
 from services.console.tallies import Tally
 from services.console.web import make_app
 from shared.bus.base import Message, Record, TopicPartition
-from shared.bus.errors import Retryable
+from shared.bus.errors import Fatal, Retryable
 from shared.bus.redriving import StoredLetter
 from shared.clock import FakeClock
 from shared.contracts.codec import encode
 from shared.contracts.events import Event, ModelAnnouncement
 from shared.contracts.tasks import Task
+from shared.explain.explanation import Explanation
+from shared.explain.wire import Asked
 from shared.http.rate import RateLimiter
 from shared.http.tokens import LOCAL, Tokens, read_tokens
 from shared.registry.fleet import RouterBeat
@@ -45,11 +49,13 @@ TOKENS = read_tokens(
 
 
 class Topic:
-    """A topic in memory that a reader starts with from its beginning; `away`: no broker."""
+    """A topic in memory that a reader starts with from its beginning; `away`: no broker,
+    `forbidden`: one that lets nobody read it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.away = False
+        self.forbidden = False
         self.opened = 0
         self.closed = 0
 
@@ -71,6 +77,8 @@ class _Tail:
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         if self._topic.away:
             raise Retryable("no broker answers")
+        if self._topic.forbidden:
+            raise Fatal("not authorised")
         found = self._topic.messages[self._next : self._next + max_messages]
         self._next += len(found)
         if not found:
@@ -145,6 +153,22 @@ class MemoryFleet:
     def close(self) -> None: ...
 
 
+class MemoryExplaining:
+    """Answers every question with what a test put here, and remembers the questions."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.answer: Explanation | Exception = NotExplained("there is no model here")
+
+    def ask(self, asked: Asked) -> Explanation:
+        self.asked.append(asked)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def close(self) -> None: ...
+
+
 class Desk:
     """Two tasks; `support` has two versions, the second one active."""
 
@@ -159,7 +183,7 @@ class Desk:
         self.clock = FakeClock()
         self.registry = MemoryRegistry()
         self.tallies = MemoryTallies()
-        self.models, self.decisions = Topic(), Topic()
+        self.models, self.decisions, self.requests = Topic(), Topic(), Topic()
         self.dead_letters = DeadLetters(trouble=None)
         self.post = MemoryPost(self.dead_letters)
         self.fleet = MemoryFleet()
@@ -171,10 +195,15 @@ class Desk:
             fence = self.registry.acquire("support")
             self.registry.publish(artifact, fence=fence, at=AT, reason="certified")
             self.versions.append(artifact.version)
+        self.explaining = MemoryExplaining()
+        tasks = {
+            "support": Task(name="support"),
+            "intents": Task(name="intents", previews=False),
+        }
         self.cookies = Cookies("s" * 40, seconds=3600, secure=False)
         self.context = Context(
             sources=Sources(
-                tasks={name: Task(name=name) for name in ("support", "intents")},
+                tasks=tasks,
                 registry=self.registry,
                 glances=RegistryGlances(self.registry),
                 tallies=self.tallies,
@@ -190,7 +219,13 @@ class Desk:
                 strangers=RateLimiter(self.clock, 1.0, 20.0),
             ),
             announce=self.announce,
-            feed=LiveFeed(self.decisions.open, max_watchers=2),
+            feed=LiveFeed(
+                self.decisions.open,
+                self.requests.open,
+                RecentRequests(name for name, task in tasks.items() if task.previews),
+                max_watchers=2,
+            ),
+            explaining=self.explaining,
             dead_letters=self.dead_letters,
             post=self.post,
             fleet=self.fleet,

@@ -1,4 +1,4 @@
-"""A real console for tests: broker, Redis and console as processes, five days of four tasks."""
+"""A real console for tests: broker, Redis and console as processes, five days of some tasks."""
 
 from __future__ import annotations
 
@@ -30,22 +30,27 @@ from shared.contracts.events import (
     Opinion,
     Outcome,
     Reason,
+    Request,
     Source,
     Trace,
 )
 from shared.contracts.manifest import FrontierPoint, Manifest, Teacher, decode_manifest
 from shared.contracts.report import decode_report
 from shared.contracts.topics import Topic, load_topics
+from shared.encoder.base import Encoder
 from shared.operating import announcement_of
 from shared.registry.base import Artifact, State
 from shared.registry.fleet import RouterBeat, connect_fleet
 from shared.registry.redis import RedisRegistry, connect
+from shared.store.parquet import WindowStore
 from tests.artifacts import make_artifact
+from tests.surrogates import LABELS as MODEL_LABELS
+from tests.surrogates import make_surrogate, text_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_DAY = date(2026, 1, 5)
 COVERAGES = (0.42, 0.61, 0.7, 0.74, 0.793)  # the last as in the example of a report
-TASKS = ("intents", "moderation", "routing", "support")
+TASKS = ("intents", "moderation", "routing", "support", "tickets")
 LABELS = (
     "activate_card", "cancel_order", "change_address", "card_not_working", "charge_disputed",
     "delivery_date", "lost_parcel", "refund_status",
@@ -106,6 +111,8 @@ class Place:
                 "TRACER_TASKS": str(self.folder / "tasks.yaml"),
                 "TRACER_CONSOLE_PORT": str(port),
                 "TRACER_DELIVERY": "at_least_once",  # the embedded broker's
+                "TRACER_ENCODER": str(ROOT / ".cache" / "encoder"),
+                "TRACER_STORE": str(self.folder / "windows"),
                 **settings,
             },
             health_port=free_port(),
@@ -150,6 +157,38 @@ class Place:
             random.Random(name), task, name, at(5, 12), self.versions[task][-1], COVERAGES[-1]
         )
         self.send(Topic.DECISIONS, msgspec.structs.replace(decision, decided_at=datetime.now(UTC)))
+
+    def seed_a_model(self, encoder: Encoder) -> None:
+        """`tickets` gets a version that really answers, and the traces it was made of. The console
+        finds the encoder by TRACER_ENCODER."""
+        artifact = make_surrogate(encoder, task="tickets", threshold=0.9)
+        self.registry.publish(
+            artifact, fence=self.registry.acquire("tickets"), at=at(5, 0.4), reason="certified"
+        )
+        self.versions["tickets"].append(artifact.version)
+        rng = random.Random(5)
+        texts = [" ".join(rng.sample(text_of(label).split(), 3)) for label in MODEL_LABELS * 40]
+        muddles = [" ".join(rng.sample(" ".join(texts[i : i + 2]).split(), 5)) for i in range(60)]
+        WindowStore(str(self.folder / "windows")).write(
+            "tickets", FIRST_DAY,
+            [
+                Trace(
+                    id=f"stored-{n}", task="tickets", input=f"{text} of ann@example.org",
+                    teacher=MODEL_LABELS[n % 3], occurred_at=at(0, 10),
+                )
+                for n, text in enumerate([*texts, *muddles])
+            ],
+        )  # fmt: skip
+
+    def ask(self, name: str, text: str, task: str = "tickets") -> None:
+        """A request comes, and is deferred."""
+        self.send(Topic.REQUESTS, Request(id=name, task=task, input=text))
+        now = datetime.now(UTC)
+        self.send(Topic.DECISIONS, Decision(
+            request_id=name, task=task, outcome=Outcome.DEFERRED, reason=Reason.BELOW_THRESHOLD,
+            decided_at=now, occurred_at=now, label="delivery", version=self.versions[task][-1],
+            accept_score=0.41, threshold=0.9, timings={"router": 1.2},
+        ))  # fmt: skip
 
     def _certified_every_day(self, task: str, *, refused_first: bool, until: int) -> None:
         rng = random.Random(task)
@@ -259,7 +298,10 @@ class Place:
         )
 
     def _write_tasks(self) -> None:
-        tasks = [{"name": name, "alpha": 0.95, "labels": list(LABELS)} for name in TASKS]
+        tasks: list[dict[str, Any]] = [
+            {"name": name, "alpha": 0.95, "labels": list(LABELS)} for name in TASKS
+        ]
+        tasks[-1] |= {"labels": list(MODEL_LABELS), "redact": "builtin"}
         # JSON is YAML.
         (self.folder / "tasks.yaml").write_text(json.dumps({"tasks": tasks}))
 

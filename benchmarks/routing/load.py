@@ -62,16 +62,18 @@ class Load:
             target=self._read, args=(run, arrived, doubled, decided, ready, stop), daemon=True
         )
         reader.start()
-        if not ready.wait(30):
-            raise TimeoutError("the reader of answers got no partitions")
-        begun = time.monotonic()
-        self._send(run, n, per_second, begun)
-        deadline = time.monotonic() + patience
-        while len(arrived) < n and time.monotonic() < deadline:
-            self._place.fleet.check()
-            time.sleep(0.05)
-        stop.set()
-        reader.join(10)
+        try:
+            if not ready.wait(30):
+                raise TimeoutError("the reader of answers got no partitions")
+            begun = time.monotonic()
+            self._send(run, n, per_second, begun)
+            deadline = time.monotonic() + patience
+            while len(arrived) < n and time.monotonic() < deadline:
+                self._place.fleet.check()
+                time.sleep(0.05)
+        finally:  # a client left open can keep the interpreter from ending
+            stop.set()
+            reader.join(10)
         due = [begun + i / per_second for i in range(n)]
         got = [(at, arrived[f"{run}-{i}"]) for i, at in enumerate(due) if f"{run}-{i}" in arrived]
         taken = Taken(n, [at for at, _ in got], [1000 * (then - at) for at, then in got])

@@ -166,16 +166,14 @@ def handler(bench: Bench, version: LoadedVersion, encoder: OnnxEncoder) -> dict[
 def embeddings_in(bench: Bench, alone: Artifact, job: Path) -> dict[str, Any]:
     """A version without a lexical stage, given embeddings, as the peer is."""
     manifest = alone.manifest
-    # As for the peer: single rows with one thread, where they are fastest, batches with all.
-    single = CascadeSession(manifest, alone.blobs, threads=1)
     session = CascadeSession(manifest, alone.blobs, threads=usable_threads())
     embeddings = load(job, "test_embeddings")[: len(bench.texts)]
 
-    def route(session: CascadeSession, rows: np.ndarray) -> object:
+    def route(rows: np.ndarray) -> object:
         return session.answer(len(rows), None, lambda left: embeddings[rows[left]])
 
     rows = np.random.default_rng(0).permutation(len(embeddings))[: SINGLES + 20]
-    ones = [_seconds(lambda i=i: route(single, np.asarray([i]))) for i in rows][20:]  # type: ignore[misc]
+    ones = [_seconds(lambda i=i: route(np.asarray([i]))) for i in rows][20:]  # type: ignore[misc]
     everything = np.arange(len(embeddings))
     found = session.answer(len(embeddings), None, lambda left: embeddings[left])
     handled = found.stage >= 0
@@ -183,7 +181,7 @@ def embeddings_in(bench: Bench, alone: Artifact, job: Path) -> dict[str, Any]:
     return {
         "embedding_one_ms_p50": 1000 * statistics.median(ones),
         "embedding_one_ms_p99": 1000 * float(np.percentile(ones, 99)),
-        "embedding_batch_per_s": bench.per_second(lambda: route(session, everything)),
+        "embedding_batch_per_s": bench.per_second(lambda: route(everything)),
         "embedding_coverage": float(handled.mean()),
         "embedding_agreement": float((labels == np.asarray(bench.labels))[handled].mean()),
     }

@@ -108,17 +108,20 @@ class Place:
              "isolation.level": "read_uncommitted", "enable.auto.commit": False}
         )  # fmt: skip
         topic = self.topic(Topic.REQUESTS)
-        count = len(watcher.list_topics(topic, 10).topics[topic].partitions)
-        asked = [confluent_kafka.TopicPartition(topic, p) for p in range(count)]
         deadline, seen = time.monotonic() + timeout, list[tuple[float, int]]()
-        while not seen or seen[-1][1] < n:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{seen[-1][1]} of {n} requests after {timeout:g} s")
-            self.fleet.check()
-            done = sum(max(0, p.offset) for p in watcher.committed(asked, timeout=10))
-            seen.append((time.monotonic(), done))
-            time.sleep(0.1)
-        watcher.close()
+        try:
+            count = len(watcher.list_topics(topic, 10).topics[topic].partitions)
+            asked = [confluent_kafka.TopicPartition(topic, p) for p in range(count)]
+            while not seen or seen[-1][1] < n:
+                if time.monotonic() > deadline:
+                    done = seen[-1][1] if seen else 0
+                    raise TimeoutError(f"{done} of {n} requests after {timeout:g} s")
+                self.fleet.check()
+                done = sum(max(0, p.offset) for p in watcher.committed(asked, timeout=10))
+                seen.append((time.monotonic(), done))
+                time.sleep(0.1)
+        finally:
+            watcher.close()
         return seen
 
 

@@ -79,14 +79,16 @@ class Streaming:
                 topics=[place.topic(Topic.REQUESTS)], delivery="exactly_once",
                 transactional_id=f"alone-{place.name}",
             )  # fmt: skip
-            seen, done = list[tuple[float, int]](), 0
-            while done < n:
-                messages = pipe.poll(1024, 0.5)
-                records = [Record(place.topic(Topic.DECISIONS), m.key, m.value) for m in messages]
-                pipe.commit(records)
-                done += len(messages)
-                seen.append((time.monotonic(), done))
-            pipe.close()
+            seen, done, deadline = list[tuple[float, int]](), 0, time.monotonic() + 300
+            decisions = place.topic(Topic.DECISIONS)
+            try:
+                while done < n and time.monotonic() < deadline:
+                    messages = pipe.poll(1024, 0.5)
+                    pipe.commit([Record(decisions, m.key, m.value) for m in messages])
+                    done += len(messages)
+                    seen.append((time.monotonic(), done))
+            finally:
+                pipe.close()
         return rate(seen, n)
 
     def delivery(self, delivery: Delivery) -> dict[str, Any]:

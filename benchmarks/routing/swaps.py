@@ -3,8 +3,9 @@
     python -m benchmarks.routing.swaps          # make swap-test
 
 100 swaps in 60 s of traffic, and as long without; then as many again without traffic, for the
-memory. Exits 1 when a request was lost or doubled, or answered by a version that was not active at
-some moment of its batch, when the p99 grew by more than half, or memory by more than 5%.
+memory. Writes benchmarks/results/swaps.json and docs/router.md, unless asked for other amounts.
+Exits 1 when a request was lost or doubled, or answered by a version that was not active at some
+moment of its batch, when the p99 grew by more than half, or memory by more than 5%.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.routing.load import Load, Taken
 from benchmarks.routing.place import Place, memory_mb
 from benchmarks.routing.subject import prepare
 from benchmarks.routing.versions import of_task
+from benchmarks.tables import replace_section
 from deploy.kafka.local_kafka import LocalKafka
 from services.ctl.embedded.processes import Child
 from services.ctl.embedded.redis_server import EmbeddedRedis
@@ -33,7 +35,9 @@ from services.ctl.paths import cache_folder
 from shared.contracts.events import Decision
 from shared.registry.base import Artifact
 
+SWAPS, SECONDS, PER_SECOND = 100, 60.0, 500.0
 P99_RATIO, MEMORY_RATIO = 1.5, 1.05
+RESULT = Path(__file__).parents[1] / "results" / "swaps.json"
 # Times in logs and decisions are cut to the millisecond; the log line follows the swap.
 ROUNDING = timedelta(milliseconds=25)
 
@@ -87,16 +91,18 @@ def swap_under_load(
         place.publish(of_task(artifact, place.task, window=f"swap-{number}"))
 
     def swap_on() -> None:
+        time.sleep(1.5)  # the reader of answers takes about as long
         for number in range(swaps):
             publish(number)
             time.sleep(seconds / swaps)
             memory.append(memory_mb(router, "VmRSS"))
 
-    swapper = threading.Thread(target=swap_on)
-    threading.Timer(1.5, swapper.start).start()  # the reader of answers takes about as long
+    swapper = threading.Thread(target=swap_on, daemon=True)
+    swapper.start()
     swapping = load.run(per_second, seconds + 1.0)
-    while swapper.is_alive() or len(memory) < swaps:
-        time.sleep(0.1)
+    swapper.join(2 * seconds + 60)
+    if len(memory) < swaps:
+        raise RuntimeError(f"only {len(memory)} of {swaps} versions could be published")
     for number in range(swaps, swaps + idle_swaps):
         publish(number)
         time.sleep(0.2)
@@ -125,9 +131,9 @@ def _in_time(d: Decision, since: Mapping[str, datetime], until: Mapping[str, dat
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--swaps", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--per-second", type=float, default=500.0)
+    parser.add_argument("--swaps", type=int, default=SWAPS)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--per-second", type=float, default=PER_SECOND)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swap-test-") as made:
         folder = Path(made)
@@ -143,11 +149,41 @@ def main() -> int:
                 place, place.router(), subject.artifact, subject.texts, swaps=chosen.swaps,
                 seconds=chosen.seconds, per_second=chosen.per_second, idle_swaps=chosen.swaps,
             ).figures()  # fmt: skip
-    print(json.dumps(found, indent=1))
+    print(table(found))
+    if (chosen.swaps, chosen.seconds, chosen.per_second) == (SWAPS, SECONDS, PER_SECOND):
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+        replace_section(Path("docs/router.md"), "swaps", table(found))
+    return 0 if passed(found) else 1
+
+
+def passed(found: Mapping[str, Any]) -> bool:
     wrong = sum(found[load][what] for load in ("calm", "swapping") for what in ("lost", "doubled"))
     wrong += found["by_a_version_not_active"]
     calm = found["p99_ratio"] <= P99_RATIO and found["memory_ratio"] <= MEMORY_RATIO
-    return 0 if not wrong and calm else 1
+    return not wrong and bool(calm)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    calm, swapping = found["calm"], found["swapping"]
+    lines = [
+        f"{found['swaps']} swaps, {found['versions_answering']} versions answered; "
+        f"by one that was not active: {found['by_a_version_not_active']} decisions.",
+        "",
+        "| | without swaps | during swaps | ratio | wanted |",
+        "|---|---|---|---|---|",
+    ]
+    for name, key in (("requests", "requests"), ("lost", "lost"), ("doubled", "doubled")):
+        wanted = "" if key == "requests" else "0"
+        lines.append(f"| {name} | {calm[key]:,} | {swapping[key]:,} | | {wanted} |")
+    lines += [
+        f"| p50, ms | {calm['p50_ms']:.0f} | {swapping['p50_ms']:.0f} | | |",
+        f"| p99, ms | {calm['p99_ms']:.0f} | {swapping['p99_ms']:.0f} "
+        f"| {found['p99_ratio']:.2f} | ≤ {P99_RATIO} |",
+        f"| memory over the second and the last tenth of all swaps, MB "
+        f"| {found['memory_early_mb']:.0f} | {found['memory_late_mb']:.0f} "
+        f"| {found['memory_ratio']:.3f} | ≤ {MEMORY_RATIO} |",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,16 @@ def targets(ours: Figures, peer: Figures, stream: Figures) -> list[dict[str, Any
     saved = 1 - ours["text_batch_cpu_s_per_1000"] / ours["text_batch_lexical_off_cpu_s_per_1000"]
     scale = stream["scale_out"]
     return [
-        at_least("text in, batch: × the peer's predict_batch with its embedder",
-                 ours["text_batch_per_s"] / peer["text_batch_per_s"], 10),
+        at_least("text in, batch: × the peer's predict_batch with its own embedder",
+                 ours["text_batch_per_s"] / peer["own_text_batch_per_s"], 10),
+        beside("text in, batch: × the peer's predict_batch with our encoder",
+               ours["text_batch_per_s"] / peer["text_batch_per_s"]),
         at_least("text in, batch: × the bare encoder at its best batch size and threads",
                  ours["text_batch_per_s"] / ours["encoder_per_s"], 3),
-        at_most("one text at a time: median latency, of the peer's predict",
-                ours["text_one_ms_p50"] / peer["text_one_ms_p50"], 1 / 20),
+        at_most("one text at a time: median latency, of the peer's predict with its own embedder",
+                ours["text_one_ms_p50"] / peer["own_text_one_ms_p50"], 1 / 20),
+        beside("one text at a time: median latency, of the peer's predict with our encoder",
+               ours["text_one_ms_p50"] / peer["text_one_ms_p50"]),
         at_least("embeddings in: × the peer's predict, one at a time",
                  peer["embedding_one_ms_p50"] / ours["embedding_one_ms_p50"], 50),
         at_least("embeddings in: × the peer's predict_batch",
@@ -45,6 +49,11 @@ def at_most(name: str, measured: float, target: float) -> dict[str, Any]:
     return _entry(name, measured, f"≤ {target:.3g}", measured <= target)
 
 
+def beside(name: str, measured: float) -> dict[str, Any]:
+    """A ratio that nothing is asked of."""
+    return {"name": name, "measured": measured, "target": None, "met": None}
+
+
 def _entry(name: str, measured: float, target: str, met: bool) -> dict[str, Any]:
     return {"name": name, "measured": measured, "target": target, "met": bool(met)}
 
@@ -68,9 +77,14 @@ def table(result: Figures) -> str:
         "|---|---|---|---|",
     ]
     for entry in result["targets"]:
-        met = "yes" if entry["met"] else "**no**"
-        lines.append(f"| {entry['name']} | {entry['measured']:.3g} | {entry['target']} | {met} |")
-    lines += ["", "| in process | ours | peer |", "|---|---|---|"]
+        met = {True: "yes", False: "**no**", None: ""}[entry["met"]]
+        wanted = entry["target"] or ""
+        lines.append(f"| {entry['name']} | {entry['measured']:.3g} | {wanted} | {met} |")
+    lines += [
+        "",
+        "| in process | ours | peer, own embedder | peer, our encoder |",
+        "|---|---|---|---|",
+    ]
     lines += [
         _row("texts/s, batch", ours, peer, "text_batch_per_s", ",.0f"),
         _row("CPU s per 1,000 texts, batch", ours, peer, "text_batch_cpu_s_per_1000", ".3f"),
@@ -80,18 +94,24 @@ def table(result: Figures) -> str:
         _row("one embedding, ms, median", ours, peer, "embedding_one_ms_p50", ".3f"),
         _row("one embedding, ms, p99", ours, peer, "embedding_one_ms_p99", ".3f"),
         _row("memory, MB", ours, peer, "memory_mb", ",.0f"),
-        f"| texts/s, batch, lexical stage off | {ours['text_batch_lexical_off_per_s']:,.0f} | |",
-        f"| messages/s through the handler (JSON in, JSON out) | {ours['handler_per_s']:,.0f} | |",
-        f"| bound: tokenizer alone, texts/s | {ours['tokenizer_per_s']:,.0f} | |",
-        f"| bound: encoder alone at its best, texts/s | {ours['encoder_per_s']:,.0f} | |",
-        f"| bound: Kafka client alone, messages/s | {stream['client_alone_per_s']:,.0f} | |",
+        _alone("texts/s, batch, lexical stage off", ours["text_batch_lexical_off_per_s"]),
+        _alone("messages/s through the handler (JSON in, JSON out)", ours["handler_per_s"]),
+        _alone("bound: tokenizer alone, texts/s", ours["tokenizer_per_s"]),
+        _alone("bound: encoder alone at its best, texts/s", ours["encoder_per_s"]),
+        _alone("bound: Kafka client alone, messages/s", stream["client_alone_per_s"]),
     ]
     lines += ["", *_kafka(stream), "", *_others(stream)]
     return "\n".join(lines)
 
 
 def _row(name: str, ours: Figures, peer: Figures, key: str, style: str) -> str:
-    return f"| {name} | {ours[key]:{style}} | {peer[key]:{style}} |"
+    own = peer.get(f"own_{key}")  # none of what takes no text
+    cells = ["" if value is None else f"{value:{style}}" for value in (ours[key], own, peer[key])]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _alone(name: str, per_s: float) -> str:
+    return f"| {name} | {per_s:,.0f} | | |"
 
 
 def _kafka(stream: Figures) -> list[str]:

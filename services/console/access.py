@@ -50,9 +50,13 @@ class Visitor:
             raise UnknownTask(f"there is no task {task!r}")
 
     def check_may_change(self, csrf: str | None) -> None:
-        """Raises Forbidden. A program sends no cookie that somebody could make use of."""
+        """Raises Forbidden."""
         if self.read_only:
             raise Forbidden("this is read-only: ask for a token that may change things")
+        self.check_own_form(csrf)
+
+    def check_own_form(self, csrf: str | None) -> None:
+        """Raises Forbidden. A program sends no cookie that somebody could make use of."""
         if self.session is not None and not self.session.proves(csrf or ""):
             raise Forbidden("this form is of another session: open the page again")
 

@@ -16,12 +16,14 @@ from services.console.access import Access
 from services.console.announcements import Announcements
 from services.console.config import ConsoleSettings
 from services.console.context import Context
+from services.console.explaining import ExplainingProcess
 from services.console.following import Reading, follow
 from services.console.handlers import Sources
 from services.console.letters import DeadLetters
 from services.console.live import LiveFeed
 from services.console.oidc import Provider
 from services.console.post import KafkaPost
+from services.console.recent import RecentRequests
 from services.console.rendering import environment
 from services.console.sessions import Cookies
 from services.console.tallies import Counting, Topics
@@ -87,6 +89,7 @@ class Console:
         self.server.close()
         self.counting.source.close()
         self.counting.store.close()
+        self.context.explaining.close()
         self.context.fleet.close()
         self.context.sources.glances.close()
         self.context.sources.registry.close()
@@ -100,6 +103,7 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
     trust.warn_if_blind()
     registry, glances = connect(url, trust=trust), connect_glances(url, trust=trust)
     tallies = RedisTallies(redis_client(url, protocol=2, socket_timeout=5.0))
+    recent = RecentRequests(name for name, task in tasks.items() if task.previews)
     context = Context(
         sources=Sources(
             tasks=tasks,
@@ -110,7 +114,12 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
         ),
         access=_access(settings, clock),
         announce=partial(_announce, settings),
-        feed=LiveFeed(_tail(settings, Topic.DECISIONS, "end")),
+        feed=LiveFeed(
+            _tail(settings, Topic.DECISIONS, "end"), _tail(settings, Topic.REQUESTS, "end"), recent
+        ),
+        explaining=ExplainingProcess(
+            environment={"TRACER_ENCODER": str(settings.encoder), "TRACER_STORE": settings.store}
+        ),
         dead_letters=DeadLetters(),
         post=KafkaPost(settings),
         fleet=connect_fleet(url),

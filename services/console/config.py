@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -40,6 +41,10 @@ class ConsoleSettings(ServiceSettings):
     oidc_scope: str = "openid profile email"
     oidc_tasks_claim: str = "tracer_tasks"
     oidc_role_claim: str = "tracer_role"
+
+    # What texts are explained with: the encoder of the routers, the trainer's windows.
+    encoder: Path = Path("data/encoder")
+    store: str = "data/windows"
 
     # Seconds without progress until liveness fails.
     stall_seconds: float = Field(default=90.0, gt=0)

@@ -11,6 +11,7 @@ from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
 from services.console.access import Access, Visitor
+from services.console.explaining import Explaining
 from services.console.handlers import Sources
 from services.console.letters import DeadLetters, Post
 from services.console.live import LiveFeed
@@ -28,6 +29,7 @@ class Context:
     access: Access
     announce: Announce
     feed: LiveFeed
+    explaining: Explaining
     dead_letters: DeadLetters
     post: Post
     fleet: Fleet

@@ -1,5 +1,7 @@
 """Live decisions for those who watch: one reader a console, while somebody looks, bounded.
 
+The reader follows requests too, so that a decision can be asked about (`recent.py`).
+
 Who looks too slowly misses some, and is told how many.
 """
 
@@ -9,13 +11,14 @@ import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from services.console.following import Reading
+from services.console.recent import RecentRequests
 from shared.bus.errors import Fatal, Retryable
 from shared.contracts.codec import InvalidEvent, decode
-from shared.contracts.events import Decision
+from shared.contracts.events import Decision, Request
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +59,12 @@ class Watcher:
 
 @dataclass
 class LiveFeed:
-    """`run` in a thread of its own; watch from anywhere."""
+    """`run` in a thread of its own; watch from anywhere. `open` reads decisions; `open_requests`
+    the requests, without which all goes on but the texts."""
 
     open: Callable[[], Reading]
+    open_requests: Callable[[], Reading]
+    recent: RecentRequests
     max_watchers: int = MAX_WATCHERS
     trouble: str | None = None
     _watchers: dict[str, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
@@ -101,17 +107,22 @@ class LiveFeed:
 
     def _read(self, stop: threading.Event) -> None:
         """While somebody looks, and a little longer, lest each reload opens a new consumer."""
-        tail = self.open()
-        idle = 0.0
-        try:
+        with (
+            closing(self.open()) as tail,
+            closing(_Texts(self.open_requests, self.recent)) as texts,
+        ):
+            idle = 0.0
             while not stop.is_set() and idle < IDLE_SECONDS:
                 for message in tail.poll(BATCH, POLL_SECONDS):
                     with suppress(InvalidEvent):
-                        self._offer(decode(message.value, Decision))
+                        self._take(decode(message.value, Decision))
+                texts.read()
                 self.trouble = None
                 idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
-        finally:
-            tail.close()
+
+    def _take(self, decision: Decision) -> None:
+        self.recent.decision(decision)
+        self._offer(decision)
 
     def _check_room(self) -> None:
         if sum(map(len, self._watchers.values())) >= self.max_watchers:
@@ -122,3 +133,39 @@ class LiveFeed:
             watchers = list(self._watchers.get(decision.task, ()))
         for watcher in watchers:
             watcher.offer(decision)
+
+
+class _Texts:
+    """Requests as they go by, remembered; one who may not read them misses them, and no more."""
+
+    def __init__(self, open_requests: Callable[[], Reading], recent: RecentRequests) -> None:
+        self._recent = recent
+        self._tail: Reading | None = None
+        try:
+            self._tail = open_requests()
+        except (Retryable, Fatal) as error:
+            self._give_up(error)
+
+    def read(self) -> None:
+        """What has come, without waiting."""
+        if self._tail is None:
+            return
+        try:
+            messages = self._tail.poll(BATCH, 0.0)
+        except Retryable:
+            return  # the decisions' reader says so
+        except Fatal as error:
+            self._give_up(error)
+            return
+        for message in messages:
+            with suppress(InvalidEvent):
+                self._recent.request(decode(message.value, Request))
+
+    def close(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("requests cannot be read, so watched ones have no text: %s", error)
+        self.close()
+        self._tail = None

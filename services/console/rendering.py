@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,11 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from services.console.assets import address
 from services.console.words import word_of_reason
 from shared.contracts.events import Reason
-from shared.web import VENDOR
 
 HERE = Path(__file__).parent
-STATIC = HERE / "static"
 NOTHING = "–"
 
 
@@ -30,6 +27,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
@@ -43,9 +41,11 @@ def environment() -> Environment:
         "reason_title": lambda reason: word_of_reason(Reason(reason)).title,
     }
     made.filters |= filters
-    made.globals["asset"] = asset
+    made.globals["asset"] = address
     # `tojson` of views, for charts; Jinja escapes what could end an attribute or an element.
     made.policies["json.dumps_function"] = lambda value, **_: msgspec.json.encode(value).decode()
+    for name in made.list_templates():  # compiled now, rather than for the first who looks
+        made.get_template(name)
     return made
 
 
@@ -98,15 +98,3 @@ def bounds(interval: Any) -> str:
     if interval.lower is None:
         return NOTHING
     return f"{100 * interval.lower:.1f} – {100 * interval.upper:.1f}%"
-
-
-@lru_cache
-def asset(name: str) -> str:
-    """The address of a script or style sheet; it changes with the content, so browsers may keep
-    what they have."""
-    for prefix, folder in (("vendor", VENDOR), ("own", STATIC)):
-        path = folder / name
-        if path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-            return f"/static/{prefix}/{name}?v={digest}"
-    raise FileNotFoundError(f"no asset {name}")

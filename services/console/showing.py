@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from services.console import timeline, views
 from services.console.figures import Day, Share, Totals, totals_of
@@ -21,6 +22,9 @@ from shared.contracts.tasks import Task
 from shared.core.live import agreement_lower
 from shared.registry.base import Active, RegistryError, State
 from shared.registry.glances import Audits, Glance
+
+# Pages renew themselves every few seconds, audits come more slowly.
+_lower = lru_cache(4_096)(agreement_lower)
 
 # By task and version.
 LiveOf = Mapping[tuple[str, str], Audits]
@@ -112,7 +116,7 @@ def version_row(
 def live_view(task: Task, audits: Audits) -> views.LiveView:
     if not audits.n:
         return views.LiveView(0, None, None)
-    lower = agreement_lower(audits.n, audits.n - audits.agree, task.delta)
+    lower = _lower(audits.n, audits.n - audits.agree, task.delta)
     return views.LiveView(audits.n, audits.agree / audits.n, lower)
 
 

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+import msgspec
 import redis
 
 from services.console.tallies import Tally
 from shared.bus.base import TopicPartition
 from shared.registry.base import checked_task
 from shared.registry.refusals import reaching
-from shared.registry.replies import as_text
 
 MAX_DAYS = 400
+
+_Counted = dict[str, dict[str, str]]  # Redis keeps numbers as text
 
 # KEYS: the days, the marks. ARGV: prefix of a day's key, days to keep, the mark's field; then
 # offset, day, its number, field and count of each tally, in the order of offsets.
@@ -39,6 +41,17 @@ if surplus > 0 then
   end
   redis.call('ZREMRANGEBYRANK', DAYS, 0, surplus - 1)
 end
+"""
+# KEYS: the days. ARGV: prefix of a day's key, how many of the newest days. A JSON object of objects
+# is a reply of one string, which reads many times faster than one of thousands of parts.
+_DAYS = """
+local found = {}
+for _, day in ipairs(redis.call('ZRANGE', KEYS[1], -ARGV[2], -1)) do
+  local fields, counts = redis.call('HGETALL', ARGV[1] .. day), {}
+  for i = 1, #fields, 2 do counts[fields[i]] = fields[i + 1] end
+  found[day] = counts
+end
+return cjson.encode(found)
 """
 # Lua's stack takes some 8,000 values.
 _PER_CALL = 1_000
@@ -68,21 +81,15 @@ class RedisTallies:
         with reaching(self._client):
             pipeline = self._client.pipeline(transaction=False)
             for task in tasks:
-                pipeline.zrange(f"{_prefix(task)}s", -limit, -1)
-            known = [
-                (task, as_text(day))
-                for task, days in zip(tasks, pipeline.execute(), strict=True)
-                for day in days
-            ]
-            for task, day in known:
-                pipeline.hgetall(f"{_prefix(task)}:{day}")
+                pipeline.eval(_DAYS, 1, f"{_prefix(task)}s", f"{_prefix(task)}:", limit)
             found = pipeline.execute()
-        counts: dict[str, dict[date, dict[str, int]]] = {task: {} for task in tasks}
-        for (task, day), fields in zip(known, found, strict=True):
-            counts[task][date.fromisoformat(day)] = {
-                as_text(field): int(n) for field, n in fields.items()
+        return {
+            task: {
+                date.fromisoformat(day): {field: int(n) for field, n in counts.items()}
+                for day, counts in sorted(msgspec.json.decode(answer, type=_Counted).items())
             }
-        return counts
+            for task, answer in zip(tasks, found, strict=True)
+        }
 
     def close(self) -> None:
         self._client.close()

@@ -8,20 +8,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from services.console import api, operations, pages, signing_in
+from services.console import api, operations, pages, signing_in, why
 from services.console.access import Forbidden, NotSignedIn, TooOften
 from services.console.actions import Refused
+from services.console.assets import Assets, assets
 from services.console.context import Context, page
+from services.console.explaining import NotExplained, TooManyQuestions
 from services.console.handlers import UnknownTask
 from services.console.live import TooManyWatchers
 from services.console.oidc import SignInFailed
-from services.console.rendering import STATIC
 from services.console.signing_in import sign_in_address
 from shared.http.body import BodyLimit
 from shared.http.headers import SecurityHeaders
@@ -33,7 +32,6 @@ from shared.registry.base import (
     TrippedVersion,
     UnknownVersion,
 )
-from shared.web import VENDOR
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +53,8 @@ _SAID: dict[type[Exception], tuple[int, str, str]] = {
     TrippedVersion: (409, "The version is tripped", "Only another version ends that."),
     TooOften: (429, "Too many calls", "Wait as long as Retry-After says."),
     TooManyWatchers: (503, "Too many pages are watching", "Close some, or try again later."),
+    NotExplained: (503, "This cannot be explained here", "The message says what is missing."),
+    TooManyQuestions: (503, "Too many questions at once", "Ask again in a moment."),
     NotAnnounced: (502, "Done, but not announced", "Is the broker there? The registry has it."),
     SignInFailed: (401, "Signing in failed", "Go back to the sign-in page."),
     RegistryUnavailable: (
@@ -66,15 +66,6 @@ _SAID: dict[type[Exception], tuple[int, str, str]] = {
 }
 
 
-class _Files(StaticFiles):
-    """Their addresses name their content, so browsers need not ask again."""
-
-    def file_response(self, *arguments: Any, **more: Any) -> Response:
-        response = super().file_response(*arguments, **more)
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
-        return response
-
-
 def make_app(context: Context) -> ASGIApp:
     app = FastAPI(
         title="TRACER console",
@@ -84,10 +75,10 @@ def make_app(context: Context) -> ASGIApp:
         redoc_url=None,
     )
     app.state.context = context
-    for router in (api.router, operations.router, signing_in.router, pages.router):
+    for router in (api.router, operations.router, signing_in.router, why.router, pages.router):
         app.include_router(router)
-    for name, folder in (("vendor", VENDOR), ("own", STATIC)):
-        app.mount(f"/static/{name}", GZipMiddleware(_Files(directory=folder)), name=name)
+    assets()  # read and compressed now, rather than for the first who looks
+    app.mount("/static", Assets(), name="static")
     for kind in _SAID:
         app.add_exception_handler(kind, _say)
     app.add_exception_handler(HTTPException, _elsewhere)

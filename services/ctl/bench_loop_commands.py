@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,14 @@ from shared.encoder.onnx_encoder import OnnxEncoder
 ENCODE_AT_ONCE = 512
 LEAST_ROWS_A_DAY = 50
 
+
+class Refit(StrEnum):
+    """As the task's setting."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
 Data = Annotated[
     Path | None, typer.Option(help="Traces, one JSON object a line; default: the sample's.")
 ]
@@ -42,13 +51,16 @@ def flywheel(
     ] = 0.05,
     alpha: Alpha = 0.95,
     seed: Annotated[int, typer.Option(help="Of the order of the requests.")] = 0,
+    refit: Annotated[
+        Refit, typer.Option(help="Of the task: full every day, or incremental where it may be.")
+    ] = Refit.FULL,
     encoder: EncoderFolder = None,
     json: Json = False,
 ) -> None:
     """Live through days under three regimes: what versions claim, and what is true."""
     rows = _rows(data, LEAST_ROWS_A_DAY * days)
     regimes = (ALL_LABELS, DEFERRED_ONLY, Regime.audits(audit))
-    task = Task(name="bench", alpha=alpha)
+    task = Task(name="bench", alpha=alpha, refit=refit.value)
     found: list[Day] = []
     with progress() as bar:
         remembering = _encoder(encoder, rows, bar)
@@ -63,7 +75,8 @@ def flywheel(
                 fail(str(error))
     result = {
         "data": data.name if data else "sample", "rows": len(rows), "alpha": alpha,
-        "delta": task.delta, "seed": seed, "days": [asdict(day) for day in found],
+        "delta": task.delta, "seed": seed, "refit": refit.value,
+        "days": [asdict(day) for day in found],
         "last_day": _last_day(found, days),
     }  # fmt: skip
     if json:
@@ -165,7 +178,7 @@ def _tell_flywheel(result: dict[str, Any]) -> None:
                 day["day"], day["regime"], day["labelled"], f"{day['claimed_coverage']:.3f}",
                 f"{day['coverage']:.3f}", f"{day['claimed_agreement']:.3f}",
                 "-" if day["agreement"] is None else f"{day['agreement']:.3f}",
-                f"{day['fit_cpu_seconds']:.1f}",
+                f"{day['fit_cpu_seconds']:.1f}" + (", incremental" if day["incremental"] else ""),
             ]
             for day in sorted(result["days"], key=lambda day: day["day"])
         ],

@@ -14,9 +14,20 @@ from shared.contracts.manifest import Manifest
 from shared.registry.base import Artifact
 
 # Causes before effects: where a cause differs, the rest had to.
-_CAUSES = ("encoder", "libraries", "settings", "source", "n_traces", "traces_sha256", "teacher")
+_CAUSES = (
+    "encoder",
+    "libraries",
+    "settings",
+    "source",
+    "n_traces",
+    "traces_sha256",
+    "teacher",
+    "incremental",
+)
 _EFFECTS = ("labels", "deferred_labels", "candidates", "families", "stages", "certificate")
 _SHOWN = 60
+# What to do about a cause.
+HINTS = {"libraries": "; a replay needs the same versions (docs/replay.md)"}
 
 
 def first_difference(then: Artifact, now: Artifact) -> str | None:
@@ -35,7 +46,7 @@ def _of_manifests(then: Artifact, now: Artifact) -> str | None:
             if path.endswith(".blob"):
                 stage = int(path.split("[")[1].split("]")[0])
                 return _of_graphs(then, now, stage)
-            return f"{path}: {_short(was)} then, {_short(became)} now{_hint(name)}"
+            return f"{path}: {_short(was)} then, {_short(became)} now{HINTS.get(name, '')}"
     return None
 
 
@@ -79,12 +90,6 @@ def _of_graphs(then: Artifact, now: Artifact, stage: int) -> str:
         if a != b:
             return f"{where}: node {i}, {a.op_type} then, {b.op_type} now"
     return f"{where}: its bytes, though not its tensors or nodes"
-
-
-def _hint(name: str) -> str:
-    if name == "libraries":
-        return "; a replay needs the same versions (docs/replay.md)"
-    return ""
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:

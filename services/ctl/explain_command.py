@@ -9,27 +9,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from services.ctl.files import InvalidFile
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.paths import cache_folder
 from services.ctl.registry_access import Json, open_registry
-from shared.contracts.report import PREVIEW_CHARS
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
-from shared.core.types import InvalidData
-from shared.encoder.base import Encoder
+from shared.encoder.base import Encoder, Tokenizing
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
-from shared.encoder.onnx_encoder import OnnxEncoder
-from shared.explain.explain import Explanation
-from shared.explain.explain import explain as run_explain
-from shared.explain.neighbours import Neighbour, Trace
-from shared.fitting.report.texts import Texts
-from shared.onnx.session import InvalidStage
-from shared.redaction.load import InvalidRedactor, load_redactor
-from shared.registry.base import Artifact, Registry
+from shared.explain.asking import TRACES, Explainer, Question, Unanswerable, open_encoder
+from shared.explain.explanation import Explanation, Neighbour
 from shared.settings import ServiceSettings
-from shared.store.parquet import WindowStore
 
 
 def explain(
@@ -48,50 +38,24 @@ def explain(
     ] = None,
     traces: Annotated[
         int, typer.Option(help="So many of the newest traces are looked among.", min=0)
-    ] = 2_000,
+    ] = TRACES,
     json: Json = False,
 ) -> None:
     """Why a text is answered or deferred: stages, words, nearest traces, what it would take."""
     with open_registry() as (registry, settings):
         known = _task(settings, task)
-        artifact = _artifact(registry, task, version)
-    try:
-        redact = load_redactor(known.redact)
-        given = tuple(redact(t) if redact else t for t in ([text, second] if second else [text]))
-        cached = _encoder(encoder)
-        if artifact.manifest.encoder != cached.digest:
-            fail(
-                f"{artifact.version} was made with encoder {artifact.manifest.encoder[:12]}, not "
-                f"{cached.digest[:12]}; name it with --encoder"
+        try:
+            pieces, whole, lacking = _encoder(encoder)
+            texts = (text, second) if second else (text,)
+            found = Explainer(registry, pieces, whole, store, lacking).answer(
+                Question(known, texts, version, traces)
             )
-        found = run_explain(given, artifact, cached, newest_traces(store, known, traces))
-    except (InvalidData, InvalidStage, InvalidRedactor, InvalidFile, EncoderError, ValueError,
-            OSError) as error:  # fmt: skip
-        fail(str(error))
-    shown = Texts((), known.previews, redact)
-    found = found.shown(
-        lambda texts: tuple(shown.shown(t)[:PREVIEW_CHARS] for t in texts) if known.previews else ()
-    )
+        except (Unanswerable, EncoderError) as error:
+            fail(str(error))
     if json:
         print_json(asdict(found))
     else:
         _tell(found)
-
-
-def newest_traces(store: str, task: Task, most: int) -> list[Trace]:
-    """Of the store's newest days within the horizon, the newest traces first; none where there is
-    no store."""
-    if most == 0 or ("://" not in store and not Path(store).is_dir()):
-        return []
-    windows = WindowStore(store)
-    found: list[Trace] = []
-    for day in windows.days(task.name)[::-1][: task.horizon_days]:
-        table = windows.read(task.name, [day])
-        rows = zip(table["input"].to_pylist(), table["teacher"].to_pylist(), strict=True)
-        found += [Trace(tuple(texts), teacher) for texts, teacher in rows][::-1]
-        if len(found) >= most:
-            break
-    return found[:most]
 
 
 def _task(settings: ServiceSettings, name: str) -> Task:
@@ -104,17 +68,10 @@ def _task(settings: ServiceSettings, name: str) -> Task:
     return known[name]
 
 
-def _artifact(registry: Registry, task: str, version: str | None) -> Artifact:
-    version = version or registry.active(task).version
-    if version is None:
-        fail(f"{task} has no active version: the teacher answers everything; name one: --version")
-    return registry.load(task, version)
-
-
-def _encoder(folder: Path | None) -> Encoder:
+def _encoder(folder: Path | None) -> tuple[Tokenizing, Encoder | None, str | None]:
     cache = cache_folder()
     folder = folder or ensure_default_encoder(cache / "encoder")
-    return CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
+    return open_encoder(folder, lambda made: CachedEncoder(made, cache / "embeddings.sqlite"))
 
 
 def _tell(found: Explanation) -> None:
@@ -132,7 +89,8 @@ def _tell(found: Explanation) -> None:
         ranked = sorted(found.words, key=lambda word: -abs(word.contribution))[:10]
         told = ", ".join(f"{escape(word.text)} {word.contribution:+.2f}" for word in ranked)
         console.print(
-            f"Words that carried the lexical stage, for its label (+) or the next: {told}"
+            f"Words that carried the lexical stage, for {escape(found.words_for or '')} (+) or "
+            f"{escape(found.words_against or '')} (-): {told}"
         )
     _near("nearest handled", found.nearest_handled)
     _near("nearest deferred", found.nearest_deferred)
@@ -140,6 +98,8 @@ def _tell(found: Explanation) -> None:
         console.print("What would have made it handled:")
         for sentence in found.would_be_handled:
             console.print(f"  {escape(sentence)}")
+    for note in found.notes:
+        console.print(escape(note))
 
 
 def _near(title: str, found: list[Neighbour]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import typer
@@ -11,14 +14,25 @@ import typer
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.registry_access import Json, TaskArgument, open_registry, plain
 from services.ctl.serving_commands import retire
-from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.clock import SystemClock
+from shared.contracts.spending import LedgerAway, Spent, left
+from shared.contracts.tasks import Budget, InvalidTasks, Task, load_tasks
 from shared.core.live import LiveCertificate
 from shared.registry.base import Registry, State
 from shared.registry.fit_note import FitNote
+from shared.registry.ledger import RedisLedger, open_ledger
+from shared.settings import ServiceSettings
 
 app = typer.Typer(help="Versions of a task: list, show, retire.", no_args_is_help=True)
 app.command()(retire)
 
+_BUDGET_NOTES = {
+    "waiting": "the budget for the day is used up; requests wait until the day ends.",
+    "unavailable": "the budget for the day is used up; requests are answered 'unavailable'.",
+    "unknown": "what is spent cannot be read from Redis.",
+    "uncounted": "nothing is counted in Redis today: no call was made, or teachers count for "
+    "themselves (TRACER_TEACHER_BUDGET_STORE=memory).",
+}
 _SILENT = tuple(state.value for state in State if state is not State.SERVING)
 
 
@@ -30,17 +44,20 @@ def status(json: Json = False) -> None:
         except InvalidTasks as error:
             fail(str(error))
         rows = [_status(registry, task) for task in tasks.values()]
+        spent = _budgets(settings, tasks.values())
+        for row in rows:
+            row["budget"] = spent.get(row["task"])
     if json:
         print_json(rows)
         return
     print_table(
         "tasks",
         ["task", "α", "active version", "state", "certified coverage", "agreement ≥", "audits",
-         "on trial", "versions", "last fit"],
+         "on trial", "versions", "last fit", "budget today"],
         [
             (r["task"], r["alpha"], r["active"] or "none", r["state"] or "",
              _percent(r["coverage"]), r["agreement_lower"] or "", _audited(r["audits"]),
-             _tried(r["trial"]), r["versions"], _fitted(r["last_fit"]))
+             _tried(r["trial"]), r["versions"], _fitted(r["last_fit"]), _budgeted(r["budget"]))
             for r in rows
         ],
     )  # fmt: skip
@@ -49,6 +66,9 @@ def status(json: Json = False) -> None:
             console.print(
                 f"{row['task']}: {row['last_fit']['reason']}. The next window tries again."
             )
+    for row in rows:
+        if row["budget"] and row["budget"]["state"] in _BUDGET_NOTES:
+            console.print(f"{row['task']}: {_BUDGET_NOTES[row['budget']['state']]}")
     if any(row["active"] is None for row in rows):
         console.print("Without an active version everything is deferred to the teacher.")
     if any(row["state"] in _SILENT for row in rows):
@@ -131,6 +151,57 @@ def _audits(registry: Registry, task: Task, version: str) -> dict[str, Any]:
         "agreement_lower": round(live.lower, 4) if outcomes else None,
         "e_value": round(min(live.e_value, 1e12), 4),
     }
+
+
+def _budgets(settings: ServiceSettings, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
+    """Of each task that has one: what its teacher may spend today, has spent, and what follows.
+
+    Of states, `unknown`: the ledger cannot be read; `uncounted`: it has nothing of today, because
+    no call was made or because teachers count in their own memory.
+    """
+    found = {}
+    ledger = open_ledger(settings.redis_url.get_secret_value(), settings.topic_prefix)
+    with closing(ledger):
+        for task in tasks:
+            if task.budget is not None:
+                found[task.name] = _budget(task, task.budget, ledger)
+    return found
+
+
+def _budget(task: Task, budget: Budget, ledger: RedisLedger) -> dict[str, Any]:
+    day = SystemClock().now().astimezone(ZoneInfo(task.timezone)).date()
+    said: dict[str, Any] = {
+        "day": day.isoformat(),
+        "usd_per_day": budget.usd_per_day,
+        "calls_per_day": budget.calls_per_day,
+    }
+    try:
+        spent = ledger.spent(task.name, day)
+    except LedgerAway:
+        return said | {"usd": None, "calls": None, "left": None, "state": "unknown"}
+    if spent == Spent():
+        return said | {"usd": 0.0, "calls": 0, "left": None, "state": "uncounted"}
+    share = max(0.0, left(budget, spent))
+    used_up = {"wait": "waiting", "unavailable": "unavailable"}[budget.when_used_up]
+    return said | {
+        "usd": round(spent.usd, 6),
+        "calls": spent.calls,
+        "left": round(share, 4),
+        "state": "open" if share > 0 else used_up,
+    }
+
+
+def _budgeted(budget: dict[str, Any] | None) -> str:
+    if budget is None:
+        return ""
+    if budget["left"] is None:
+        return str(budget["state"])
+    parts = []
+    if budget["usd_per_day"] is not None:
+        parts.append(f"${budget['usd']:.2f} of ${budget['usd_per_day']:.2f}")
+    if budget["calls_per_day"] is not None:
+        parts.append(f"{budget['calls']} of {budget['calls_per_day']} calls")
+    return f"{', '.join(parts)}; {_percent(budget['left'])} left"
 
 
 def _last_fit(note: FitNote | None) -> dict[str, Any] | None:

@@ -143,7 +143,10 @@ def _read(
 
 def _uncovered(manifest: Manifest, found: TopicRange) -> str | None:
     """Why the range cannot hold what the fit was made of, as far as offsets tell."""
-    for day, reach in sorted(manifest.source.items()):
+    read = list(manifest.source.items())
+    if manifest.incremental is not None:  # the full fit before it is made again, too
+        read += manifest.incremental.source.items()
+    for day, reach in sorted(read, key=lambda one: one[0]):
         for partition, offset in sorted(reach.items()):
             if offset > found.end.get(int(partition), 0):
                 return (

@@ -9,16 +9,19 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from services.ctl.differences import first_difference
+from services.ctl.differences import HINTS, first_difference
 from shared.bus.base import Message
 from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.fit_settings import FitSettings
-from shared.contracts.manifest import Manifest
+from shared.contracts.manifest import Incremental, Source, window_of
+from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
-from shared.fitting.challenger import fit_challenger
+from shared.fitting.artifact import libraries
+from shared.fitting.challenger import fit_challenger, state_again
 from shared.fitting.horizon import of_one_kind
 from shared.fitting.reading import read_horizon
+from shared.fitting.refit_state import State
 from shared.registry.base import Artifact, CorruptArtifact
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import SCHEMA, table_of
@@ -54,16 +57,15 @@ class Traces:
                 kept += 1
         return kept
 
-    def of(self, manifest: Manifest, settings: FitSettings) -> Days:
-        """Those a fit was made of: of each day in its source the ones before its offsets. A
-        manifest without a source: all of its horizon."""
-        window = date.fromisoformat(manifest.window)
+    def of(self, window: date, source: Source, settings: FitSettings) -> Days:
+        """Those a fit was made of: of each day in its source the ones before its offsets. Without a
+        source: all of its horizon."""
         found = {}
         for day in sorted(self._days):
             if not 0 <= (window - day).days < settings.horizon_days:
                 continue
-            reach = manifest.source.get(day.isoformat())
-            if reach is None and manifest.source:
+            reach = source.get(day.isoformat())
+            if reach is None and source:
                 continue  # not a day of the fit: its first traces came later
             found[day] = table_of(_once(self._days[day], reach))
         return Days(found)
@@ -121,13 +123,18 @@ def reproduce(
             f"encoder: {manifest.encoder[:12]} then, {encoder.digest[:12]} now; name it with "
             "--encoder",
         )
-    days = traces.of(manifest, settings)
-    table = days.whole()
     task, window = settings.task(manifest.task), date.fromisoformat(manifest.window)
+    state = None
+    if manifest.incremental is not None:
+        state = _state(manifest.incremental, traces, task, settings, encoder, jobs=jobs)
+        if state is None or state.digest != manifest.incremental.state:
+            return Reproduction(version, _other_state(artifact, manifest.incremental, state))
+    days = traces.of(window, manifest.source, settings)
+    table = days.whole()
     horizon, _ = of_one_kind(read_horizon(days, task, window))
     challenger = fit_challenger(
         task, window, horizon, encoder,
-        jobs=jobs, source=manifest.source,
+        jobs=jobs, source=manifest.source, state=state,
     )  # fmt: skip
     if challenger.artifact is None:
         why = _of_traces(table, stored) or f"nothing was certified now: {challenger.reason}"
@@ -137,6 +144,31 @@ def reproduce(
     if difference is not None and made.manifest.traces_sha256 != manifest.traces_sha256:
         difference = _of_traces(table, stored) or difference
     return Reproduction(version, difference, made.version, len(horizon))
+
+
+def _state(
+    note: Incremental, traces: Traces, task: Task, settings: FitSettings, encoder: Encoder,
+    *, jobs: int,
+) -> State | None:  # fmt: skip
+    """What the full fit before an incremental one left, made again."""
+    window = date.fromisoformat(window_of(note.since))
+    days = traces.of(window, note.source, settings)
+    horizon, _ = of_one_kind(read_horizon(days, task, window))
+    return state_again(task, note, horizon, encoder, jobs=jobs)
+
+
+def _other_state(artifact: Artifact, note: Incremental, state: State | None) -> str:
+    """Why an incremental refit cannot be made again."""
+    then = artifact.manifest.libraries
+    now = libraries()
+    for name in sorted(then):  # all libraries of then, as the state was made with the same
+        if then[name] != now.get(name):
+            return f"libraries.{name}: {then[name]} then, {now.get(name)} now" + HINTS["libraries"]
+    made = "none" if state is None else state.digest[:12]
+    return (
+        f"incremental.state: {note.state[:12]} then, {made} now: the full refit {note.since} that "
+        "it went on from cannot be made again from these traces; replay that version to see why"
+    )
 
 
 def _published(artifact: Artifact) -> Artifact:

@@ -14,7 +14,6 @@ from services.teacher.costs import check_budgets, load_prices
 from services.teacher.handlers import SERVICE, Rules, teach
 from services.teacher.panel import Limits, Panel
 from services.teacher.providers import teachers
-from services.teacher.redis_ledger import RedisLedger
 from services.teacher.retries import Policy
 from shared.bus.base import Message, Pipe, Record
 from shared.bus.errors import Fatal
@@ -24,6 +23,7 @@ from shared.clock import Clock
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.contracts.topics import Topic
+from shared.registry.ledger import open_ledger
 from shared.rejecting import Rejecting, rejecting
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import CONSUMER_LAG, RETRIES
@@ -165,5 +165,4 @@ def _mine(settings: TeacherSettings, tasks: Mapping[str, Task]) -> dict[str, Tas
 def _ledger(settings: TeacherSettings) -> Ledger:
     if settings.teacher_budget_store == "memory":
         return MemoryLedger()
-    prefix = f"{settings.topic_prefix}tracer:budget:"
-    return RedisLedger(settings.redis_url.get_secret_value(), prefix=prefix)
+    return open_ledger(settings.redis_url.get_secret_value(), settings.topic_prefix)

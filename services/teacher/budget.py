@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -15,6 +14,7 @@ from services.teacher.costs import Prices
 from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.events import Input, Tokens
+from shared.contracts.spending import LedgerAway, Spent, left
 from shared.contracts.tasks import Budget, Task
 from shared.telemetry.metrics import (
     TEACHER_BUDGET_LEFT,
@@ -24,21 +24,6 @@ from shared.telemetry.metrics import (
 )
 
 _REMEMBERED_DAYS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Of one task on one day."""
-
-    usd: float = 0.0
-    calls: int = 0
-
-    def plus(self, other: Spent) -> Spent:
-        return Spent(self.usd + other.usd, self.calls + other.calls)
-
-
-class LedgerAway(Exception):
-    """The ledger cannot be read or written now."""
 
 
 class Ledger(Protocol):
@@ -131,11 +116,11 @@ class Metered:
         except LedgerAway as error:
             raise BudgetWaits(f"task {task.name}: nobody knows what is spent: {error}") from error
         spent = spent.plus(self._owed.get((task.name, day), Spent()))
-        left = _left(budget, spent)
-        TEACHER_BUDGET_LEFT.labels(task=task.name).set(max(0.0, left))
+        share = left(budget, spent)
+        TEACHER_BUDGET_LEFT.labels(task=task.name).set(max(0.0, share))
         calls = spent.calls + self._under_way[task.name]
         full = budget.calls_per_day is not None and calls >= budget.calls_per_day
-        used_up = left <= 0 or full
+        used_up = share <= 0 or full
         TEACHER_WAITING.labels(task=task.name).set(used_up and budget.when_used_up == "wait")
         if not used_up:
             return
@@ -160,16 +145,6 @@ class Metered:
             self._ledger.add(task, day, owed)
         except LedgerAway:
             self._owed[task, day] = owed
-
-
-def _left(budget: Budget, spent: Spent) -> float:
-    """The share of the budget that is left, of its scarcer part."""
-    shares = []
-    if budget.usd_per_day is not None:
-        shares.append(1 - spent.usd / budget.usd_per_day)
-    if budget.calls_per_day is not None:
-        shares.append(1 - spent.calls / budget.calls_per_day)
-    return min(shares)
 
 
 def _words(budget: Budget) -> str:

@@ -136,6 +136,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         threads=settings.encoder_threads,
         cache=settings.cache,
         jobs=settings.fit_jobs,
+        cluster=settings.cluster(),
     )
     fits = FitProcess(plan.make, log_level=settings.log_level)
     refit = Refit(

@@ -24,6 +24,7 @@ class FitSettings(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str
     max_rows: int = 100_000
     half_life_days: float | None = None
+    refit: Literal["full", "incremental"] = "full"
 
     @classmethod
     def of(cls, task: Task) -> FitSettings:

@@ -66,6 +66,15 @@ class Teacher(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
 
 
+class Incremental(msgspec.Struct, frozen=True, kw_only=True):
+    """What an incremental refit took over: the state that the full fit of the version `since` left,
+    by its SHA-256. source: of that fit, so that the state can be made again."""
+
+    since: str
+    state: Sha256
+    source: Source
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One published surrogate.
 
@@ -75,7 +84,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `teacher` is the one whose agreement is certified; None where the traces do not say.
     What the fit depended on, so that it can be made again: `settings` of the task, `libraries` by
     version, and `source`: of each day's traces, by partition of the topic, the offset before which
-    all were used (empty where the fit was not made from a topic).
+    all were used (empty where the fit was not made from a topic). `incremental`: None for a full
+    fit.
     """
 
     v: Literal[1] = 1
@@ -95,6 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     teacher: Teacher | None = None
     settings: FitSettings | None = None
     source: Source = {}
+    incremental: Incremental | None = None
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="deterministic")

@@ -65,6 +65,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     drawn by a hash of the id, each standing for those left out. `half_life_days`: where some are
     left out, a day counts half as much each so many days. `fit_budget_s`: a fit that takes longer
     is given up, and the next window's tries again.
+    `refit`: `incremental` fits only what is served anew where nothing but traces has changed since
+    the last full refit (docs/flywheel.md); every `full_refit_every`th window is fitted in full all
+    the same.
     """
 
     name: TaskName
@@ -85,6 +88,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_rows: Annotated[int, Meta(ge=1_000)] = 100_000
     half_life_days: Annotated[float, Meta(gt=0)] | None = None
     fit_budget_s: Annotated[float, Meta(gt=0)] = 3_600.0
+    refit: Literal["full", "incremental"] = "full"
+    full_refit_every: Annotated[int, Meta(ge=1)] = 7
     timezone: str = "UTC"
     prompt: str = "Classify the user's message."
     message: str = "{{ text }}"

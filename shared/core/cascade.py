@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,15 @@ class Outputs:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Of the rows of all parts, in a row."""
+        return cls(
+            label=np.concatenate([part.label for part in parts]),
+            accept=np.concatenate([part.accept for part in parts]),
+            novel=np.concatenate([part.novel for part in parts]),
+        )
 
     @property
     def eligible(self) -> Floats:

@@ -143,7 +143,7 @@ def prepare(
     training: TrainingSet, settings: Settings, serve: Serve = in_numpy
 ) -> Prepared | Refused:
     """Refused where there is too little to fit on."""
-    held_out = _held_out(training, settings)
+    held_out = held_out_rows(training, settings)
     rows = training.take(~held_out)
     too_little = _too_little(rows, settings.seed)
     if too_little:
@@ -164,7 +164,7 @@ def prepare(
 def decide(prepared: Prepared, settings: Settings) -> Fit:
     """The family, the walk and the verdict at the settings' α."""
     prepared, family, families = _choose_family(prepared, settings)
-    cascade = prepared.fits.cascade()
+    cascade = prepared.fits.served
     dropped = _below_floor(prepared, family, settings)
     outputs, rows, at = _certificate_rows(prepared, cascade, without_selection=bool(dropped))
     outputs = outputs.stages(len(family.floors))
@@ -257,7 +257,7 @@ def _below_floor(prepared: Prepared, family: Family, settings: Settings) -> tupl
         dropped |= set(failing)
 
 
-def _held_out(training: TrainingSet, settings: Settings) -> Mask:
+def held_out_rows(training: TrainingSet, settings: Settings) -> Mask:
     """bool[n]: the rows used for nothing but the certificate; none for cross-fitted evidence."""
     if settings.kind == "crossfit" or not len(training):
         return np.zeros(len(training), dtype=np.bool_)

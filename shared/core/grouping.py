@@ -19,7 +19,7 @@ _DIGITS = re.compile(r"\d+")
 def near_duplicate_groups(texts: Sequence[str]) -> Ints:
     """int64[n]: equal for texts that differ only in case, punctuation, spacing or numbers."""
     seen: dict[str, int] = {}
-    groups = [seen.setdefault(_skeleton(text), len(seen)) for text in texts]
+    groups = [seen.setdefault(skeleton(text), len(seen)) for text in texts]
     return np.asarray(groups, dtype=np.int64)
 
 
@@ -37,9 +37,10 @@ def independent_groups(groups: Ints) -> Ints:
     return independent
 
 
-def _skeleton(text: str) -> str:
-    skeleton = _NOT_WORD.sub(" ", _DIGITS.sub("0", text.casefold())).strip()
-    return skeleton or text  # "?!" and emoji stay what they are
+def skeleton(text: str) -> str:
+    """What near-duplicates have in common."""
+    words = _NOT_WORD.sub(" ", _DIGITS.sub("0", text.casefold())).strip()
+    return words or text  # "?!" and emoji stay what they are
 
 
 def contradiction_share(groups: Ints, y: Ints) -> tuple[float, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -54,13 +55,28 @@ class StageFit:
 
 @dataclass(frozen=True)
 class StageFits:
-    """All stages of a cascade on one training set."""
+    """All stages of a cascade on one training set.
+
+    heads: of the cascade fitted on all rows, where they were carried over from an earlier fit
+    (`shared.core.carried`); then no fold's scorers are here either.
+    """
 
     rows: TrainingSet
     folds: Ints
     stages: tuple[StageFit, ...]
     pretended: PretendedNovelty | None
     tried: tuple[Tried, ...]
+    heads: tuple[Head, ...] | None = None
+
+    @cached_property
+    def fold_cascades(self) -> tuple[Cascade, ...]:
+        """By fold, what is fitted on the rows outside of it."""
+        return tuple(self.cascade(fold) for fold in range(FOLDS))
+
+    @cached_property
+    def served(self) -> Cascade:
+        """What is fitted on all rows."""
+        return self.cascade()
 
     def cascade(self, without: int | None = None) -> Cascade:
         """What is fitted on the rows outside of a fold, or on all."""
@@ -80,22 +96,18 @@ class StageFits:
 
     def out_of_fold(self, serve: Serve) -> Outputs:
         """What the cascades fitted without each row's fold say of it, as they would be served."""
-        parts = [
-            (
-                np.flatnonzero(self.folds == fold),
-                serve(self.cascade(fold), self.rows.take(self.folds == fold)),
-            )
-            for fold in range(FOLDS)
+        places = [np.flatnonzero(self.folds == fold) for fold in range(FOLDS)]
+        said = [
+            serve(cascade, self.rows.take(self.folds == fold))
+            for fold, cascade in enumerate(self.fold_cascades)
         ]
-        order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
-        return Outputs(
-            label=np.concatenate([said.label for _, said in parts])[order],
-            accept=np.concatenate([said.accept for _, said in parts])[order],
-            novel=np.concatenate([said.novel for _, said in parts])[order],
-        )
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return Outputs.concatenate(said).take(order)
 
     def _head(self, stage: int, rows: Mask, without: int | None) -> Head:
         """Fitted on out-of-fold scores of `rows`; no row of the fold `without` has a part in it."""
+        if self.heads is not None:
+            return self.heads[stage]
         chosen = slice(None) if rows.all() else rows  # a slice copies nothing
         scores = [fit.models.scores[chosen] for fit in self.stages[: stage + 1]]
         y = self.rows.y[chosen]
@@ -124,10 +136,11 @@ def with_residual(fits: StageFits, deferred: Mask, *, seed: int, jobs: int) -> S
     """One more stage, its scorer and head fitted on what the others deferred out of fold.
 
     Residual surrogate boosting (arXiv 2604.14531). None where too little is deferred, or of too
-    few labels: to fit on, or to leave some out of and pretend novelty.
+    few labels: to fit on, or to leave some out of and pretend novelty. None for carried heads too,
+    which have no fold's scorers beside them.
     """
     rows, folds = fits.rows, fits.folds
-    if deferred.sum() < MINIMUM_RESIDUAL_ROWS:
+    if fits.heads is not None or deferred.sum() < MINIMUM_RESIDUAL_ROWS:
         return None
     if any(len(np.unique(rows.y[deferred & (folds != fold)])) < 2 for fold in range(FOLDS)):
         return None

@@ -95,6 +95,19 @@ def read_encoder(folder: Path) -> EncoderFiles:
     return EncoderFiles(info, data[MODEL], data[TOKENIZER])
 
 
+def read_tokenizer(folder: Path) -> tuple[EncoderInfo, bytes]:
+    """`encoder.json` and the verified `tokenizer.json`; the model may be missing. Raises
+    BrokenEncoder."""
+    info = _read_info(folder)
+    path = folder / TOKENIZER
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _check(path, sha256(data), info.tokenizer_sha256)
+    return info, data
+
+
 def write_encoder(
     folder: Path, *, model: bytes, tokenizer: bytes, facts: EncoderFacts
 ) -> EncoderInfo:

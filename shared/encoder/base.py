@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 
 
-class Encoder(Protocol):
+class Tokenizing(Protocol):
+    """The part of an encoder that the lexical stage needs."""
+
     @property
     def digest(self) -> str:
         """SHA-256 of the artifact: two encoders with one digest give the same numbers."""
         ...
-
-    @property
-    def dim(self) -> int: ...
 
     @property
     def vocabulary(self) -> int:
@@ -28,6 +27,11 @@ class Encoder(Protocol):
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Each text's word pieces, special ones included, cut at the encoder's length."""
         ...
+
+
+class Encoder(Tokenizing, Protocol):
+    @property
+    def dim(self) -> int: ...
 
     def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Matrix:
         """Unit-length embeddings, float32[len(rows), dim], of what `tokenize` gave."""

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from shared.batching import Rows, batches, filled
 from shared.encoder.artifact import EncoderFiles, EncoderInfo, read_encoder
 from shared.encoder.base import Matrix
 from shared.encoder.errors import BrokenEncoder
 from shared.encoder.threads import usable_threads
+from shared.encoder.word_pieces import WordPieces
 
 _INPUTS = ["input_ids", "attention_mask"]
 _OUTPUT = "embedding"
@@ -55,9 +55,9 @@ class OnnxEncoder:
         # Whole batches in parallel: two threads inside each product are a third slower.
         self._pool = ThreadPoolExecutor(self._threads, "encoder") if self._threads > 1 else None
         self._session = _session(files)
-        self._tokenizer = Tokenizer.from_buffer(files.tokenizer)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(files.info.max_tokens)
+        self._pieces = WordPieces(
+            files.tokenizer, max_tokens=files.info.max_tokens, digest=files.info.digest
+        )
 
     @property
     def info(self) -> EncoderInfo:
@@ -73,7 +73,7 @@ class OnnxEncoder:
 
     @property
     def vocabulary(self) -> int:
-        return 1 + max(self._tokenizer.get_vocab().values())
+        return self._pieces.vocabulary
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         """Unit-length embeddings, float32[len(texts), dim], in the order of `texts`.
@@ -99,9 +99,7 @@ class OnnxEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Each text's word pieces, special ones included, cut at `max_tokens`."""
-        # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
+        return self._pieces.tokenize(texts)
 
     def _plan(self, lengths: list[int]) -> list[list[int]]:
         """Batches of one width, small enough that every thread gets some; the widest first, to end

@@ -4,15 +4,14 @@ traces, and what would have made it handled."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 
-from shared.core.types import Matrix
-from shared.encoder.base import Encoder
-from shared.explain.lexical_words import Word, linear_of, words_of
-from shared.explain.neighbours import Neighbour, Trace, neighbours
+from shared.encoder.base import Encoder, Tokenizing
+from shared.explain.explanation import Explanation, Neighbour, StageSaid, Word
+from shared.explain.lexical_words import linear_of, words_of
+from shared.explain.neighbours import Trace, neighbours
 from shared.fitting.horizon import encode_inputs, input_tokens
 from shared.onnx.cascade import CascadeSession
 from shared.onnx.session import Scored
@@ -22,66 +21,20 @@ MOST_WORDS = 60  # so many are left out one by one
 MOST_ENOUGH = 3
 
 
-@dataclass(frozen=True)
-class StageSaid:
-    """What one stage makes of the text, whether or not it is asked. why: in words."""
-
-    stage: str
-    label: str
-    runner_up: str
-    accept: float
-    threshold: float
-    novelty: float
-    novelty_cut: float
-    answers: bool
-    why: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """label: the answer, or the last stage's guess where nothing answers. words: of the lexical
-    stage, None without one. would_be_handled: what would have made it so, sentences; empty where it
-    is."""
-
-    task: str
-    version: str
-    texts: tuple[str, ...]
-    handled: bool
-    answered_by: str | None
-    label: str
-    summary: str
-    stages: list[StageSaid]
-    words: list[Word] | None
-    nearest_handled: list[Neighbour]
-    nearest_deferred: list[Neighbour]
-    would_be_handled: list[str]
-
-    def shown(self, show: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Explanation:
-        """The same with texts of stored traces as `show` has them."""
-        return replace(
-            self,
-            nearest_handled=[replace(n, texts=show(n.texts)) for n in self.nearest_handled],
-            nearest_deferred=[replace(n, texts=show(n.texts)) for n in self.nearest_deferred],
-        )
-
-
 def explain(
     texts: tuple[str, ...], artifact: Artifact, encoder: Encoder, traces: Sequence[Trace]
 ) -> Explanation:
     """texts: as the version would be asked, one or two. traces: stored ones to look among. Raises
     InvalidStage, and ValueError for another number of texts than the version is of."""
-    manifest = artifact.manifest
-    session = CascadeSession(manifest, artifact.blobs)
-    pairs = any(stage.features == "pair_embedding" for stage in manifest.stages)
-    if len(texts) != (2 if pairs else 1):
-        raise ValueError(f"this version takes {'two texts' if pairs else 'one text'}")
+    session = _session(texts, artifact)
     features = encode_inputs([texts], encoder)
-    said = _every_stage([texts], features, session, encoder)
+    said = session.every_stage(input_tokens([texts], encoder).rows(), features)
     stages = [_stage(artifact, i, one) for i, one in enumerate(said)]
     answering = next((stage for stage in stages if stage.answers), None)
     near = neighbours(features[0], traces, encoder, session)
+    words = _words(texts, artifact, encoder, said)
     return Explanation(
-        task=manifest.task,
+        task=artifact.manifest.task,
         version=artifact.version,
         texts=texts,
         handled=answering is not None,
@@ -89,17 +42,62 @@ def explain(
         label=(answering or stages[-1]).label,
         summary=_summary(answering, stages[-1]),
         stages=stages,
-        words=_words(texts, artifact, encoder, said),
+        words=words[0],
+        words_for=words[1],
+        words_against=words[2],
         nearest_handled=near[0],
         nearest_deferred=near[1],
         would_be_handled=[] if answering else _would(texts, stages[-1], near[0], session, encoder),
     )
 
 
-def _every_stage(
-    inputs: Sequence[tuple[str, ...]], features: Matrix, session: CascadeSession, encoder: Encoder
-) -> list[Scored]:
-    return session.every_stage(input_tokens(inputs, encoder).rows(), features)
+def explain_lexically(
+    texts: tuple[str, ...], artifact: Artifact, pieces: Tokenizing
+) -> Explanation | None:
+    """What can be told with an encoder's tokenizer alone: the stages before the first that needs
+    an embedding, and their words. None where there is no such stage. Raises as `explain`."""
+    session = _session(texts, artifact)
+    said = session.every_stage(input_tokens([texts], pieces).rows(), None)
+    if not said:
+        return None
+    stages = [_stage(artifact, i, one) for i, one in enumerate(said)]
+    answering = next((stage for stage in stages if stage.answers), None)
+    unasked = [stage.name for stage in artifact.manifest.stages[len(said) :]]
+    words = _words(texts, artifact, pieces, said)
+    return Explanation(
+        task=artifact.manifest.task,
+        version=artifact.version,
+        texts=texts,
+        handled=True if answering else None if unasked else False,
+        answered_by=answering.stage if answering else None,
+        label=(answering or stages[-1]).label,
+        summary=(
+            _summary(answering, stages[-1])
+            if answering or not unasked
+            else f"The {stages[-1].stage} stage leaves it to {' and '.join(unasked)}, which cannot "
+            f"be asked here; it would say {stages[-1].label} (next {stages[-1].runner_up}), "
+            f"{stages[-1].why}."
+        ),
+        stages=stages,
+        words=words[0],
+        words_for=words[1],
+        words_against=words[2],
+        nearest_handled=[],
+        nearest_deferred=[],
+        would_be_handled=[],
+    )
+
+
+def takes_pairs(artifact: Artifact) -> bool:
+    """Whether the version is asked with two texts."""
+    return any(stage.features == "pair_embedding" for stage in artifact.manifest.stages)
+
+
+def _session(texts: tuple[str, ...], artifact: Artifact) -> CascadeSession:
+    pairs = takes_pairs(artifact)
+    if len(texts) != (2 if pairs else 1):
+        raise ValueError(f"this version takes {'two texts' if pairs else 'one text'}")
+    return CascadeSession(artifact.manifest, artifact.blobs)
 
 
 def _stage(artifact: Artifact, number: int, said: Scored) -> StageSaid:
@@ -139,15 +137,17 @@ def _summary(answering: StageSaid | None, last: StageSaid) -> str:
 
 
 def _words(
-    texts: tuple[str, ...], artifact: Artifact, encoder: Encoder, said: Sequence[Scored]
-) -> list[Word] | None:
+    texts: tuple[str, ...], artifact: Artifact, pieces: Tokenizing, said: Sequence[Scored]
+) -> tuple[list[Word] | None, str | None, str | None]:
+    """With the label they speak for and the one they speak against."""
     manifest = artifact.manifest
-    for stage, one in zip(manifest.stages, said, strict=True):
+    for stage, one in zip(manifest.stages, said, strict=False):
         if stage.features == "token_ids":
             linear = linear_of(artifact.blobs[stage.blob], stage, len(manifest.labels))
-            order = np.argsort(-one.scores[0], kind="stable")
-            return words_of(texts, encoder, linear, int(order[0]), int(order[1]))
-    return None
+            first, second = np.argsort(-one.scores[0], kind="stable")[:2].tolist()
+            words = words_of(texts, pieces, linear, first, second)
+            return words, manifest.labels[first], manifest.labels[second]
+    return None, None, None
 
 
 def _would(

@@ -9,31 +9,27 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from shared.contracts.manifest import Stage
-from shared.core.lexical import Features
 from shared.core.tokens import Tokens
 from shared.core.types import Floats, Ints
-from shared.encoder.base import Encoder
+from shared.encoder.base import Tokenizing
+from shared.explain.explanation import Word
 
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Word:
-    """contribution: to the score of the stage's label over that of its runner-up, in units of the
-    linear model's scores. All of them and the difference of the two biases add up to it."""
-
-    text: str
-    contribution: float
-
-
-@dataclass(frozen=True)
 class Linear:
-    """The lexical scorer as its graph has it. coefficients: float[features, k]."""
+    """The lexical scorer as its graph has it: `shared.core.lexical.Features`, whose fields the
+    first four are, without what fits one. coefficients: float64[features, k]."""
 
-    features: Features
+    unigrams: NDArray[np.int32]
+    bigrams: NDArray[np.int32]
+    codes: Ints
+    weights: Floats
     coefficients: Floats
 
 
@@ -50,12 +46,12 @@ def linear_of(blob: bytes, stage: Stage, n_labels: int) -> Linear:
     (bigrams,) = [table for table in tables if table is not unigrams]
     (codes,) = _like(arrays, np.int64, lambda a: a.shape == (n,))
     squares = next(a for a in arrays if a.dtype == np.float32 and a.shape == (n,) and a[0] == 0)
-    features = Features(unigrams, bigrams, codes, np.sqrt(squares))
-    return Linear(features, np.asarray(coefficients, dtype=np.float64))
+    weights = np.sqrt(squares.astype(np.float64))
+    return Linear(unigrams, bigrams, codes, weights, np.asarray(coefficients, dtype=np.float64))
 
 
 def words_of(
-    texts: Sequence[str], encoder: Encoder, linear: Linear, label: int, runner_up: int
+    texts: Sequence[str], encoder: Tokenizing, linear: Linear, label: int, runner_up: int
 ) -> list[Word] | None:
     """Every word of the texts in order; a pair of word pieces across two words counts half for
     each. None where the encoder's tokenizer does not cut texts word by word."""
@@ -65,12 +61,12 @@ def words_of(
         return None
     tokens = Tokens.of([ids], encoder.vocabulary)
     lead = linear.coefficients[:, label] - linear.coefficients[:, runner_up]
-    weights = linear.features.weights.astype(np.float64)
+    weights = linear.weights
     contributions = np.zeros(len(words) + 1)
-    unigram = linear.features.unigrams[tokens.ids].astype(np.int64)
+    unigram = linear.unigrams[tokens.ids].astype(np.int64)
     codes = tokens.ids[:-1].astype(np.int64) * tokens.vocabulary + tokens.ids[1:]
-    bigram = linear.features.bigrams[codes % len(linear.features.bigrams)].astype(np.int64)
-    bigram[linear.features.codes[bigram] != codes] = 0
+    bigram = linear.bigrams[codes % len(linear.bigrams)].astype(np.int64)
+    bigram[linear.codes[bigram] != codes] = 0
     length = np.sqrt((weights[unigram] ** 2).sum() + (weights[bigram] ** 2).sum()) or 1.0
     np.add.at(contributions, owner, np.where(unigram > 0, lead[unigram], 0.0))
     halves = np.where(bigram > 0, lead[bigram], 0.0) / 2
@@ -79,7 +75,7 @@ def words_of(
     return [Word(word, float(c / length)) for word, c in zip(words, contributions, strict=False)]
 
 
-def _cut(texts: Sequence[str], encoder: Encoder) -> tuple[list[str], Ints, list[int]]:
+def _cut(texts: Sequence[str], encoder: Tokenizing) -> tuple[list[str], Ints, list[int]]:
     """The texts' words, and all word pieces with the word each belongs to; those that begin and end
     every text belong to one behind the last."""
     begin, end = _around(encoder)
@@ -100,7 +96,7 @@ def _cut(texts: Sequence[str], encoder: Encoder) -> tuple[list[str], Ints, list[
     return words, np.asarray([len(words) if o < 0 else o for o in owner], dtype=np.int64), ids
 
 
-def _around(encoder: Encoder) -> tuple[list[int], list[int]]:
+def _around(encoder: Tokenizing) -> tuple[list[int], list[int]]:
     """The word pieces every text begins and ends with."""
     first, second = encoder.tokenize(["a", "b"])
     begin = 0

@@ -9,6 +9,7 @@ import numpy as np
 
 from shared.core.types import Matrix
 from shared.encoder.base import Encoder
+from shared.explain.explanation import Neighbour
 from shared.fitting.horizon import encode_inputs, input_tokens
 from shared.onnx.cascade import CascadeSession
 
@@ -22,17 +23,6 @@ class Trace:
 
     texts: tuple[str, ...]
     teacher: str
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """similarity: cosine of the embeddings. said: the version's answer now."""
-
-    texts: tuple[str, ...]
-    teacher: str
-    said: str
-    accept: float
-    similarity: float
 
 
 def neighbours(

@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.contracts.events import CertificateSummary
 from shared.contracts.fit_settings import FitSettings
-from shared.contracts.manifest import FrontierPoint, Manifest, Source, Teacher
+from shared.contracts.manifest import FrontierPoint, Incremental, Manifest, Source, Teacher
 from shared.core.cascade import Cascade
 from shared.core.fit import Fit
 from shared.core.gate import Certified, Refused
@@ -36,6 +36,7 @@ def make_artifact(
     teacher: Teacher | None = None,
     settings: FitSettings | None = None,
     source: Source | None = None,
+    incremental: Incremental | None = None,
 ) -> tuple[Artifact, tuple[Parity, ...]]:
     """Raises ParityError when ONNX and the fit differ on the training rows, ArtifactTooLarge when
     no registry would take it, and ValueError for a fit that was not certified."""
@@ -59,6 +60,7 @@ def make_artifact(
         teacher=teacher,
         settings=settings,
         source=source or {},
+        incremental=incremental,
         candidates=candidates(fitted),
         families=families(fitted),
         libraries=libraries(),

@@ -58,7 +58,11 @@ def serve_as_onnx(cascade: Cascade, rows: TrainingSet) -> Outputs:
     """What the exported graphs say: `shared.core.fit` certifies this."""
     thresholds = [0.0] * len(cascade.stages)
     stages, blobs = export_cascade(cascade, rows, "embedding", thresholds)
-    said = run_graphs(stages, blobs, rows)
+    return outputs_of(stages, run_graphs(stages, blobs, rows))
+
+
+def outputs_of(stages: Sequence[Stage], said: Sequence[Scored]) -> Outputs:
+    """What the stages' graphs said, as the core takes it."""
     return Outputs(
         label=np.stack([s.label for s in said], axis=1),
         accept=np.stack([s.accept.astype(np.float64) for s in said], axis=1),

@@ -15,7 +15,7 @@ from shared.core.representation import pair_features
 from shared.core.tokens import Tokens
 from shared.core.training import TrainingSet
 from shared.core.types import Floats, InvalidData, Mask, Matrix
-from shared.encoder.base import Encoder
+from shared.encoder.base import Encoder, Tokenizing
 
 FeatureKind = Literal["embedding", "pair_embedding"]
 
@@ -30,6 +30,7 @@ class Horizon:
     for; all 1 if left out. heaviest: the largest weight there could have been. recent: bool[n],
     since a version was last tripped; None if none was. answered_by: the teacher the evidence is of.
     stored: how many stored traces these were drawn from, where they are a reservoir; else None.
+    ids: of the traces, where an incremental refit may follow.
     """
 
     inputs: Sequence[tuple[str, ...]]
@@ -40,6 +41,12 @@ class Horizon:
     recent: Mask | None = None
     answered_by: Teacher = field(default_factory=Teacher)
     stored: int | None = None
+    ids: Sequence[str] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """Each input as one text, a pair's two in two lines: near-duplicates are found by it."""
+        return ["\n".join(texts) for texts in self.inputs]
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -53,6 +60,7 @@ class Horizon:
             evidence=self.evidence[rows],
             weights=None if self.weights is None else self.weights[rows],
             recent=None if self.recent is None else self.recent[rows],
+            ids=[self.ids[i] for i in rows] if self.ids else (),
         )
 
     def digest(self) -> str:
@@ -103,7 +111,7 @@ def encode_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Matrix
     )
 
 
-def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[list[int]]:
+def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Tokenizing) -> list[list[int]]:
     """Each input's word pieces; a pair's are the first text's, then the second's."""
     rows = encoder.tokenize([texts[0] for texts in inputs])
     if feature_kind(inputs) == "pair_embedding":
@@ -112,7 +120,7 @@ def tokenize_inputs(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list
     return rows
 
 
-def input_tokens(inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> Tokens:
+def input_tokens(inputs: Sequence[tuple[str, ...]], encoder: Tokenizing) -> Tokens:
     """The same as arrays, made a few thousand inputs at a time."""
     vocabulary = encoder.vocabulary
     feature_kind(inputs)  # of all: a part may be of one kind where the whole is not
@@ -131,9 +139,7 @@ def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
         features=encode_inputs(horizon.inputs, encoder),
         y=np.asarray([index[label] for label in horizon.teacher], dtype=np.int64),
         labels=labels,
-        groups=independent_groups(
-            near_duplicate_groups(["\n".join(texts) for texts in horizon.inputs])
-        ),
+        groups=independent_groups(near_duplicate_groups(horizon.texts)),
         evidence=horizon.evidence,
         weights=horizon.weights,
         heaviest=horizon.heaviest,

@@ -62,6 +62,7 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
         heaviest=heaviest,
         recent=recent,
         answered_by=teacher,
+        ids=table["id"].to_pylist(),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +16,10 @@ from shared.onnx.session import InvalidStage, Scored, StageSession
 
 # Word pieces of one batch: bounds what the lexical graph holds at a time.
 BATCH_TOKENS = 8_192
-# Embeddings of one run: what the kernel makes of them stays in the processor's cache. 3,080 at once
-# take five times as long as in parts of 256.
-BATCH_ROWS = 256
+# Embeddings of one run: what the kernel makes of them (half a MB at 2,182 landmarks) stays in a
+# core's cache. 64 to 128 are equally fast, 32 or 256 a tenth slower; and a batch of 256 is parts
+# for every core.
+BATCH_ROWS = 64
 # Fills rows of word pieces to one length; no tokenizer gives it.
 PADDING = -1
 
@@ -46,10 +49,14 @@ _NOTHING = Answers(
 
 
 class CascadeSession:
-    """A version's stages, loaded. Raises InvalidStage."""
+    """A version's stages, loaded. Raises InvalidStage.
+
+    `threads`: parts of a batch at a time, and threads of a part that is alone.
+    """
 
     def __init__(self, manifest: Manifest, blobs: Mapping[str, bytes], *, threads: int = 1) -> None:
         self.manifest = manifest
+        self._threads = threads
         self.sessions = tuple(
             StageSession(
                 blobs[stage.blob], stage, n_labels=len(manifest.labels), threads=threads
@@ -62,6 +69,7 @@ class CascadeSession:
                 raise InvalidStage(f"stage {stage.name} needs scores of {stage.scores_of}")
         deferred = set(manifest.deferred_labels)
         self._dropped = np.asarray([label in deferred for label in manifest.labels])
+        self._drops = bool(self._dropped.any())
 
     @property
     def needs_tokens(self) -> bool:
@@ -83,11 +91,13 @@ class CascadeSession:
             else:
                 if embedded is None:
                     embedded = features(left)
-                said = _run_features(session, embedded, scores)
+                said = self._run_features(session, embedded, scores)
             found = self._found(number, said)
             answers = found if answers is None else _overwritten(answers, left, found)
+            if number == last:
+                break
             over = found.stage < 0
-            if number == last or not over.any():
+            if not over.any():
                 break
             scores[session.stage.name] = said.scores
             scores = {name: values[over] for name, values in scores.items()}
@@ -100,28 +110,55 @@ class CascadeSession:
         """What a stage says of the rows it was given, as if it were the last."""
         stage = self.sessions[number].stage
         novel = said.novelty >= stage.novelty_cut
-        dropped = self._dropped[said.label]
-        able = (said.accept >= stage.threshold) & ~novel & ~dropped & np.isfinite(said.accept)
+        known = ~novel
+        able = (said.accept >= stage.threshold) & known & np.isfinite(said.accept)
+        dropped = np.zeros(len(able), np.bool_)
+        if self._drops:
+            dropped = self._dropped[said.label] & known
+            able &= ~dropped
         return Answers(
             stage=np.where(able, number, -1),
             label=said.label,
             accept=said.accept.astype(np.float64),
             threshold=np.full(len(able), stage.threshold),
             novel=novel,
-            dropped=dropped & ~novel,
+            dropped=dropped,
         )
 
-    def every_stage(self, tokens: Rows | None, features: NDArray[np.float32]) -> list[Scored]:
-        """All stages on all rows, whatever the ones before them say: what the gate looks at."""
+    def every_stage(
+        self, tokens: Rows | None, features: NDArray[np.float32] | None
+    ) -> list[Scored]:
+        """All stages on all rows, whatever the ones before them say: what the gate looks at.
+        Without `features` only those before the first stage that needs them."""
         scores: dict[str, NDArray[np.float32]] = {}
         said = []
         for session in self.sessions:
             if session.stage.features == "token_ids":
                 said.append(_run_tokens(session, tokens or []))
+            elif features is None:
+                break
             else:
-                said.append(_run_features(session, features, scores))
+                said.append(self._run_features(session, features, scores))
             scores[session.stage.name] = said[-1].scores
         return said
+
+    def _run_features(
+        self,
+        session: StageSession,
+        rows: NDArray[np.float32],
+        scores: Mapping[str, NDArray[np.float32]],
+    ) -> Scored:
+        """In parts of BATCH_ROWS, `threads` of them side by side."""
+        if len(rows) <= BATCH_ROWS:
+            return session.run(rows, scores)
+
+        def run(start: int) -> Scored:
+            part = slice(start, start + BATCH_ROWS)
+            return session.run(rows[part], {name: values[part] for name, values in scores.items()})
+
+        starts = range(0, len(rows), BATCH_ROWS)
+        parts = map(run, starts) if self._threads < 2 else _pool(self._threads).map(run, starts)
+        return Scored(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _overwritten(answers: Answers, rows: NDArray[np.int64], found: Answers) -> Answers:
@@ -143,15 +180,7 @@ def _run_tokens(session: StageSession, rows: Rows) -> Scored:
     return Scored(label, accept, novelty, scores)
 
 
-def _run_features(
-    session: StageSession, rows: NDArray[np.float32], scores: Mapping[str, NDArray[np.float32]]
-) -> Scored:
-    """In parts of BATCH_ROWS."""
-    if len(rows) <= BATCH_ROWS:
-        return session.run(rows, scores)
-    parts = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        part = slice(start, start + BATCH_ROWS)
-        earlier = {name: values[part] for name, values in scores.items()}
-        parts.append(session.run(rows[part], earlier))
-    return Scored(*map(np.concatenate, zip(*parts, strict=True)))
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """One for all versions: threads that came and went with each would leave memory behind."""
+    return ThreadPoolExecutor(threads, "stages")

@@ -22,6 +22,7 @@ OUTPUTS = {
     "novelty": "tensor(float)",
     "scores": "tensor(float)",
 }
+_OUTPUT_NAMES = list(OUTPUTS)
 
 
 class InvalidStage(ValueError):
@@ -49,6 +50,8 @@ class StageSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # A thread that spins for milliseconds after each run would take a core from the encoder.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False  # swaps stay cheap and memory flat
         options.log_severity_level = 3
         try:
@@ -73,7 +76,7 @@ class StageSession:
         inputs = {self.stage.input: rows}
         for name in self.stage.scores_of:
             inputs[f"{name}_scores"] = (earlier or {})[name]
-        return Scored(*self._session.run(list(OUTPUTS), inputs, options))
+        return Scored(*self._session.run(_OUTPUT_NAMES, inputs, options))
 
     def _check(self, n_labels: int) -> None:
         name = f"stage {self.stage.name}"

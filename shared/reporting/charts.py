@@ -31,6 +31,7 @@ def label_options(report: Report) -> dict[str, Any] | None:
         return None
     return {
         "kind": "labels",
+        "all": report.certificate.coverage if report.certificate else None,
         "rows": [
             {
                 "name": short(row.label),

@@ -13,6 +13,16 @@ from shared.contracts.report import Report
 from shared.reporting.charts import curve_options, frontier_options, label_options
 from shared.web import VENDOR
 
+# Why traces are deferred, as headings; the sentences below them say more.
+REASONS = {
+    "label_floor": "Label deferred whole",
+    "contradicted": "Teacher contradicts itself",
+    "novel": "Unlike anything seen",
+    "few_traces": "Too few traces of the label",
+    "ambiguous": "Between two labels",
+    "certificate": "Beyond the evidence",
+    "refused": "Nothing certified",
+}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -40,11 +50,19 @@ def environment_of() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": breakable,
+        "reason": lambda reason: REASONS.get(reason, str(reason).replace("_", " ")),
+        "whole": lambda share: f"{100 * share:.0f}%",
         "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
         "count": lambda n: f"{n:,.0f}",
         "words": lambda name: str(name).replace("_", " "),
     }
     return environment
+
+
+def breakable(name: str) -> Markup:
+    """A label that may be broken after its underscores, rather than anywhere or nowhere."""
+    return Markup("_<wbr>").join(str(name).split("_"))
 
 
 def charts_of(report: Report) -> Markup:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -103,10 +103,16 @@ def spans(messages: Sequence[Message]) -> Iterator[list[Message]]:
     tracer = provider.get_tracer("tracer")
     opened = [_open(tracer, message) for message in messages]
     try:
-        yield [
-            replace(message, headers=with_context(message.headers, span))
-            for message, span in zip(messages, opened, strict=True)
-        ]
+        # Log lines name the span they were said in: of a batch of one that is known.
+        with (
+            trace.use_span(opened[0], record_exception=False, set_status_on_exception=False)
+            if (len(opened) == 1)
+            else nullcontext()
+        ):
+            yield [
+                replace(message, headers=with_context(message.headers, span))
+                for message, span in zip(messages, opened, strict=True)
+            ]
     except BaseException as error:
         for span in opened:
             # The kind alone: what it says may quote a text.

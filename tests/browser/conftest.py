@@ -12,7 +12,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from services.ctl.embedded.ports import free_port
-from tests.console_place import OPERATOR, Place, tokens
+from shared.encoder.default import ensure_default_encoder
+from shared.encoder.onnx_encoder import OnnxEncoder
+from tests.console_place import OPERATOR, ROOT, Place, tokens
 
 CHROMIUM = os.environ.get("TRACER_CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = [
@@ -42,6 +44,7 @@ def place(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """With tokens; after `browser`, so that nothing is started where that is missing."""
     folder = Path(tmp_path_factory.mktemp("console"))
     with Place(folder, TRACER_CONSOLE_TOKENS=tokens()) as started:
+        started.seed_a_model(OnnxEncoder(ensure_default_encoder(ROOT / ".cache" / "encoder")))
         yield started
 
 

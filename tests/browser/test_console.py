@@ -131,6 +131,79 @@ def test_what_somebody_opened_or_held_stays_so_when_the_page_renews_itself(
     expect(page.locator("[data-chart=days] canvas")).to_be_visible()
 
 
+# --- why this one?
+
+
+def test_a_text_is_explained_by_keyboard_alone(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/tickets")
+    page.get_by_role("button", name="Explain a text").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Why this one?")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Text", exact=True)).to_be_focused()
+    page.keyboard.type("the courier charged my card, write to bob@example.org")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Explain", exact=True)).to_be_focused()
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    answer = page.locator("#answer-title")
+    expect(answer).to_be_focused()  # so that a screen reader begins there
+    expect(answer).to_contain_text("Deferred to the teacher")
+    stages = page.get_by_role("region", name="Stages").locator("tbody tr")
+    expect(stages).to_have_count(2)
+    expect(stages.first).to_contain_text("lexical")
+    expect(stages.last).to_contain_text("semantic")
+    expect(page.get_by_role("heading", name="What would have made it handled")).to_be_visible()
+    expect(page.locator(".words")).to_contain_text("courier")
+    page.get_by_text("The words as a table").click()
+    assert page.get_by_role("region", name="Words").locator("tbody tr").count() >= 2
+    for side in ("handled", "deferred"):
+        near = page.get_by_role("region", name=f"Traces near it, {side}")
+        expect(near.locator("tbody tr").first).to_contain_text("[EMAIL]")
+    assert "ann@example.org" not in page.content()  # stored before anybody redacted
+    expect(page.get_by_text("Personal data in the text was replaced")).to_be_visible()
+    assert page.url.endswith("/tasks/tickets/explain")  # no text in an address
+
+
+def test_what_a_version_is_sure_of_is_handled(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/tickets/explain")
+    page.get_by_role("textbox", name="Text", exact=True).fill("invoice charged payment receipt")
+    page.get_by_role("button", name="Explain", exact=True).click()
+    expect(page.locator("#answer-title")).to_contain_text("Handled")
+    expect(page.locator("#answer-title")).to_contain_text("billing")
+    expect(page.get_by_role("heading", name="What would have made it")).to_have_count(0)
+
+
+def test_from_a_decision_as_it_happens_to_why(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/tickets")
+    rows = page.locator("#live tbody tr")
+    for attempt in range(40):  # the reader begins at the end, once it has joined
+        place.ask(f"muddle-{attempt}", "parcel invoice of carl@example.org")
+        page.wait_for_timeout(250)
+        if rows.count():
+            break
+    # The request whose decision is shown first may have gone by before the reader began.
+    place.ask("the-one", "parcel invoice of carl@example.org")
+    page.get_by_role("link", name="Why was the-one decided so?").click()
+    expect(page.get_by_role("heading", name="What was decided")).to_be_visible()
+    expect(page.locator("dl.facts")).to_contain_text("Not sure enough: ")
+    expect(page.locator("#answer-title")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Text", exact=True)).to_have_value(
+        "parcel invoice of [EMAIL]"
+    )
+    assert "carl@example.org" not in page.content()
+    page.goto(f"{place.url}/tasks/tickets/explain?id=long-ago")
+    expect(page.get_by_role("alert")).to_contain_text("long-ago is not at hand")
+
+
+def test_what_cannot_be_explained_says_why(page: Page, place: Place) -> None:
+    page.goto(f"{place.url}/tasks/routing/explain")  # nothing was ever published
+    page.get_by_role("textbox", name="Text", exact=True).fill("anything")
+    page.get_by_role("button", name="Explain", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("routing has no active version")
+    expect(page.get_by_role("textbox", name="Text", exact=True)).to_have_value("anything")
+
+
 # --- acting
 
 

@@ -40,6 +40,7 @@ def paths(place: Place) -> dict[str, str]:
         "version": f"/tasks/support/versions/{version}",
         "report": "/tasks/support/reports/unpublished-2026-01-05",
         "confirm": "/tasks/support/actions/rollback",
+        "explain": "/tasks/tickets/explain",
         "fleet": "/fleet",
         "dead-letters": "/dead-letters",
         "error": "/nowhere",
@@ -93,14 +94,22 @@ def test_pages_are_readable_by_everybody(
             chart.locator("canvas").wait_for()
         if name == "task":
             show_some_decisions(page, place)
+        if name == "explain":
+            page.get_by_role("textbox", name="Text", exact=True).fill(
+                "the courier charged my card twice"
+            )
+            page.get_by_role("button", name="Explain", exact=True).click()
+            page.locator("#answer-title").wait_for()
+            page.get_by_text("The words as a table").click()
         page.evaluate("scrollTo(0, 0)")
         if (scheme, width) in AUDITED:
             problems += [f"{name}: {finding}" for finding in grave(page)]
         across = page.evaluate("document.documentElement.scrollWidth")
         if across > WIDTHS[width]:
             problems.append(f"{name}: {across} pixels across")
-        if name in ("overview", "task", "version"):
+        if name in ("overview", "task", "version", "explain"):
             picture = PICTURES / f"console-{name}-{scheme}-{width}.png"
+            page.mouse.move(0, 0)
             height = page.evaluate("document.documentElement.scrollHeight")
             page.screenshot(
                 path=picture, full_page=True, animations="disabled",

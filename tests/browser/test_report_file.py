@@ -73,6 +73,15 @@ def test_it_can_be_read(page_of, width: int, scheme: str) -> None:  # type: igno
     assert serious == [], json.dumps([(v["id"], v["nodes"][0]["html"]) for v in serious])
 
 
+def test_long_labels_fit_a_narrow_screen(page_of) -> None:  # type: ignore[no-untyped-def]
+    long = "wrong_exchange_rate_for_cash_withdrawal_abroad"  # Banking77 has nearly such
+    plain = typical().encode().decode().replace("refund_status", long)
+    page = page_of(msgspec.json.decode(plain, type=Report), 360).page
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.get_by_text(long).count() > 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_texts_from_outside_do_nothing(page_of) -> None:  # type: ignore[no-untyped-def]
     report = msgspec.convert(hostile(json.loads(typical().encode())), Report)
     opened = page_of(report)

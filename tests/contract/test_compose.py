@@ -82,7 +82,7 @@ def test_only_the_trainer_is_given_the_signing_key() -> None:
 
 
 def test_two_routers_in_the_scale_profile() -> None:
-    assert COMPOSE["services"]["router-2"]["profiles"] == ["scale"]
+    assert COMPOSE["services"]["router-2"]["profiles"] == ["scale", "production-small"]
     instances = {
         COMPOSE["services"][name]["environment"]["TRACER_INSTANCE"]
         for name in ("router", "router-2")
@@ -130,3 +130,28 @@ def test_the_console_asks_who_it_is() -> None:
     image = re.search(r"^FROM base AS console\n(.*?)(?=^FROM)", DOCKERFILE, re.M | re.S)
     assert image
     assert "TRACER_CONSOLE_HOST=0.0.0.0" in image[1]
+
+
+def test_a_small_production_has_everything_twice_or_watched() -> None:
+    """`docker compose --profile production-small up -d` on one machine."""
+    services = COMPOSE["services"]
+    runs = {
+        name
+        for name, service in services.items()
+        if "production-small" in service.get("profiles", ["production-small"])
+    }
+    assert runs == set(services)
+    for name in SERVICES | {"router-2", "kafka", "redis", "prometheus", "grafana"}:
+        assert services[name]["restart"] == "unless-stopped", name
+    for name in ("kafka", "redis", "trainer", "prometheus"):
+        assert any(
+            str(volume).split(":")[0] in COMPOSE["volumes"] for volume in services[name]["volumes"]
+        ), name
+
+
+def test_services_are_given_as_long_to_stop_as_in_the_chart() -> None:
+    for name in SERVICES:
+        template = (ROOT / f"deploy/helm/tracer/templates/{name}.yaml").read_text()
+        wanted = re.search(r'"grace" (\d+)', template)
+        given = COMPOSE["services"][name]["stop_grace_period"]
+        assert given == f"{wanted[1] if wanted else 30}s", name

@@ -24,7 +24,7 @@ from shared.secret_files import is_secret
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the build
 
 SMALL, PRODUCTION = CHART / "ci" / "small-values.yaml", CHART / "ci" / "production-values.yaml"
-SERVICES = {"router", "trainer", "ingest", "teacher"}
+SERVICES = {"router", "trainer", "ingest", "teacher", "console"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,6 +111,8 @@ def test_a_broken_manifest_is_found(small: list[Resource], spoil: Callable[[Reso
         ("delivery=twice", "delivery"),
         ("tasks=null", "tasks"),
         ("router.door.enabled=true", "TRACER_DOOR_TOKEN"),
+        ("console.enabled=true", "TRACER_CONSOLE_TOKEN"),
+        ("console.url=tracer.example", "url"),
         ("signing.keysConfigMap=", "whose signatures count"),
         ("signing.existingSecret=", "what does the trainer sign with"),
     ],
@@ -192,6 +194,28 @@ def test_policies_select_the_pods_there_are(production: list[Resource]) -> None:
         rule for rule in policies["router"]["spec"]["ingress"] if rule["ports"][0]["port"] == 8010
     ]
     assert door[0]["from"][0]["namespaceSelector"]["matchLabels"]
+
+
+def test_the_console_is_open_where_it_is_wanted_and_nowhere_else(
+    production: list[Resource], small: list[Resource]
+) -> None:
+    pod = pods(production)["console"]
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "tracer-console"}}]
+    assert environment(pod)["TRACER_CONSOLE_URL"]["value"] == "https://tracer.example"
+    port = of_kind(production, "Service")["console"]["spec"]["ports"][0]["targetPort"]
+    ports = {each["name"]: each["containerPort"] for each in pod["containers"][0]["ports"]}
+    assert str(ports[port]) == environment(pod)["TRACER_CONSOLE_PORT"]["value"]
+    policies = of_kind(production, "NetworkPolicy")
+    opened = {
+        name: rule["from"]
+        for name, policy in policies.items()
+        for rule in policy["spec"]["ingress"]
+        if rule["ports"][0]["port"] == ports[port]
+    }
+    assert list(opened) == ["console"]
+    assert opened["console"][0]["namespaceSelector"]["matchLabels"]
+    assert "console" not in pods(small)
+    assert "console" not in of_kind(small, "NetworkPolicy")
 
 
 def test_the_tasks_file_is_one_the_services_read(small: list[Resource], tmp_path: Path) -> None:

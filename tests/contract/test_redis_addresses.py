@@ -14,11 +14,11 @@ import redis
 
 from services.ctl.embedded.ports import LOOPBACK, free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
-from services.teacher.budget import Spent
-from services.teacher.redis_ledger import RedisLedger
+from shared.contracts.spending import Spent
 from shared.redis_clients import client
 from shared.registry.base import Active, Registry, RegistryError, RegistryUnavailable
 from shared.registry.fleet import RouterBeat, connect_fleet
+from shared.registry.ledger import RedisLedger
 from shared.registry.redis import RedisRegistry, connect
 from shared.registry.scripts import Keys
 from shared.seen.redis import RedisSeen

@@ -20,6 +20,7 @@ from services.ctl.sample.generator import generate
 from services.trainer.examine import Examiner
 from services.trainer.handlers import Collector
 from services.trainer.pipeline import Refit
+from services.trainer.refit_states import RefitStates
 from shared.bus.base import Record
 from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.clock import FakeClock
@@ -34,6 +35,7 @@ from shared.registry.base import Artifact
 from shared.registry.redis import connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
+from shared.store.saved import SavedFiles
 from tests.kafka_fixtures import create_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -82,7 +84,11 @@ class World:
             tasks=tasks,
             windows=self.store,
             encoder=encoder.digest,
-            examine=Examiner(self.store, CachedEncoder(encoder, folder / "embeddings.sqlite")),
+            examine=Examiner(
+                self.store,
+                CachedEncoder(encoder, folder / "embeddings.sqlite"),
+                RefitStates(SavedFiles(str(folder / "windows"))),
+            ),
             registry=self.registry,
             announce=self.announced.append,
             clock=self.clock,

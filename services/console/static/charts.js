@@ -1,6 +1,27 @@
 // Charts, drawn by ECharts in the page's own colours. Each has a table beside it.
 "use strict";
 (() => {
+  // A megabyte that a page can be read without: asked for when a chart comes into view, once the
+  // page is there.
+  const library = document.currentScript.dataset.echarts;
+  let loading = null;
+
+  function loaded() {
+    loading ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = library;
+      script.onload = resolve;
+      script.onerror = () => {
+        loading = null;
+        reject(new Error("the charts' library did not come"));
+      };
+      const add = () => document.head.append(script);
+      if (document.readyState === "complete") add();
+      else addEventListener("load", add, { once: true });
+    });
+    return loading;
+  }
+
   const drawn = new Map();
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
@@ -277,7 +298,8 @@
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       watcher.unobserve(entry.target);
-      draw(entry.target);
+      // Where it does not come, the next renewal of the page asks again.
+      loaded().then(() => { if (entry.target.isConnected) draw(entry.target); }, () => {});
     }
   }, { rootMargin: "200px" });
 

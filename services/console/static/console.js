@@ -56,6 +56,20 @@
     document.getElementById("confirm-body").replaceChildren();
   });
 
+  // What takes seconds says so; coming back to the page, it can be asked again.
+  const slow = document.querySelector("form[data-slow]");
+  const ask = slow?.querySelector("button[data-busy]");
+  const rest = ask?.textContent;
+  slow?.addEventListener("submit", () => {
+    ask.setAttribute("aria-busy", "true");
+    ask.textContent = ask.dataset.busy;
+  });
+  window.addEventListener("pageshow", () => {
+    if (!ask) return;
+    ask.removeAttribute("aria-busy");
+    ask.textContent = rest;
+  });
+
   const offline = document.getElementById("offline");
   document.addEventListener("htmx:error", () => { offline.hidden = false; });
   document.addEventListener("htmx:response:error", () => { offline.hidden = false; });

@@ -29,9 +29,15 @@
     const scored = cell(score === null ? "–" : score.toFixed(3), "n");
     if (decision.threshold !== null) scored.title = `threshold ${decision.threshold.toFixed(3)}`;
     const took = decision.milliseconds;
+    const why = document.createElement("td");
+    const link = document.createElement("a");
+    link.href = `${table.dataset.why}?id=${encodeURIComponent(decision.request_id)}`;
+    link.textContent = "why?";
+    link.setAttribute("aria-label", `Why was ${decision.request_id} decided so?`);
+    why.append(link);
     made.append(
       time, cell(decision.request_id, "mono clip"), answer, answerer, scored,
-      cell(took === null ? "–" : took.toFixed(1), "n"),
+      cell(took === null ? "–" : took.toFixed(1), "n"), why,
     );
     return made;
   }

@@ -8,7 +8,6 @@ version is put to test rows that nobody has seen.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -53,7 +52,9 @@ class Day:
 
     claimed_coverage and claimed_agreement: of the certificate, the latter its lower bound; 0
     without a version. agreement: None where nothing was handled. claim_refuted: the test rows
-    agree credibly less often than claimed. fit_cpu_seconds: of the day's refit, embeddings known.
+    agree credibly less often than claimed. fit_cpu_seconds: of the day's fit, embeddings known, the
+    incumbent's judgement included; report_cpu_seconds: of the report that follows it. incremental:
+    whether the day's version took over what a full fit had left.
     """
 
     seed: int
@@ -68,6 +69,8 @@ class Day:
     agreement: float | None
     claim_refuted: bool
     fit_cpu_seconds: float
+    report_cpu_seconds: float
+    incremental: bool
 
 
 def run_regime(
@@ -93,10 +96,8 @@ def run_regime(
         loop = Loop(task, encoder, Path(folder), lambda request_id: labels[request_id])
         for number, part in enumerate(np.array_split(order, days)):
             _live(loop, [train[i] for i in part], FIRST + timedelta(days=number), regime)
-            before = time.process_time()
             loop.close(FIRST + timedelta(days=number))
-            cpu = time.process_time() - before
-            found.append(_measure(loop, test, regime.name, number + 1, seed, cpu))
+            found.append(_measure(loop, test, regime.name, number + 1, seed))
             done(found[-1])
     return found
 
@@ -114,7 +115,7 @@ def _live(loop: Loop, today: Sequence[Row], day: date, regime: Regime) -> None:
     ])  # fmt: skip
 
 
-def _measure(loop: Loop, test: Sequence[Row], regime: str, day: int, seed: int, cpu: float) -> Day:
+def _measure(loop: Loop, test: Sequence[Row], regime: str, day: int, seed: int) -> Day:
     announced = [a for a in loop.announced if a.window is not None][-1]
     active = loop.registry.active(loop.task.name).version
     coverage, agreement, claimed, refuted = 0.0, None, (0.0, 0.0), False
@@ -136,7 +137,9 @@ def _measure(loop: Loop, test: Sequence[Row], regime: str, day: int, seed: int, 
         claimed_coverage=round(claimed[0], 4), claimed_agreement=round(claimed[1], 4),
         coverage=round(coverage, 4),
         agreement=None if agreement is None else round(agreement, 4),
-        claim_refuted=refuted, fit_cpu_seconds=round(cpu, 2),
+        claim_refuted=refuted, fit_cpu_seconds=round(loop.examine.fit_seconds, 2),
+        report_cpu_seconds=round(loop.examine.report_seconds, 2),
+        incremental=loop.examine.incremental,
     )  # fmt: skip
 
 

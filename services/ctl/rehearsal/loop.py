@@ -9,6 +9,7 @@ The one module that may import several services: like the demo it runs them all,
 
 from __future__ import annotations
 
+import time as timing
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,22 +24,28 @@ from services.teacher.client import Answer
 from services.teacher.handlers import Rules as TeacherRules
 from services.teacher.handlers import teach
 from services.teacher.panel import Key, Question, Reply
+from services.trainer.examination import Examination
 from services.trainer.examine import Examiner
 from services.trainer.monitor import Monitor
 from services.trainer.pipeline import Refit
+from services.trainer.refit_states import RefitStates
+from services.trainer.reporting import Outcome as ReportedOutcome
 from shared.bus.base import Message, Record
 from shared.bus.fates import DeadLetterLimit
 from shared.clock import FakeClock
 from shared.contracts.codec import decode, encode
 from shared.contracts.events import Decision, Input, ModelAnnouncement, Outcome, Request, Trace
+from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import taxonomies
 from shared.core.window import WindowKey
 from shared.encoder.base import Encoder
+from shared.registry.base import Artifact
 from shared.registry.disk import DiskCopy
 from shared.registry.memory import MemoryRegistry
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
+from shared.store.saved import SavedFiles
 
 BATCH = 50
 # What the teacher answers to the request of an id.
@@ -52,6 +59,30 @@ class Decided:
     label: str | None
     outcome: Outcome
     reason: str
+
+
+@dataclass
+class Timed:
+    """An examiner, and what its last fit and report came to, in CPU seconds of this process."""
+
+    examiner: Examiner
+    fit_seconds: float = 0.0
+    report_seconds: float = 0.0
+    incremental: bool = False
+
+    def __call__(self, task: Task, day: date, incumbent: Artifact | None) -> Examination:
+        began = timing.process_time()
+        found = self.examiner(task, day, incumbent)
+        self.fit_seconds = timing.process_time() - began
+        made = found.challenger.artifact
+        self.incremental = made is not None and made.manifest.incremental is not None
+        return found
+
+    def report(self, task: Task, day: date, outcome: ReportedOutcome) -> Report:
+        began = timing.process_time()
+        report = self.examiner.report(task, day, outcome)
+        self.report_seconds = timing.process_time() - began
+        return report
 
 
 @dataclass
@@ -84,9 +115,11 @@ class Loop:
         self.monitor = Monitor(
             tasks=tasks, registry=self.registry, announce=self.announced.append, clock=self.clock
         )
+        states = RefitStates(SavedFiles(str(self.folder / "windows")))
+        self.examine = Timed(Examiner(self.store, self.encoder, states))
         self.refit = Refit(
             tasks=tasks, windows=self.store, encoder=self.encoder.digest,
-            examine=Examiner(self.store, self.encoder), registry=self.registry,
+            examine=self.examine, registry=self.registry,
             announce=self.announced.append, clock=self.clock,
         )  # fmt: skip
         self._rules = TeacherRules(tasks, taxonomies(tasks), "deferred", "decisions", "traces.raw")

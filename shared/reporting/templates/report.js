@@ -32,8 +32,14 @@
       nameTextStyle: { color: colour("--quiet") },
     }, extra);
   }
+  // An even number just below the least of some shares, and even steps from there.
+  const below = (least) => {
+    const step = least < 0.6 ? 0.1 : 0.05;
+    return Math.max(0, Math.floor(least / step + 1e-9) * step);
+  };
   const shares = (name, min) => axis({
-    type: "value", name: name, min: min, max: 1, axisLabel: { formatter: whole, hideOverlap: true, color: colour("--quiet") },
+    type: "value", name: name, min: min, max: 1, interval: min < 0.6 ? 0.2 : min < 0.7 ? 0.1 : 0.05,
+    axisLabel: { formatter: whole, hideOverlap: true, color: colour("--quiet") },
   });
   // A line from the lower to the upper bound at each point.
   function whisker(values, tint) {
@@ -50,23 +56,32 @@
   }
   function frontier(options) {
     const points = options.points;
+    const certified = points.filter((p) => p.coverage > 0);
     return Object.assign(base(), {
-      xAxis: axis({ type: "value", name: "α", nameLocation: "middle", nameGap: 26,
-                    min: points[0].alpha, max: 1 }),
-      yAxis: shares("coverage", 0),
+      legend: { top: 0, left: 0, itemWidth: 18, itemHeight: 9, textStyle: { color: colour("--ink") } },
+      xAxis: axis({ type: "value", name: "agreement asked for (α)", nameLocation: "middle", nameGap: 26,
+                    min: below(points[0].alpha), max: 1, interval: points[0].alpha < 0.75 ? 0.1 : 0.05,
+                    axisLabel: { formatter: whole, hideOverlap: true, color: colour("--quiet") } }),
+      yAxis: shares("", below(Math.min.apply(null, certified.map((p) => Math.min(p.coverage, p.lower))))),
       tooltip: Object.assign(base().tooltip, {
         formatter: (all) => {
-          const point = points[all[0].dataIndex];
+          const point = points.find((p) => p.alpha === all[0].value[0]);
+          if (!point) { return ""; }
           return "α " + point.alpha + "<br>coverage " + percent(point.coverage) +
             (point.coverage ? "<br>agreement at least " + percent(point.lower) : "<br>refused");
         },
       }),
       series: [{
-        type: "line", data: points.map((p) => [p.alpha, p.coverage]), symbolSize: 8,
+        name: "Coverage", type: "line", data: points.map((p) => [p.alpha, p.coverage]), symbolSize: 8,
         lineStyle: { color: colour("--accent"), width: 2 }, itemStyle: { color: colour("--accent") },
         markLine: { symbol: "none", silent: true, data: [{ xAxis: options.alpha }],
                     label: { formatter: "this task", color: colour("--quiet") },
                     lineStyle: { color: colour("--quiet"), type: "dashed" } },
+      }, {
+        name: "Agreement at least", type: "line", symbolSize: 6, symbol: "emptyCircle",
+        data: certified.map((p) => [p.alpha, p.lower]),
+        lineStyle: { color: colour("--second"), width: 2, type: "dashed" },
+        itemStyle: { color: colour("--second") },
       }],
     });
   }
@@ -74,7 +89,9 @@
     const rows = options.rows.slice().reverse();
     return Object.assign(base(), {
       grid: { left: 8, right: 24, top: 8, bottom: 40, containLabel: true },
-      xAxis: shares("", 0),
+      xAxis: Object.assign(shares("coverage", below(Math.min.apply(null, rows.map((r) => r.lower)))), {
+        nameLocation: "middle", nameGap: 26,
+      }),
       yAxis: axis({ type: "category", data: rows.map((r) => r.name), splitLine: { show: false } }),
       tooltip: Object.assign(base().tooltip, {
         formatter: (all) => {
@@ -85,15 +102,18 @@
         },
       }),
       series: [
-        { type: "bar", data: rows.map((r) => r.coverage), barMaxWidth: 14,
-          itemStyle: { color: colour("--accent"), borderRadius: [0, 3, 3, 0] } },
+        { type: "line", data: rows.map((r) => r.coverage), symbol: "circle", symbolSize: 9,
+          lineStyle: { width: 0 }, itemStyle: { color: colour("--accent") },
+          markLine: { symbol: "none", silent: true, label: { show: false },
+                      data: options.all === null ? [] : [{ xAxis: options.all }],
+                      lineStyle: { color: colour("--quiet"), type: "dashed" } } },
         { type: "custom", data: rows.map((r, i) => [r.lower, i, r.upper]), silent: true, z: 3,
           encode: { x: [0, 2], y: 1 },
           renderItem: function (_, api) {
             const low = api.coord([api.value(0), api.value(1)]);
             const high = api.coord([api.value(2), api.value(1)]);
             return { type: "line", shape: { x1: low[0], y1: low[1], x2: high[0], y2: high[1] },
-                     style: { stroke: colour("--ink"), lineWidth: 1.5 } };
+                     style: { stroke: colour("--accent"), lineWidth: 2, opacity: 0.55 } };
           } },
       ],
     });
@@ -106,7 +126,7 @@
       xAxis: axis({ type: "log", name: "traces fitted on", nameLocation: "middle", nameGap: 26,
                     min: options.measured[0][0], max: all[all.length - 1][0],
                     axisLabel: { formatter: thousands, hideOverlap: true, color: colour("--quiet") } }),
-      yAxis: shares("agreement", Math.max(0, Math.floor(least * 20) / 20)),
+      yAxis: shares("agreement", below(least)),
       tooltip: Object.assign(base().tooltip, {
         formatter: (found) => {
           const at = found[0].value[0];

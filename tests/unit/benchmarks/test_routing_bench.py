@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from doubles import HashEncoder
@@ -10,8 +12,9 @@ from surrogates import make_surrogate, text_of
 
 from benchmarks.routing.load import Taken
 from benchmarks.routing.place import rate
-from benchmarks.routing.swaps import Swapped
-from benchmarks.routing.targets import at_least, at_most
+from benchmarks.routing.swaps import Swapped, passed
+from benchmarks.routing.swaps import table as swap_table
+from benchmarks.routing.targets import at_least, at_most, table, targets
 from benchmarks.routing.versions import lexical_off, of_task
 from services.router.surrogate import load_version
 from shared.contracts.events import Decision, Outcome, Reason
@@ -59,6 +62,84 @@ def test_a_rate_leaves_out_the_start_and_the_end() -> None:
 
 def test_what_was_not_answered_is_lost() -> None:
     assert Taken(5, ms=[1.0, 2.0, 3.0]).lost == 2
+
+
+def swap_figures(**changed: float) -> dict[str, Any]:
+    load = {"p50_ms": 10.0, "p99_ms": 50.0, "requests": 30_000, "lost": 0, "doubled": 0}
+    found = {
+        "swaps": 200, "versions_answering": 100, "by_a_version_not_active": 0, "p99_ratio": 1.2,
+        "memory_early_mb": 200.0, "memory_late_mb": 205.0, "memory_ratio": 1.025,
+    }  # fmt: skip
+    return {**found, "calm": load, "swapping": load | {"p99_ms": 60.0}, **changed}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"by_a_version_not_active": 1}, {"p99_ratio": 1.51}, {"memory_ratio": 1.051}]
+)
+def test_a_swap_test_can_fail(wrong: dict[str, float]) -> None:
+    assert passed(swap_figures())
+    assert not passed(swap_figures(**wrong))
+    lost = swap_figures()
+    lost["swapping"] = lost["swapping"] | {"lost": 1}
+    assert not passed(lost)
+    assert "| lost | 0 | 1 | | 0 |" in swap_table(lost)
+
+
+def router_result() -> dict[str, Any]:
+    """Figures of a run: ours twelve times the peer with its own embedder, five with our encoder."""
+    speeds = {
+        "text_batch_per_s": 1_200.0, "text_batch_cpu_s_per_1000": 1.0, "text_one_ms_p50": 0.2,
+        "text_one_ms_p99": 8.0, "memory_mb": 300.0, "coverage": 0.95, "agreement": 0.96,
+        "embedding_one_ms_p50": 0.1, "embedding_one_ms_p99": 0.2, "embedding_batch_per_s": 9e4,
+    }  # fmt: skip
+    ours = speeds | {
+        "text_batch_lexical_off_cpu_s_per_1000": 4.0, "text_batch_lexical_off_per_s": 400.0,
+        "lexical_share": 0.77, "encoder_per_s": 390.0, "tokenizer_per_s": 6e4,
+        "handler_per_s": 1_100.0,
+    }  # fmt: skip
+    peer = speeds | {"text_batch_per_s": 240.0, "text_one_ms_p50": 8.0, "text_one_ms_p99": 9.0}
+    peer |= {"embedding_one_ms_p50": 4.9, "embedding_batch_per_s": 8_000.0}
+    peer |= {
+        "own_text_batch_per_s": 100.0, "own_text_batch_cpu_s_per_1000": 20.0,
+        "own_text_one_ms_p50": 30.0, "own_text_one_ms_p99": 40.0, "own_memory_mb": 900.0,
+    }  # fmt: skip
+    mode = {
+        "per_s": 900.0, "cpu_s_per_1000": 2.0, "memory_mb": 250.0,
+        "latency": {"50% load": {"p50_ms": 20.0, "p99_ms": 80.0}},
+    }  # fmt: skip
+    scale = {
+        f"{n} routers, lexical stage {stage}": 500.0 * n for n in (1, 2) for stage in ("on", "off")
+    }
+    kafka = {
+        "exactly_once": mode, "at_least_once": mode, "client_alone_per_s": 2e4, "scale_out": scale,
+        "start": {"median_s": 2.0, "longest_s": 2.5},
+        "swap": {"median_ms": 50.0, "longest_ms": 90.0},
+    }  # fmt: skip
+    found = {"ours": ours, "peer": peer, "kafka": kafka, "targets": targets(ours, peer, kafka)}
+    return found | {"machine": {"cores": 2, "encoder": "MiniLM, float32"}}
+
+
+def test_targets_are_of_the_peers_own_embedder_and_our_encoder_is_shown_beside_it() -> None:
+    result = router_result()
+    found = {entry["name"]: entry for entry in result["targets"]}
+    own = found["text in, batch: × the peer's predict_batch with its own embedder"]
+    ours = found["text in, batch: × the peer's predict_batch with our encoder"]
+    assert (own["measured"], own["met"]) == (pytest.approx(12.0), True)
+    assert (ours["measured"], ours["target"], ours["met"]) == (pytest.approx(5.0), None, None)
+    one = found["embeddings in: × the peer's predict, one at a time"]
+    assert (one["measured"], one["met"]) == (pytest.approx(49.0), False)
+
+
+def test_every_row_of_the_table_has_the_cells_of_its_head() -> None:
+    lines = table(router_result()).splitlines()
+    head = 0
+    for line, following in pairwise([*lines, ""]):
+        if following.startswith("|---"):
+            head = line.count("|")
+        elif line.startswith("|"):
+            assert line.count("|") == head, line
+    assert "| texts/s, batch | 1,200 | 100 | 240 |" in lines
+    assert "| embeddings/s, batch | 90,000 |  | 8,000 |" in lines
 
 
 def test_targets_can_be_missed() -> None:

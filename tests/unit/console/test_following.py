@@ -16,6 +16,7 @@ from services.console import following, live
 from services.console.announcements import Announcements
 from services.console.following import follow
 from services.console.live import LiveFeed, TooManyWatchers, Watcher
+from services.console.recent import RecentRequests
 from services.console.timeline import merged
 from shared.bus.base import Message
 from shared.contracts.events import (
@@ -143,7 +144,7 @@ def test_who_looks_late_sees_the_newest_and_is_told_how_many_it_missed() -> None
 def test_the_topic_is_read_only_while_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "IDLE_SECONDS", 0.05)
     topic = Topic()
-    feed = LiveFeed(topic.open)
+    feed = LiveFeed(topic.open, Topic().open, RecentRequests(()))
     with Running(feed.run):
         time.sleep(0.1)
         assert topic.opened == 0
@@ -160,7 +161,7 @@ def test_the_topic_is_read_only_while_somebody_looks(monkeypatch: pytest.MonkeyP
 def test_a_broker_that_is_away_is_said_and_comes_back() -> None:
     topic = Topic()
     topic.away = True
-    feed = LiveFeed(topic.open)
+    feed = LiveFeed(topic.open, Topic().open, RecentRequests(()))
     with Running(feed.run), feed.watch("support") as watcher:
         until(lambda: feed.trouble is not None)
         topic.away = False
@@ -170,7 +171,7 @@ def test_a_broker_that_is_away_is_said_and_comes_back() -> None:
 
 
 def test_only_so_many_may_watch() -> None:
-    feed = LiveFeed(Topic().open, max_watchers=1)
+    feed = LiveFeed(Topic().open, Topic().open, RecentRequests(()), max_watchers=1)
     with feed.watch("support"), pytest.raises(TooManyWatchers), feed.watch("support"):
         pass
     feed.check_room()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from doubles import HashEncoder
@@ -21,9 +24,11 @@ from services.ctl.sample.generator import generate
 from shared.bus.kafka import KafkaSource
 from shared.contracts.codec import decode
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, RawTrace
+from shared.contracts.spending import Spent
 from shared.registry.base import State
 from shared.registry.fit_note import FitNote
 from shared.registry.fleet import RouterBeat, connect_fleet
+from shared.registry.ledger import open_ledger
 from shared.registry.redis import connect
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -422,3 +427,45 @@ def test_status_shows_a_fit_that_failed(
     assert (status["last_fit"]["verdict"], status["last_fit"]["window"]) == ("failed", "2026-01-07")
     said = " ".join(run("status").stdout.split())
     assert f"{name}: the fit failed: no memory. The next window tries again." in said
+
+
+@pytest.mark.parametrize(
+    ("when", "spent", "state", "said"),
+    [
+        ("wait", Spent(), "uncounted", "nothing is counted in Redis today"),
+        ("wait", Spent(0.5, 3), "open", "$0.50 of $2.00, 3 of 10 calls; 70.0% left"),
+        ("wait", Spent(2.1, 3), "waiting", "requests wait until the day ends"),
+        ("unavailable", Spent(0.5, 10), "unavailable", "are answered 'unavailable'"),
+    ],
+)
+def test_status_shows_what_is_left_of_a_budget(
+    task: tuple[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    when: str,
+    spent: Spent,
+    state: str,
+    said: str,
+) -> None:
+    name, _ = task
+    budget = f"{{usd_per_day: 2.0, calls_per_day: 10, when_used_up: {when}}}"
+    (tmp_path / "tasks.yaml").write_text(
+        f"tasks: [{{name: {name}, timezone: Asia/Tokyo, budget: {budget}}}]"
+    )
+    monkeypatch.setenv("TRACER_TASKS", str(tmp_path / "tasks.yaml"))
+    monkeypatch.setenv("TRACER_TOPIC_PREFIX", f"{name}-{state}.")
+    monkeypatch.setattr(console, "width", 400)
+    today = datetime.now(ZoneInfo("Asia/Tokyo")).date()
+    with closing(open_ledger(os.environ["TRACER_REDIS_URL"], f"{name}-{state}.")) as ledger:
+        if spent != Spent():
+            ledger.add(name, today, spent)
+    (row,) = json.loads(run("status", "--json").stdout)
+    assert row["budget"]["state"] == state
+    assert (row["budget"]["usd"], row["budget"]["calls"]) == (spent.usd, spent.calls)
+    assert row["budget"]["day"] == today.isoformat()
+    assert said in " ".join(run("status").stdout.split())
+
+
+def test_status_of_a_task_without_a_budget(task: tuple[str, list[str]]) -> None:
+    (row,) = json.loads(run("status", "--json").stdout)
+    assert row["budget"] is None

@@ -61,7 +61,10 @@ class Bench:
 def bench(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setenv("TRACER_REDIS_URL", redis_url)
     monkeypatch.setenv("TRACER_TASKS", str(tmp_path / "tasks.yaml"))
-    monkeypatch.setattr("services.ctl.explain_command._encoder", lambda folder: HashEncoder())
+    encoder = HashEncoder()
+    monkeypatch.setattr(
+        "services.ctl.explain_command._encoder", lambda folder: (encoder, encoder, None)
+    )
     registry = connect(redis_url)
     yield Bench(registry, tmp_path, redis_url)
     registry.close()

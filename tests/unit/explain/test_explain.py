@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shared.core.lexical import Features
 from shared.core.tokens import Tokens
-from shared.explain.explain import Explanation, explain
+from shared.explain.explain import explain
+from shared.explain.explanation import Explanation
 from shared.explain.lexical_words import linear_of, words_of
 from shared.explain.neighbours import Trace
 from shared.onnx.cascade import CascadeSession
@@ -69,8 +71,8 @@ def test_the_words_add_up_to_the_lexical_stages_lead(
         return session.every_stage(tokens, encoder.encode_tokens(tokens))[0].scores[0]
 
     nothing = scores("zzz")  # not in the vocabulary: the biases alone
-    known = linear.features.occurrences(Tokens.of(encoder.tokenize(["zzz"]), encoder.vocabulary))
-    assert not len(known.feature)
+    known = Features(linear.unigrams, linear.bigrams, linear.codes, linear.weights)
+    assert not len(known.occurrences(Tokens.of(encoder.tokenize(["zzz"]), encoder.vocabulary))[1])
     for text in ("invoice charged payment parcel", "login email", MUDDLE):
         words = words_of([text], encoder, linear, 1, 2)
         assert words is not None

@@ -93,3 +93,25 @@ def test_rows_run_in_parts_say_what_they_say_at_once(
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
         np.testing.assert_allclose(one.accept, other.accept, atol=1e-6)
         np.testing.assert_allclose(one.novelty, other.novelty, atol=1e-6)
+
+
+def test_threads_change_nothing_to_the_last_bit(fitted: Fit) -> None:
+    assert fitted.cascade is not None
+    rows = clusters(300, seed=5, tokens=True)
+    assert rows.tokens is not None
+    stages, blobs = export_cascade(fitted.cascade, rows, "embedding", fitted.thresholds)
+    manifest = unpublished(stages, rows.labels)
+    tokens = rows.tokens.rows()
+    one, three = (CascadeSession(manifest, blobs, threads=threads) for threads in (1, 3))
+    said = three.answer(len(rows), tokens, lambda left: rows.features[left])
+    for a, b in zip(
+        one.answer(len(rows), tokens, lambda left: rows.features[left]), said, strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    for alone, shared in zip(
+        one.every_stage(tokens, rows.features),
+        three.every_stage(tokens, rows.features),
+        strict=True,
+    ):
+        for a, b in zip(alone, shared, strict=True):
+            np.testing.assert_array_equal(a, b)

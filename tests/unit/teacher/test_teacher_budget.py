@@ -31,7 +31,6 @@ from services.teacher.config import TeacherSettings
 from services.teacher.costs import Prices, check_budgets, load_prices
 from services.teacher.handlers import teach
 from services.teacher.panel import Limits, Panel, Question, Reply
-from services.teacher.redis_ledger import RedisLedger
 from services.teacher.retries import Policy
 from shared.bus.errors import Fatal
 from shared.bus.fates import DeadLetterLimit
@@ -40,6 +39,7 @@ from shared.clock import FakeClock, SystemClock
 from shared.contracts.codec import decode
 from shared.contracts.events import Decision, Tokens
 from shared.contracts.tasks import Budget, Price, Task
+from shared.registry.ledger import RedisLedger
 from shared.rejecting import rejecting
 from shared.telemetry.health import Health
 

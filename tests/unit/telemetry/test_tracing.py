@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import Taxonomy
 from shared.rejecting import rejecting
 from shared.telemetry import tracing
+from shared.telemetry.log import JsonFormatter
 
 CLOCK = SystemClock()
 TOPICS = ("deferred", "decisions", "traces.raw")
@@ -158,3 +161,50 @@ def test_nothing_is_sent_unless_the_environment_says_where(
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     tracing.configure_tracing("router")()
     assert tracing._Tracing.provider is None
+
+
+# --- log lines know their span
+
+
+def said_by(logger: logging.Logger) -> dict[str, Any]:
+    """The line as it is written, formatted where it was said."""
+    formatter, lines = JsonFormatter("router"), list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(formatter.format(record))  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        logger.warning("said", extra={"task": "support"})
+    finally:
+        logger.removeHandler(handler)
+    (line,) = lines
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_a_line_said_over_one_message_names_its_span(
+    exported: InMemorySpanExporter,
+) -> None:
+    lines: list[dict[str, Any]] = []
+    tracing.traced(lambda _: lines.append(said_by(logging.getLogger("t"))))([asked()])
+    (span,) = exported.get_finished_spans()
+    context = span.get_span_context()
+    assert lines[0]["trace_id"] == f"{context.trace_id:032x}" == PARENT[1].decode().split("-")[1]
+    assert lines[0]["span_id"] == f"{context.span_id:016x}"
+    assert lines[0]["task"] == "support"
+    with tracing.call("chat", (PARENT,), {}) as asking:
+        assert asking is not None
+        assert said_by(logging.getLogger("t"))["span_id"] == (
+            f"{asking.get_span_context().span_id:016x}"
+        )
+
+
+def test_a_line_over_several_messages_or_none_names_no_span(
+    exported: InMemorySpanExporter,
+) -> None:
+    lines: list[dict[str, Any]] = []
+    both = [asked(), asked()]
+    tracing.traced(lambda _: lines.append(said_by(logging.getLogger("t"))))(both)
+    lines.append(said_by(logging.getLogger("t")))
+    for line in lines:
+        assert not {"trace_id", "span_id"} & set(line)
+    assert len(exported.get_finished_spans()) == 2

@@ -12,6 +12,7 @@ from doubles import HashEncoder
 from services.trainer.app import resume
 from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
+from services.trainer.refit_states import RefitStates
 from services.trainer.worker import RefitWorker
 from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
@@ -23,6 +24,7 @@ from shared.onnx.cascade import CascadeSession
 from shared.registry.base import RegistryUnavailable, State, Trial
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore
+from shared.store.saved import SavedFiles
 from shared.telemetry import metrics
 
 DAY = date(2026, 1, 1)
@@ -65,7 +67,7 @@ class Bench:
             tasks={"support": Task(name="support", alpha=alpha, horizon_days=2)},
             windows=self.store,
             encoder=self.encoder.digest,
-            examine=Examiner(self.store, self.encoder),
+            examine=Examiner(self.store, self.encoder, RefitStates(SavedFiles(str(folder)))),
             registry=self.registry,
             announce=self.announced.append,
             clock=FakeClock(),

@@ -1,4 +1,4 @@
-"""What is spent, summed over all teachers through Redis."""
+"""What is spent on teachers, summed over all of them through Redis."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-from services.teacher.budget import LedgerAway, Spent
+from shared.contracts.spending import LedgerAway, Spent
 from shared.redis_clients import client
 
 _KEPT_SECONDS = 3 * 86_400
 _TIMEOUT_SECONDS = 2.0
 _AWAY = (RedisError, RedisClusterException, OSError)
+
+
+def open_ledger(url: str, topic_prefix: str) -> RedisLedger:
+    """The one ledger of all that share a deployment's topics. Raises ValueError for no address."""
+    return RedisLedger(url, prefix=f"{topic_prefix}tracer:budget:")
 
 
 class RedisLedger:

@@ -1,0 +1,37 @@
+"""An encoder's tokenizer alone: all that the lexical stage needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from shared.encoder.artifact import read_tokenizer
+
+
+class WordPieces:
+    """Cuts texts as the encoder it belongs to does. Safe to share between threads."""
+
+    def __init__(self, tokenizer: bytes, *, max_tokens: int, digest: str) -> None:
+        """tokenizer: the bytes of `tokenizer.json`; digest: of the encoder."""
+        self.digest = digest
+        self._tokenizer = Tokenizer.from_buffer(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    @classmethod
+    def read(cls, folder: Path) -> WordPieces:
+        """Of an artifact whose `model.onnx` may be missing. Raises BrokenEncoder."""
+        info, tokenizer = read_tokenizer(folder)
+        return cls(tokenizer, max_tokens=info.max_tokens, digest=info.digest)
+
+    @property
+    def vocabulary(self) -> int:
+        return 1 + max(self._tokenizer.get_vocab().values())
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text's word pieces, special ones included, cut at the encoder's length."""
+        # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
