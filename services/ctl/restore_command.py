@@ -16,7 +16,7 @@ from shared.clock import SystemClock
 from shared.keeping import STATE_FILE, Keeper
 from shared.registry.base import checked_task
 from shared.registry.redis import RedisRegistry
-from shared.registry.replies import entry_of
+from shared.registry.replies import entries_of
 from shared.registry.saving import SavedTask
 from shared.store.saved import SavedFiles
 
@@ -131,7 +131,8 @@ def _row(
 
 def _changed_since(saved: SavedTask, found: SavedTask) -> bool:
     """Whether somebody has acted on what was left of the registry: that was a decision, too."""
-    return bool(found.history) and entry_of(found.history[0]).at > entry_of(saved.history[0]).at
+    now, then = entries_of(found.history), entries_of(saved.history)
+    return bool(now and then) and now[0].at > then[0].at
 
 
 def _show(rows: Sequence[Row], json: bool, *, dry_run: bool) -> None:

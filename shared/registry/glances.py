@@ -24,7 +24,7 @@ from shared.registry.base import (
     verified_manifest,
 )
 from shared.registry.refusals import reaching
-from shared.registry.replies import active_of, as_bytes, as_text, entry_of
+from shared.registry.replies import active_of, as_bytes, as_text, entries_of
 from shared.registry.scripts import ACTIVE_FIELDS, Keys
 from shared.registry.signatures import MAX_SIGNATURE_BYTES
 from shared.registry.trust import Trust
@@ -139,7 +139,7 @@ class RedisGlances:
                 task,
                 pointer,
                 [as_text(version) for version in versions],
-                entry_of(newest) if newest else None,
+                next(iter(entries_of([newest] if newest else [])), None),
                 {v: found for (t, v), found in manifests.items() if t == task},
             )
             for task, pointer, versions, newest in zip(

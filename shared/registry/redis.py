@@ -51,7 +51,7 @@ from shared.registry.checks import (
 from shared.registry.fit_note import FitNote, decode_note
 from shared.registry.hints import HintListener
 from shared.registry.refusals import reaching
-from shared.registry.replies import active_of, as_bytes, as_text, entry_of
+from shared.registry.replies import active_of, as_bytes, as_text, entries_of, entry_of
 from shared.registry.saving import RedisSaver
 from shared.registry.scripts import (
     ACTIVE_FIELDS,
@@ -301,7 +301,7 @@ class RedisRegistry:
             return []
         with reaching(self._client):
             entries = self._client.lrange(Keys.of(task).history, 0, limit - 1)
-        return [entry_of(entry) for entry in entries]
+        return entries_of(entries)
 
     def note_fit(self, task: str, note: FitNote) -> None:
         with reaching(self._client):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from shared.registry.base import Active, HistoryEntry, Mode, RegistryError, State, Trial
+
+log = logging.getLogger(__name__)
 
 
 def active_of(values: Sequence[Any]) -> Active:
@@ -30,6 +33,17 @@ def active_of(values: Sequence[Any]) -> Active:
 
 def entry_of(data: Any) -> HistoryEntry:
     return msgspec.json.decode(data, type=HistoryEntry)
+
+
+def entries_of(history: Iterable[Any]) -> list[HistoryEntry]:
+    """Those that this release can read: a newer one has kinds of its own."""
+    entries = []
+    for data in history:
+        try:
+            entries.append(entry_of(data))
+        except msgspec.DecodeError as error:
+            log.debug("a change was passed over: %s", error)
+    return entries
 
 
 def as_bytes(value: Any) -> bytes:

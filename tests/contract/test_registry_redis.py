@@ -20,6 +20,7 @@ from shared.registry.base import (
     RegistryUnavailable,
     State,
 )
+from shared.registry.glances import connect_glances
 from shared.registry.redis import RedisRegistry, connect
 from shared.registry.scripts import (
     END_TRIAL,
@@ -118,6 +119,18 @@ def test_an_artifact_of_another_task_is_detected(
     client.copy(Keys.of("origin").manifests, Keys.of("moved").manifests)
     with pytest.raises(CorruptArtifact, match="made for task origin"):
         registry.load("moved", artifact.version)
+
+
+def test_what_a_newer_release_wrote_into_the_history_is_passed_over(
+    redis_url: str, registry: RedisRegistry, client: redis.Redis
+) -> None:
+    publish(registry, make_artifact("newer"))
+    known = registry.history("newer")
+    client.lpush(Keys.of("newer").history, b'{"kind": "hibernated", "version": null}')
+    assert registry.history("newer") == known
+    glances = connect_glances(redis_url)
+    assert glances.glance(["newer"])[0].newest is None
+    glances.close()
 
 
 def test_a_deleted_version_leaves_no_bytes_behind(redis_url: str, client: redis.Redis) -> None:

@@ -15,13 +15,14 @@ from tests.faults.evidence import READS, At, Evidence, Seen
 BAD = "bad-"  # ids that begin so are meant to be rejected
 _TRANSACTIONAL = ("router", "teacher")
 _ONE = "one decision a request"
+_DOOR = "every answered call on the topics"
 _ANSWERED = "every deferral answered or queued"
 _WINDOW = "every trace in a window"
 _TRACED = "every raw trace accepted or rejected"
 _LETTERS = "dead letters explain every rejected"
 _CERTIFIED = "every version certified"
 _KEPT = "what was acknowledged is there"
-LAWS = (_ONE, _ANSWERED, _TRACED, _WINDOW, _CERTIFIED, _LETTERS, _KEPT)
+LAWS = (_ONE, _DOOR, _ANSWERED, _TRACED, _WINDOW, _CERTIFIED, _LETTERS, _KEPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def check(evidence: Evidence) -> Findings:
     court = _Court(evidence)
     violations = [
         *court.decisions(),
+        *court.calls(),
         *court.deferrals(),
         *court.raw_traces(),
         *court.windows(),
@@ -95,8 +97,30 @@ class _Court:
                     _ONE, str(name),
                     f"the teacher decided {self._by_teacher[name]} times, asked {deferred[name]}",
                 )  # fmt: skip
-        for name in self._decisions.keys() - requests.keys():
+        for name in self._decisions.keys() - requests.keys() - self._evidence.called.keys():
             yield Violation(_ONE, str(name), "a decision that nobody asked for")
+
+    def calls(self) -> Iterator[Violation]:
+        """A call that was answered is on the topics, as often as it was answered at least; one that
+        was not may be: as often as it was sent at most."""
+        deferred = Counter(
+            seen.name for seen in self._of("deferred") if seen.body.get("outcome") == "deferred"
+        )
+        for name, called in self._evidence.called.items():
+            routed = self._decisions[name] - self._by_teacher[name] + deferred[name]
+            if routed < called.answers:
+                yield Violation(
+                    _DOOR, str(name), f"answered {called.answers} times, on the topics {routed}"
+                )
+            if routed > called.attempts:
+                yield Violation(
+                    _DOOR, str(name), f"sent {called.attempts} times, on the topics {routed}"
+                )
+            if self._by_teacher[name] > deferred[name]:
+                yield Violation(
+                    _DOOR, str(name),
+                    f"the teacher decided {self._by_teacher[name]} times, asked {deferred[name]}",
+                )  # fmt: skip
 
     def deferrals(self) -> Iterator[Violation]:
         traced = {seen.name for seen in self._of("traces.raw") if seen.body.get("source") != "log"}

@@ -49,10 +49,19 @@ class Seen:
 
 
 @dataclass
+class Called:
+    """A request at a door: how often it was sent, and how often it was answered with a decision."""
+
+    attempts: int = 0
+    answers: int = 0
+
+
+@dataclass
 class Evidence:
     """`committed`: by service, the next offset of each partition. `stored`: task and id of every
     trace in a window. `active`: by task, what the registry holds. `certified`: every version seen
     with a certificate of at least the task's α. `acknowledged`: what producers were told is kept.
+    `called`: what was asked at the doors, by task and id.
     """
 
     records: dict[str, list[Seen]] = field(default_factory=lambda: {t: [] for t in TOPICS})
@@ -61,10 +70,11 @@ class Evidence:
     active: dict[str, Active] = field(default_factory=dict)
     certified: set[str] = field(default_factory=set)
     acknowledged: set[At] = field(default_factory=set)
+    called: dict[tuple[str, str], Called] = field(default_factory=dict)
 
     @property
     def events(self) -> int:
-        return sum(len(records) for records in self.records.values())
+        return sum(len(records) for records in self.records.values()) + len(self.called)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.faults.checker import Findings, Violation, check
+from tests.faults.doors import Callers
 from tests.faults.evidence import Unreadable, Witness
 from tests.faults.inject import begin, end
 from tests.faults.schedule import SECONDS, Fault, Schedule
@@ -39,6 +40,7 @@ class Played:
     kinds: list[str]
     requests: int
     traces: int
+    calls: int = 0
     settle_seconds: float = 0.0
     events: int = 0
     exits: dict[str, int] = field(default_factory=dict)
@@ -84,7 +86,14 @@ class Player:
         sent = self.traffic.sent.requests, self.traffic.sent.traces
         day = 1 + self._number // _SCHEDULES_A_DAY
         self._number += 1
-        self._drive(schedule, day)
+        called = len(self.witness.evidence.called)
+        callers = Callers(list(self.system.doors.values()), schedule.seed, day)
+        callers.calls = self.witness.evidence.called
+        callers.start()
+        try:
+            self._drive(schedule, day)
+        finally:
+            callers.finish()
         began = time.monotonic()
         played = Played(
             schedule.seed,
@@ -92,6 +101,7 @@ class Player:
             [fault.kind for fault in schedule.faults],
             self.traffic.sent.requests - sent[0],
             self.traffic.sent.traces - sent[1],
+            len(self.witness.evidence.called) - called,
         )
         violations = self._settle()
         played.settle_seconds = round(time.monotonic() - began, 1)
@@ -112,6 +122,7 @@ class Player:
             time.sleep(1.0)
         fresh = Witness(self.system.brokers.bootstrap(), self.system.disk.folder, ALPHAS)
         fresh.evidence.acknowledged = self.traffic.sent.acknowledged
+        fresh.evidence.called = self.witness.evidence.called
         fresh.evidence.certified |= self.witness.evidence.certified
         with self.system.redis.client() as client:
             findings = check(fresh.look(client, seconds=60.0))

@@ -36,6 +36,7 @@ def text(summary: dict[str, Any]) -> str:
         f"| schedules | {summary['schedules']} |",
         f"| faults | {sum(faults.values())} |",
         f"| requests | {summary['requests']:,} |",
+        f"| calls at the routers' doors | {summary['calls']:,} |",
         f"| logged traces | {summary['traces']:,} |",
         f"| events checked | {summary['events_checked']:,} |",
         f"| services that ended of their own accord | {sum(summary['exits'].values())} |",
@@ -84,7 +85,8 @@ def load_text(figures: dict[str, Any]) -> str:
         lines.append(f"| {process} | {memory['peak_mb']} | {memory['growth']:+.1%} | {peak} |")
     lines += [
         "",
-        f"Three times capacity left {rush['backlog']:,} requests waiting in Kafka, worked off in "
+        f"{rush['rate'] / figures['capacity']:.1f} times capacity left "
+        f"{rush['backlog']:,} requests waiting in Kafka, worked off in "
         f"{rush['recovery_seconds']:,.0f} s. Of {counts['sent']:,} requests {counts['undecided']} "
         f"were left undecided, {counts['decided_twice']} decided twice; "
         f"{sum(figures['exits'].values())} processes ended.",

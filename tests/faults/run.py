@@ -78,6 +78,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "not_available": without,
         "requests": sum(one.requests for one in played),
         "traces": sum(one.traces for one in played),
+        "calls": sum(one.calls for one in played),
         "events_checked": final.checked,
         "violations": len(known) + len(late),
         "violations_at_the_end": late,

@@ -73,6 +73,7 @@ class System:
         self.llm = MoodyLLM()
         self.disk = SmallDisk(folder / "windows")
         self.clocks = {name: WallClock(folder / f"{name}.clock") for name in SERVICES}
+        self.doors = {name: fresh_port() for name in SERVICES if name.startswith("router")}
         self.services: dict[str, Child] = {}
         self.ended: Counter[str] = Counter()  # services that ended of their own accord, with why
         self._down: set[str] = set()
@@ -177,8 +178,7 @@ class System:
             "TRACER_BOOTSTRAP_SERVERS": self.brokers.bootstrap(None if self._direct else name),
             "TRACER_TASKS": str(self.folder / "tasks.yaml"),
             "TRACER_ENCODER": str(self.encoder),
-            "TRACER_TRUSTED_KEYS": str(self.folder / "keys" / KEYRING),
-            "TRACER_UNSIGNED": "refuse",
+            **self._trusting(name),
             "OMP_NUM_THREADS": "1",
             "PYTHONFAULTHANDLER": "1",  # a crash in a library says where
             **({} if self._direct else self.clocks[name].environment),
@@ -190,13 +190,20 @@ class System:
             environment["TRACER_KAFKA"] = json.dumps(_KAFKA)
         return Child(
             name,
-            run_module(
-                *([] if self._direct else ["tests.faults.clocks"]), f"services.{service}.main"
-            ),
+            self._command(name, f"services.{service}.main"),
             log=self.folder / f"{name}.log",
             environment=environment | self._own(name, service),
             health_port=fresh_port(),
         )
+
+    def _command(self, name: str, module: str) -> list[str]:
+        return run_module(*([] if self._direct else ["tests.faults.clocks"]), module)
+
+    def _trusting(self, name: str) -> dict[str, str]:
+        return {
+            "TRACER_TRUSTED_KEYS": str(self.folder / "keys" / KEYRING),
+            "TRACER_UNSIGNED": "refuse",
+        }
 
     def _own(self, name: str, service: str) -> dict[str, str]:
         match service:
@@ -229,7 +236,7 @@ class System:
                     "TRACER_MODELS": str(self.folder / "models" / name),
                     "TRACER_THREADS": "1",
                     "TRACER_GROUP_INSTANCE": name,
-                    "TRACER_DOOR_PORT": "0",
+                    "TRACER_DOOR_PORT": "0" if self._direct else str(self.doors[name]),
                 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.checker import LAWS, check
-from tests.faults.evidence import Active, At, Evidence, Seen, flaw_of
+from tests.faults.evidence import Active, At, Called, Evidence, Seen, flaw_of
 
 
 def record(topic: str, offset: int, letter: tuple[At, str, str] | None = None, **body: Any) -> Seen:
@@ -21,7 +21,8 @@ def record(topic: str, offset: int, letter: tuple[At, str, str] | None = None, *
 
 def world() -> Evidence:
     """r1 was handled, r2 deferred and answered, r3 audited, r4 waits for the teacher, r5 for a
-    router; bad-6 was rejected. l1 is a log's trace in a window, l2 one in an open window."""
+    router; bad-6 was rejected. l1 is a log's trace in a window, l2 one in an open window.
+    At a door d1 was handled, d2 at the second attempt, d3 deferred, and d4 never got through."""
     evidence = Evidence()
     put = evidence.records
     put["requests"] = [record("requests", i, id=f"r{i}") for i in range(1, 5)]
@@ -57,6 +58,24 @@ def world() -> Evidence:
     }  # fmt: skip
     evidence.active = {"t": Active("v")}
     evidence.acknowledged = {("requests", 0, 1), ("traces.raw", 0, 4)}
+    put["decisions"] += [
+        record("decisions", 4, request_id="d1", outcome="handled", version="v"),
+        record("decisions", 5, request_id="d2", outcome="handled", version="v"),
+        record("decisions", 6, request_id="d2", outcome="handled", version="v"),
+        record("decisions", 7, request_id="d3", outcome="deferred"),
+    ]
+    put["deferred"].append(
+        record("deferred", 0, request={"id": "d3", "task": "t"}, outcome="deferred")
+    )
+    put["traces.raw"].append(record("traces.raw", 0, id="d3", source="deferred"))
+    put["traces"].append(record("traces", 0, id="d3"))
+    evidence.stored.add(("t", "d3"))
+    evidence.called = {
+        ("t", "d1"): Called(attempts=1, answers=1),
+        ("t", "d2"): Called(attempts=2, answers=1),
+        ("t", "d3"): Called(attempts=3, answers=1),
+        ("t", "d4"): Called(attempts=5, answers=0),
+    }
     return evidence
 
 
@@ -135,7 +154,7 @@ def test_a_world_in_order() -> None:
     assert findings.violations == []
     assert findings.queued == {"router": 1, "teacher": 1, "ingest": 1, "trainer": 1}
     assert not findings.settled
-    assert findings.checked == 24
+    assert findings.checked == 35
 
 
 @pytest.mark.parametrize(
@@ -149,6 +168,12 @@ def test_a_world_in_order() -> None:
         (passed("router", 8), "one decision a request", "r5"),
         (invented("decisions", request_id="x", outcome="handled", version="v"),
          "one decision a request", "x"),
+        (without("decisions", 4), "every answered call on the topics", "d1"),
+        (doubled("decisions", 4), "every answered call on the topics", "d1"),
+        (doubled("decisions", 6), "every answered call on the topics", "d2"),
+        (without("deferred", 0), "every answered call on the topics", "d3"),
+        (doubled("decisions", 7), "every answered call on the topics", "d3"),
+        (without("decisions", 7), "every deferral answered or queued", "d3"),
         (without("decisions", 2), "every deferral answered or queued", "r2"),
         (without("traces.raw", 2), "every deferral answered or queued", "r3"),
         (passed("teacher", 4), "every deferral answered or queued", "r4"),

@@ -58,7 +58,8 @@ def test_the_figures_are_written_where_the_document_has_a_place_for_them(
         {
             "seed": "1", "schedules": 2, "seconds": 60.0, "faults": {"kill": 3, "cut": 1},
             "not_available": {"disk_full": "mount: permission denied"}, "requests": 400,
-            "traces": 240, "events_checked": 12_345, "violations": 0, "exits": {"router (1)": 1},
+            "traces": 240, "calls": 99, "events_checked": 12_345, "violations": 0,
+            "exits": {"router (1)": 1},
             "settle_seconds_median": 4.0, "settle_seconds_longest": 9.0,
         }
     )  # fmt: skip
@@ -70,12 +71,12 @@ def test_the_figures_are_written_where_the_document_has_a_place_for_them(
     report.write_load(
         {
             "capacity": 30.0, "steady": calm, "exits": {},
-            "overload": {"seconds": 10.0, "backlog": 600, "recovery_seconds": 20.0,
+            "overload": {"rate": 87.0, "seconds": 10.0, "backlog": 600, "recovery_seconds": 20.0,
                          "peak_mb": {"router": 101.0}},
             "requests": {"sent": 1000, "undecided": 0, "decided_twice": 0},
         }
     )  # fmt: skip
     written = document.read_text()
     assert "| p95 of the surrogate's decisions, ms | 30.0 | 30.0 |" in written
-    assert "left 600 requests waiting in Kafka" in written
+    assert "2.9 times capacity left 600 requests waiting in Kafka" in written
     assert (tmp_path / "load.json").exists()

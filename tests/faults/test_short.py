@@ -68,6 +68,7 @@ def test_nothing_is_lost_and_nothing_is_doubled(player: Player, schedule: Schedu
     played = player.play(schedule)
     assert played.violations == []
     assert played.requests >= 190
+    assert played.calls >= 20
 
 
 @pytest.mark.timeout(180)
@@ -79,3 +80,6 @@ def test_in_the_end_every_trace_is_in_a_window(player: Player) -> None:
     stored = len(player.witness.evidence.stored)
     assert stored >= 400  # the first day's alone
     assert findings.checked > 2_000
+    called = player.witness.evidence.called.values()
+    assert sum(call.answers > 0 for call in called) > 0.9 * len(called)
+    assert any(call.attempts > call.answers for call in called)  # some had to be repeated

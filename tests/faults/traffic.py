@@ -70,7 +70,7 @@ class Traffic:
                 "id": f"{name}-{number}",
                 "task": UNTRAINED if chance.random() < untrained else TASK,
                 "input": text(chance, muddled=muddled),
-                "occurred_at": _moment(chance, day).isoformat(),
+                "occurred_at": moment(chance, day).isoformat(),
             }
             records.append(request)
         self.sent.requests += self._send("requests", records, chance, mix)
@@ -85,7 +85,7 @@ class Traffic:
                 "input": said,
                 "teacher": label_of(said),
                 "model": TEACHER,
-                "occurred_at": _moment(chance, day - (chance.random() < mix.late)).isoformat(),
+                "occurred_at": moment(chance, day - (chance.random() < mix.late)).isoformat(),
             }
             records.append(trace)
         self.sent.traces += self._send("traces.raw", records, chance, mix)
@@ -129,7 +129,8 @@ class Traffic:
             self.sent.acknowledged.add(at)
 
 
-def _moment(chance: random.Random, day: int) -> datetime:
+def moment(chance: random.Random, day: int) -> datetime:
+    """Some time on the day, counted from FIRST_DAY."""
     return FIRST_DAY + timedelta(days=day, seconds=chance.random() * _DAY_SECONDS)
 
 
