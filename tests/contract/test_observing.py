@@ -131,7 +131,7 @@ def test_every_service_of_ours_is_scraped() -> None:
 def test_observing_is_a_profile_on_this_machine_alone() -> None:
     for name in ("prometheus", "grafana"):
         service = COMPOSE["services"][name]
-        assert service["profiles"] == ["observe"]
+        assert service["profiles"] == ["observe", "production-small"]
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 

@@ -30,7 +30,7 @@ def prepared(rows: TrainingSet, held_out: TrainingSet | None) -> Prepared:
     return Prepared(
         all_rows=rows,
         fits=SimpleNamespace(  # type: ignore[arg-type]
-            rows=rows, folds=np.arange(len(rows)) % FOLDS, tried=(), cascade=lambda: cascade
+            rows=rows, folds=np.arange(len(rows)) % FOLDS, tried=(), served=cascade
         ),
         outputs=_say(cascade, rows),
         held_out=held_out,

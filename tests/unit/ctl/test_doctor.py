@@ -69,11 +69,8 @@ def examined(*arguments: str, code: int) -> dict[str, dict[str, Any]]:
 
 def test_a_stack_that_is_well(stack: Path) -> None:
     found = examined(*NO_ENCODER, code=0)
-    read_or_written = set(Topic) - {Topic.REQUESTS}  # the router's alone
-    assert {f"topic.{topic}" for topic in read_or_written} == {
-        c for c in found if c[:6] == "topic."
-    }
-    assert {found[f"topic.{topic}"]["state"] for topic in read_or_written} == {"ok"}
+    assert {f"topic.{topic}" for topic in Topic} == {c for c in found if c[:6] == "topic."}
+    assert {found[f"topic.{topic}"]["state"] for topic in Topic} == {"ok"}
     for check in ("tasks.file", "kafka.reach", "redis.reach", "redis.clock", "redis.memory"):
         assert found[check]["state"] == "ok", found[check]
     assert found["redis.persistence"]["found"] == "append-only file"
