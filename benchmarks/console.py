@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import redis
 
+from benchmarks.made_up import made_up
 from benchmarks.tables import replace_section
 from services.console.tallies import Tally
 from services.console.tally_store import RedisTallies
@@ -31,15 +32,13 @@ from services.ctl.embedded.processes import Child, run_module
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from shared.bus.admin import ensure_topics
 from shared.bus.base import TopicPartition
-from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import FrontierPoint, Manifest, Stage, sha256
 from shared.contracts.topics import load_topics
 from shared.registry.base import MAX_AUDITS_PER_CALL, Artifact
 from shared.registry.redis import RedisRegistry, connect
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "console.md"
-DAYS, AUDITS, LABELS = 30, 5_000, 77
+DAYS, AUDITS = 30, 5_000
 FIRST_DAY = date(2026, 1, 5)
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
@@ -51,32 +50,8 @@ CHROMIUM = os.environ.get("TRACER_CHROMIUM", "/usr/bin/chromium")
 
 
 def artifact(task: str, number: int) -> Artifact:
-    """A manifest as large as Banking77's; the blob is no model, and no page reads it."""
-    blob = random.Random(f"{task}{number}").randbytes(1_000_000)
-    coverage = 0.5 + 0.1 * number
-    manifest = Manifest(
-        task=task,
-        window=(FIRST_DAY + timedelta(days=number)).isoformat(),
-        encoder=sha256(b"encoder"),
-        labels=tuple(f"label_number_{n:03}_of_a_taxonomy" for n in range(LABELS)),
-        stages=(
-            Stage(
-                name="lexical", features="token_ids", blob=sha256(blob), bytes=len(blob),
-                dim=30_522, threshold=0.7,
-            ),
-        ),
-        certificate=CertificateSummary(
-            kind="crossfit", alpha=0.95, delta=0.1, method="lexical", n_evidence=9_000,
-            coverage=coverage, agreement=0.965, agreement_lower=0.955,
-        ),
-        frontier=tuple(
-            FrontierPoint(alpha=a / 100, coverage=coverage, agreement=0.97, agreement_lower=0.96)
-            for a in range(80, 100)
-        ),
-        n_traces=9_003,
-        traces_sha256=sha256(b"traces"),
-    )  # fmt: skip
-    return Artifact(manifest.encode(), {sha256(blob): blob})
+    day = FIRST_DAY + timedelta(days=number)
+    return made_up(task, day, coverage=0.5 + 0.1 * number, seed=f"{task}{number}")
 
 
 def fill(registry: RedisRegistry, tallies: RedisTallies, task: str, versions: int) -> str:

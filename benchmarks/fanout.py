@@ -28,6 +28,7 @@ from msgspec.structs import replace
 
 from benchmarks import footprint, sizing
 from benchmarks.fleet import Fleet
+from benchmarks.made_up import made_up
 from benchmarks.sizing import size
 from benchmarks.tables import replace_section
 from services.ctl.embedded.ports import LOOPBACK
@@ -37,8 +38,7 @@ from services.ctl.paths import cache_folder
 from services.ctl.sample.generator import generate
 from services.router.config import RouterSettings
 from services.router.models import POINTERS_PER_POLL
-from shared.contracts.events import CertificateSummary
-from shared.contracts.manifest import FrontierPoint, Manifest, Stage, sha256
+from shared.contracts.manifest import sha256
 from shared.contracts.tasks import Task
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
@@ -268,34 +268,6 @@ def renamed(artifact: Artifact, task: str, day: date, *, blobs: bool) -> Artifac
     return Artifact(made.encode(), kept)
 
 
-def made_up(blob_bytes: int = 1_000_000) -> Artifact:
-    """A manifest as large as Banking77's, and a blob that is no model."""
-    blob = random.Random(0).randbytes(blob_bytes)
-    manifest = Manifest(
-        task="made-up",
-        window=FIRST_DAY.isoformat(),
-        encoder=sha256(b"encoder"),
-        labels=tuple(f"label_number_{n:03}_of_a_taxonomy" for n in range(77)),
-        stages=(
-            Stage(
-                name="lexical", features="token_ids", blob=sha256(blob), bytes=len(blob),
-                dim=30_522, threshold=0.7,
-            ),
-        ),
-        certificate=CertificateSummary(
-            kind="crossfit", alpha=0.95, delta=0.1, method="lexical", n_evidence=9_000,
-            coverage=0.9, agreement=0.965, agreement_lower=0.955,
-        ),
-        frontier=tuple(
-            FrontierPoint(alpha=a / 100, coverage=0.9, agreement=0.97, agreement_lower=0.96)
-            for a in range(80, 100)
-        ),
-        n_traces=9_003,
-        traces_sha256=sha256(b"traces"),
-    )  # fmt: skip
-    return Artifact(manifest.encode(), {sha256(blob): blob})
-
-
 def fitted(data: Path) -> Artifact:
     """Banking77's, as the trainer fits it; kept from run to run."""
     copies = DiskCopy(cache_folder() / "bench-fanout")
@@ -371,7 +343,7 @@ def main() -> None:
     if arguments.data.exists() and not arguments.quick:
         artifact, about = fitted(arguments.data), "Banking77's, fitted"
     else:
-        artifact, about = made_up(), "made up"
+        artifact, about = made_up("made-up", FIRST_DAY, coverage=0.9, seed=0), "made up"
     found = measure(QUICK if arguments.quick else Scale(), artifact, about)
     if not arguments.quick:
         found["kafka"] = footprint.kafka(_texts(arguments.data))

@@ -11,19 +11,25 @@ import pytest
 import redis
 
 from benchmarks import sizing
-from benchmarks.fanout import QUICK, made_up, measure, renamed, table
+from benchmarks.fanout import FIRST_DAY, QUICK, measure, renamed, table
 from benchmarks.fleet import polls
 from benchmarks.footprint import TOPICS, events
+from benchmarks.made_up import made_up
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.router.models import POINTERS_PER_POLL
 from shared.contracts.codec import decode
 from shared.contracts.events import Decision, Deferral, Request, Trace
+from shared.registry.base import Artifact
 from shared.registry.redis import connect
+
+
+def _version(blob_bytes: int) -> Artifact:
+    return made_up("made-up", FIRST_DAY, coverage=0.9, seed=0, blob_bytes=blob_bytes)
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return measure(QUICK, made_up(20_000), "made up")
+    return measure(QUICK, _version(20_000), "made up")
 
 
 @pytest.mark.redis
@@ -80,7 +86,7 @@ def test_a_simulated_poll_is_the_routers_own(tmp_path: Path) -> None:
 
 def test_versions_of_other_days_are_other_versions() -> None:
     first, second = (
-        renamed(made_up(2_000), "full-size", date(2026, 1, day), blobs=True) for day in (5, 6)
+        renamed(_version(2_000), "full-size", date(2026, 1, day), blobs=True) for day in (5, 6)
     )
     assert set(first.blobs).isdisjoint(second.blobs)
     for artifact in (first, second):
