@@ -205,6 +205,9 @@ class Hint:
     def __bool__(self) -> bool:
         return self.everything or bool(self.tasks)
 
+    def __or__(self, other: Hint) -> Hint:
+        return Hint(self.tasks | other.tasks, self.everything or other.everything)
+
 
 # By task; the error where a pointer cannot be read: it holds up no other task.
 Pointers = Mapping[str, Active | RegistryError]

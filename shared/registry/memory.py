@@ -53,9 +53,8 @@ class MemoryRegistry:
         self._tasks: dict[str, TaskState] = {}
         self._notes: dict[str, FitNote] = {}
         self._changed = threading.Condition()
-        self._changes = 1
-        self._last_change: dict[str, int] = {}  # by task, of those that changed
-        self._seen = threading.local()  # each waiting thread gets every hint
+        self._changes: list[str] = []  # the task of each, oldest first
+        self._seen = threading.local()  # how many of them: each waiting thread gets every hint
 
     def acquire(self, task: str) -> int:
         with self._changed:
@@ -296,14 +295,15 @@ class MemoryRegistry:
         deadline = self._clock.monotonic() + timeout
         with self._changed:
             self._check_available()
-            while self._changes == (seen := getattr(self._seen, "changes", 0)):
+            seen: int | None = getattr(self._seen, "changes", None)
+            while len(self._changes) == seen:
                 left = deadline - self._clock.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return Hint()
-            self._seen.changes = self._changes
-            if not seen:
+            self._seen.changes = len(self._changes)
+            if seen is None:
                 return Hint(everything=True)
-            return Hint(frozenset(t for t, number in self._last_change.items() if number > seen))
+            return Hint(frozenset(self._changes[seen:]))
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -330,6 +330,5 @@ class MemoryRegistry:
             raise RegistryUnavailable("the memory registry was switched off")
 
     def _hint(self, task: str) -> None:
-        self._changes += 1
-        self._last_change[task] = self._changes
+        self._changes.append(task)
         self._changed.notify_all()
