@@ -129,14 +129,7 @@ class Provider:
         raise AssertionError("unreachable")
 
     def _person(self, claims: dict[str, Any]) -> Person:
-        name = next(
-            (
-                str(claims[c])
-                for c in ("email", "preferred_username", "name", "sub")
-                if claims.get(c)
-            ),
-            "",
-        )
+        name = next((str(claims[claim]) for claim in _NAMES if claims.get(claim)), "")
         given = claims.get(self.tasks_claim)
         tasks = given.split() if isinstance(given, str) else given
         if not name or not isinstance(tasks, list) or not tasks:
