@@ -76,6 +76,8 @@ def _encoder(folder: Path | None) -> tuple[Tokenizing, Encoder | None, str | Non
 
 def _tell(found: Explanation) -> None:
     console.print(escape(found.summary))
+    if found.overruled:
+        console.print(escape(f"Yet routers defer it at present: {found.overruled}."))
     print_table(
         f"stages of {found.version}",
         ["stage", "label", "next", "score", "certified from", "novelty", "cut", "answers"],
@@ -87,7 +89,11 @@ def _tell(found: Explanation) -> None:
     )  # fmt: skip
     if found.words:
         ranked = sorted(found.words, key=lambda word: -abs(word.contribution))[:10]
-        told = ", ".join(f"{escape(word.text)} {word.contribution:+.2f}" for word in ranked)
+        told = ", ".join(
+            f"{escape(word.text)}{' (placeholder)' if word.placeholder else ''} "
+            f"{word.contribution:+.2f}"
+            for word in ranked
+        )
         console.print(
             f"Words that carried the lexical stage, for {escape(found.words_for or '')} (+) or "
             f"{escape(found.words_against or '')} (-): {told}"
@@ -106,10 +112,10 @@ def _near(title: str, found: list[Neighbour]) -> None:
     if found:
         print_table(
             title,
-            ["similarity", "text", "teacher", "surrogate", "score"],
+            ["similarity", "text", "teacher", "surrogate", "why"],
             [
                 (n.similarity, escape(" / ".join(n.texts)), escape(n.teacher), escape(n.said),
-                 n.accept)
+                 escape(n.why))
                 for n in found
             ],
         )  # fmt: skip

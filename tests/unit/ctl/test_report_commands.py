@@ -17,6 +17,7 @@ from services.ctl.demo.report import write_last_report
 from services.ctl.main import app
 from shared.contracts.events import Trace
 from shared.contracts.report import decode_report
+from shared.registry.base import State
 from shared.registry.redis import RedisRegistry, connect
 from shared.store.parquet import WindowStore
 from tests.artifacts import make_report
@@ -133,6 +134,20 @@ class TestExplain:
         assert result.exit_code == 0, result.output
         assert "lexical" in result.stdout
         assert ("Handled" in result.stdout) or ("would have made it handled" in result.stdout)
+
+    def test_says_when_routers_defer_what_the_version_handles(self, bench: Bench) -> None:
+        assert "at present" not in bench.explain("invoice charged payment").stdout
+        bench.registry.set_state(
+            bench.task, State.PAUSED, version=bench.version, at=AT, reason="a new prompt"
+        )
+        told = " ".join(bench.explain("invoice charged payment").stdout.split())
+        assert "Yet routers defer it at present: the version is paused" in told
+
+    def test_says_why_each_neighbour_is_on_its_side(self, bench: Bench) -> None:
+        found = json.loads(bench.explain("invoice parcel", "--json").stdout)
+        for side, sure in (("nearest_handled", True), ("nearest_deferred", False)):
+            for near in found[side]:
+                assert near["why"].startswith("sure enough") == sure
 
     def test_redacts_and_hides_as_the_task_says(self, bench: Bench) -> None:
         bench.write_task("    redact: builtin\n")
