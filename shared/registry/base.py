@@ -57,6 +57,8 @@ class ReportTooLarge(RegistryError):
 
 
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
+# JSON takes many times its size once it is read; ours have some ten KiB.
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 MAX_AUDITS_PER_CALL = 10_000
 MAX_UNPUBLISHED_REPORTS = 10
 _TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -120,6 +122,11 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     if artifact.size > MAX_ARTIFACT_BYTES:
         raise ArtifactTooLarge(
             f"artifact of {artifact.size:,} bytes exceeds the limit of {MAX_ARTIFACT_BYTES:,}"
+        )
+    if len(artifact.manifest_bytes) > MAX_MANIFEST_BYTES:
+        raise ArtifactTooLarge(
+            f"manifest of {len(artifact.manifest_bytes):,} bytes exceeds the limit of "
+            f"{MAX_MANIFEST_BYTES:,}"
         )
     try:
         manifest = artifact.manifest

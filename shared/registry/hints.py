@@ -13,6 +13,8 @@ from shared.registry.replies import as_bytes
 from shared.registry.scripts import CHANNEL
 
 _SLICE_SECONDS = 0.2
+# Beyond so many at once it is simpler to look at all; and whoever may publish could go on for ever.
+_MOST_AT_ONCE = 1_000
 
 
 class HintListener:
@@ -83,12 +85,15 @@ class HintListener:
     def _with_the_rest(self, first: Hint) -> Hint:
         """And what has come already besides."""
         tasks, everything = set(first.tasks), first.everything
-        while (message := self._pubsub.get_message(timeout=0.0)) is not None:
+        for _ in range(_MOST_AT_ONCE):
+            message = self._pubsub.get_message(timeout=0.0)
+            if message is None:
+                return Hint(frozenset(tasks), everything)
             self._alive()
             more = _hint_of(message)
             tasks |= more.tasks
             everything |= more.everything
-        return Hint(frozenset(tasks), everything)
+        return Hint(everything=True)
 
     def _alive(self) -> None:
         self._heard_at = self._clock.monotonic()

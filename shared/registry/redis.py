@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -21,6 +20,7 @@ from shared.contracts.report import MAX_REPORT_BYTES, Report
 from shared.redis_clients import client as redis_client
 from shared.registry.base import (
     MAX_ARTIFACT_BYTES,
+    MAX_MANIFEST_BYTES,
     MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
@@ -234,7 +234,7 @@ class RedisRegistry:
         check_start(start)
         with reaching(self._client):
             outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
-        return tuple(outcome == "1" for outcome in as_text(outcomes))
+        return tuple(outcome == ord("1") for outcome in as_bytes(outcomes))
 
     def put_report(self, report: Report) -> None:
         data = report_bytes(report)
@@ -312,7 +312,7 @@ class RedisRegistry:
             found = self._client.get(Keys.last_fit_of(task))
         try:
             return None if found is None else decode_note(as_bytes(found))
-        except msgspec.DecodeError:
+        except ValueError:
             return None
 
     def rollback(
@@ -435,7 +435,7 @@ class RedisRegistry:
     def _fetch_manifest(self, keys: Keys, task: str, version: str) -> tuple[bytes, bytes]:
         """With its signature, which is empty where nobody signed."""
         with reaching(self._client):
-            if int(self._client.hstrlen(keys.manifests, version)) > MAX_ARTIFACT_BYTES:
+            if int(self._client.hstrlen(keys.manifests, version)) > MAX_MANIFEST_BYTES:
                 raise CorruptArtifact(f"manifest of {version} is larger than any published")
             if int(self._client.hstrlen(keys.signatures, version)) > MAX_SIGNATURE_BYTES:
                 raise CorruptArtifact(f"the signature of {version} is larger than any")
