@@ -204,6 +204,10 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         raise Refusal(400, _INVALID_ARGUMENT, "the body is not gzip") from error
     if not unpacker.eof:
         raise Refusal(400, _INVALID_ARGUMENT, "the gzip body is cut short")
+    if unpacker.unused_data:  # a second member, whose spans would be lost without a word
+        raise Refusal(
+            400, _INVALID_ARGUMENT, "the gzip body goes on after its end: send one member"
+        )
     return data
 
 

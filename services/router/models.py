@@ -149,11 +149,16 @@ class Models:
             except RegistryUnavailable:
                 raise
             except RegistryError as error:
-                self._unread(task, error)
+                if self._is_news(task):
+                    log.error("pointer not followed: %s", error, extra={"task": task})
+            except Exception as error:  # whatever one task does, the others are followed
+                if self._is_news(task):
+                    log.exception("pointer not followed: %s", error, extra={"task": task})
+            else:
+                self._unreadable.discard(task)
         metrics.REGISTRY_ANSWERED.labels("router").set_to_current_time()
 
     def _follow_task(self, task: str, active: Active) -> None:
-        self._unreadable.discard(task)
         if not self._credible(task, active):
             return
         if active.version is None and active.trial is None:
@@ -164,12 +169,14 @@ class Models:
         except (CorruptArtifact, UnknownVersion) as error:
             self._complain(task, active, str(error))  # and look again: it may be repaired
 
-    def _unread(self, task: str, error: RegistryError) -> None:
-        """Said once; what is loaded goes on, and other tasks are not held up."""
-        if task not in self._unreadable:
-            self._unreadable.add(task)
-            metrics.POINTER_DOUBTS.labels(task).inc()
-            log.error("pointer not followed: %s", error, extra={"task": task})
+    def _is_news(self, task: str) -> bool:
+        """That its pointer cannot be followed: said and counted once. What is loaded goes on, and
+        other tasks are not held up."""
+        if task in self._unreadable:
+            return False
+        self._unreadable.add(task)
+        metrics.POINTER_DOUBTS.labels(task).inc()
+        return True
 
     def _follow_pointer(self, task: str, active: Active) -> None:
         """Load what the pointer names, as far as it is not in use already."""

@@ -136,22 +136,7 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         announce=announce,
         clock=clock,
     )
-    refit = Refit(
-        tasks=tasks,
-        windows=store,
-        encoder=load_encoder_info(settings.encoder).digest,
-        examine=fits,
-        registry=registry,
-        announce=announce,
-        clock=clock,
-    )
-    worker = RefitWorker(
-        partial(refit_kept, keeper, refit),
-        clock=clock,
-        failed=partial(
-            tell_failure, store=store, registry=registry, announce=announce, clock=clock
-        ),
-    )
+    worker = _worker(settings, tasks, store, registry, announce, fits, keeper, clock)
     windows = _windows(settings, tasks)
     resume(tasks, store, windows, worker)
     if not any(store.days(task) for task in tasks):
@@ -190,6 +175,34 @@ def _fits(settings: TrainerSettings) -> FitProcess:
         cluster=settings.cluster(),
     )
     return FitProcess(plan.make, log_level=settings.log_level)
+
+
+def _worker(
+    settings: TrainerSettings,
+    tasks: dict[str, Task],
+    store: WindowStore,
+    registry: Registry,
+    announce: Announce,
+    fits: FitProcess,
+    keeper: Keeper,
+    clock: Clock,
+) -> RefitWorker:
+    refit = Refit(
+        tasks=tasks,
+        windows=store,
+        encoder=load_encoder_info(settings.encoder).digest,
+        examine=fits,
+        registry=registry,
+        announce=announce,
+        clock=clock,
+    )
+    return RefitWorker(
+        partial(refit_kept, keeper, refit),
+        clock=clock,
+        failed=partial(
+            tell_failure, store=store, registry=registry, announce=announce, clock=clock
+        ),
+    )
 
 
 def _windows(settings: TrainerSettings, tasks: Mapping[str, Task]) -> WindowBook:

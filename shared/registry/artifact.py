@@ -9,6 +9,8 @@ from shared.contracts.manifest import Manifest, decode_manifest, sha256, version
 from shared.registry.errors import ArtifactTooLarge, CorruptArtifact
 
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
+# JSON takes many times its size once it is read; ours have some ten KiB.
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ def publishable(artifact: Artifact) -> tuple[str, Artifact]:
     if artifact.size > MAX_ARTIFACT_BYTES:
         raise ArtifactTooLarge(
             f"artifact of {artifact.size:,} bytes exceeds the limit of {MAX_ARTIFACT_BYTES:,}"
+        )
+    if len(artifact.manifest_bytes) > MAX_MANIFEST_BYTES:
+        raise ArtifactTooLarge(
+            f"manifest of {len(artifact.manifest_bytes):,} bytes exceeds the limit of "
+            f"{MAX_MANIFEST_BYTES:,}"
         )
     try:
         manifest = artifact.manifest

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from shared.contracts.report import Report
-from shared.registry.artifact import MAX_ARTIFACT_BYTES, Artifact
+from shared.registry.artifact import MAX_ARTIFACT_BYTES, MAX_MANIFEST_BYTES, Artifact
 from shared.registry.errors import (
     ArtifactTooLarge,
     CorruptArtifact,
@@ -38,6 +38,7 @@ from shared.registry.pointer import (
 __all__ = [
     "MAX_ARTIFACT_BYTES",
     "MAX_AUDITS_PER_CALL",
+    "MAX_MANIFEST_BYTES",
     "MAX_UNPUBLISHED_REPORTS",
     "Active",
     "Artifact",

@@ -13,6 +13,8 @@ from shared.registry.replies import as_bytes
 from shared.registry.scripts import CHANNEL
 
 _SLICE_SECONDS = 0.2
+# Beyond so many at once it is simpler to look at all; and whoever may publish could go on for ever.
+_MOST_AT_ONCE = 1_000
 
 
 class HintListener:
@@ -83,10 +85,13 @@ class HintListener:
     def _rest(self) -> Hint:
         """What has come already besides."""
         hint = Hint()
-        while (message := self._pubsub.get_message(timeout=0.0)) is not None:
+        for _ in range(_MOST_AT_ONCE):
+            message = self._pubsub.get_message(timeout=0.0)
+            if message is None:
+                return hint
             self._alive()
             hint |= _hint_of(message)
-        return hint
+        return Hint(everything=True)
 
     def _alive(self) -> None:
         self._heard_at = self._clock.monotonic()

@@ -5,7 +5,12 @@ from __future__ import annotations
 import redis
 
 from shared.contracts.manifest import Manifest
-from shared.registry.artifact import MAX_ARTIFACT_BYTES, Artifact, verified_manifest
+from shared.registry.artifact import (
+    MAX_ARTIFACT_BYTES,
+    MAX_MANIFEST_BYTES,
+    Artifact,
+    verified_manifest,
+)
 from shared.registry.errors import CorruptArtifact, UnknownVersion
 from shared.registry.refusals import reaching
 from shared.registry.replies import as_bytes
@@ -40,7 +45,7 @@ def _fetch_manifest(
 ) -> tuple[bytes, bytes]:
     """With its signature, which is empty where nobody signed."""
     with reaching(client):
-        if int(client.hstrlen(keys.manifests, version)) > MAX_ARTIFACT_BYTES:
+        if int(client.hstrlen(keys.manifests, version)) > MAX_MANIFEST_BYTES:
             raise CorruptArtifact(f"manifest of {version} is larger than any published")
         if int(client.hstrlen(keys.signatures, version)) > MAX_SIGNATURE_BYTES:
             raise CorruptArtifact(f"the signature of {version} is larger than any")

@@ -176,7 +176,11 @@ class MemoryRegistry:
         return self.active(task).alpha
 
     def pointers(self, tasks: Sequence[str]) -> Pointers:
-        return {task: self.active(task) for task in tasks}
+        found = {}
+        for task in tasks:
+            with self._held(task) as state:
+                found[task] = state.active
+        return found
 
     def load(self, task: str, version: str) -> Artifact:
         with self._held(task) as state:

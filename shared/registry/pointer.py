@@ -87,7 +87,9 @@ class Hint:
         return self.everything or bool(self.tasks)
 
     def __or__(self, other: Hint) -> Hint:
-        return Hint(self.tasks | other.tasks, self.everything or other.everything)
+        if self.everything or other.everything:
+            return Hint(everything=True)
+        return Hint(self.tasks | other.tasks)
 
 
 # By task; the error where a pointer cannot be read: it holds up no other task.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import redis
 
 from shared.contracts.report import MAX_REPORT_BYTES, Report
@@ -77,7 +76,7 @@ class RedisReads:
         check_start(start)
         with reaching(self._client):
             outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
-        return tuple(outcome == "1" for outcome in as_text(outcomes))
+        return tuple(outcome == ord("1") for outcome in as_bytes(outcomes))
 
     def report(self, task: str, key: str) -> Report | None:
         keys = Keys.of(task)
@@ -103,7 +102,7 @@ class RedisReads:
             found = self._client.get(Keys.last_fit_of(task))
         try:
             return None if found is None else decode_note(as_bytes(found))
-        except msgspec.DecodeError:
+        except ValueError:
             return None
 
     def _pointer(self, answer: Any) -> Active | RegistryError:
