@@ -30,6 +30,7 @@ _OPERATIONS = (None, "chat", "text_completion", "generate_content", "completion"
 _MARKS = ("gen_ai.", "langfuse.observation.")
 _INDEXED = re.compile(r"^gen_ai\.(prompt|completion)\.(\d{1,4})\.(role|content|finish_reason)\Z")
 _MESSAGE_EVENT = re.compile(r"^gen_ai\.(system|user|assistant|tool)\.message\Z")
+_SILENCE = "the span carries no messages: let the instrumentation capture message content"
 _DETAILS = "gen_ai.client.inference.operation.details"
 
 
@@ -55,11 +56,7 @@ def from_attributes(
         return Skipped(f"an observation of type {observation}")
     asked, answer, finish = _chat(attributes, events)
     finish = finish or _last(parse_inner(attributes.get("gen_ai.response.finish_reasons")))
-    if asked is None and answer is None and fault is None:
-        fault = Unusable(
-            "the span carries no messages: let the instrumentation capture message content",
-            field="attributes['gen_ai.input.messages']",
-        )
+    silent = asked is None and answer is None
     return Call(
         id=identity,
         view=view_of(asked, answer, model=_model(attributes), attributes=attributes, record=record),
@@ -71,6 +68,7 @@ def from_attributes(
         ),
         cost=cost_of(attributes.get("gen_ai.usage.cost")),
         fault=fault or fault_of(asked, finish),
+        silence=_SILENCE if silent else None,
         metadata=metadata or {},
     )
 
