@@ -6,7 +6,14 @@ import logging
 from typing import Any
 
 import msgspec
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AzureOpenAI, OpenAI
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AzureOpenAI,
+    BadRequestError,
+    OpenAI,
+)
 
 from services.teacher.answers import (
     MAX_WHY_CHARS,
@@ -116,7 +123,21 @@ class OpenAITeacher:
 
     def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
         """The body of the answer. Raises PassingFault or APIStatusError."""
-        options = dict(self._options)
+        while True:
+            sent = self._options
+            try:
+                return self._create(task, text, timeout, structured, sent)
+            except BadRequestError as error:
+                refused = str(error.param)
+                if refused not in sent:
+                    raise
+                log.warning("%s: %s refuses %s", self._base_url, self._model, refused)
+                self._options = _without(refused, sent)
+
+    def _create(
+        self, task: Task, text: Input, timeout: float, structured: bool, sent: dict[str, Any]
+    ) -> bytes:
+        options = dict(sent)
         if structured:
             schema = {"name": "answer", "strict": True, "schema": answer_schema(task)}
             options["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -160,6 +181,12 @@ class OpenAITeacher:
             secret=self._secret,
             now=self._clock.now(),
         )
+
+
+def _without(refused: str, options: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's reasoning models take no temperature, and the bound on tokens by another name."""
+    left = {name: value for name, value in options.items() if name != refused}
+    return left | ({"max_completion_tokens": options[refused]} if refused == "max_tokens" else {})
 
 
 def _read(body: bytes, model: str, structured: bool) -> Answer:
