@@ -37,7 +37,7 @@ _DETAILS = "gen_ai.client.inference.operation.details"
 def from_attributes(
     attributes: dict[str, Any],
     *,
-    record: Any,
+    record: dict[str, Any],
     identity: str,
     fragment: bytes,
     occurred_at: datetime | None,
@@ -45,7 +45,11 @@ def from_attributes(
     fault: Unusable | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Call | Skipped:
-    """A span's attributes and events as a call; skipped where they are not of an LLM's answer."""
+    """A span's attributes and events as a call; skipped where they are not of an LLM's answer.
+
+    `record`: the span, whose attributes are to be seen at `$.record.attributes`, too, with JSON in
+    strings parsed.
+    """
     if not any(name.startswith(_MARKS) for name in attributes):
         return Skipped("no gen_ai attributes")
     operation = text_of(attributes.get("gen_ai.operation.name"))
@@ -57,9 +61,16 @@ def from_attributes(
     asked, answer, finish = _chat(attributes, events)
     finish = finish or _last(parse_inner(attributes.get("gen_ai.response.finish_reasons")))
     silent = asked is None and answer is None
+    parsed = {name: parse_inner(value) for name, value in attributes.items()}
     return Call(
         id=identity,
-        view=view_of(asked, answer, model=_model(attributes), attributes=attributes, record=record),
+        view=view_of(
+            asked,
+            answer,
+            model=_model(attributes),
+            attributes=attributes,
+            record={**record, "attributes": parsed},
+        ),
         fragment=fragment,
         occurred_at=occurred_at,
         tokens=tokens_of(
