@@ -79,7 +79,7 @@ class Meter:
         memory = {name: _resident(pid) for name, pid in self._pids.items()}
         cpu = {name: _cpu_seconds(pid) for name, pid in self._pids.items()}
         at = moment - self._began
-        self.samples.append(Sample(at, self.sent, self.decided, self._lag(), memory, latency, cpu))
+        self.samples.append(Sample(at, self.sent, self.decided, self.lag(), memory, latency, cpu))
 
     def close(self) -> None:
         self._stop.set()
@@ -108,8 +108,8 @@ class Meter:
             self.decided += 1
             self._latency[who].append(1000 * (at - sent_at))
 
-    def _lag(self) -> dict[str, int]:
-        """-1 where the brokers did not say."""
+    def lag(self) -> dict[str, int]:
+        """Records that wait, by service; -1 where the brokers did not say."""
         return {service: self._lag_of(service) for service in READS if service != "trainer"}
 
     def _lag_of(self, service: str) -> int:

@@ -61,9 +61,11 @@ class System:
         heap: str = "256m",
         direct: bool = False,
         environment: Mapping[str, str] | None = None,
+        audit_share: float = 0.2,
     ) -> None:
         self.folder, self.encoder = folder, encoder
         self._direct = direct
+        self._audit_share = audit_share
         self._environment = dict(environment or {})
         folder.mkdir(parents=True, exist_ok=True)
         self.links = Links()
@@ -158,7 +160,7 @@ class System:
                 "alpha": alpha,
                 "labels": list(LABELS),
                 "unknown_labels": "dead_letter",
-                "audit_share": 0.2,
+                "audit_share": self._audit_share,
                 "horizon_days": 6,
             }
             for name, alpha in ALPHAS.items()
