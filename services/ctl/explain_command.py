@@ -79,7 +79,7 @@ def _tell(found: Explanation) -> None:
         console.print(f"Yet routers defer it at present: {found.overruled}.")
     print_table(
         f"stages of {found.version}",
-        ["stage", "label", "next", "score", "certified from", "novelty", "cut", "answers"],
+        ["stage", "label", "next", "score", "from", "novelty", "cut", "answers"],
         [
             (s.stage, s.label, s.runner_up, s.accept, s.threshold, s.novelty,
              s.novelty_cut, "yes" if s.answers else "no")

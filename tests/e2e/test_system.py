@@ -69,6 +69,7 @@ def demo_with_console(
         summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             look(client, summary)
+        explained_and_reported(folder, summary["task"])
         run.send_signal(signal.SIGINT)
         assert run.wait(60) == 0, said.read_text()
         return summary
@@ -76,6 +77,25 @@ def demo_with_console(
         if run.poll() is None:
             run.terminate()
             run.wait(60)
+
+
+def explained_and_reported(folder: Path, task: str) -> None:
+    """In another terminal, as the demo's last lines say."""
+
+    def tracerctl(arguments: str) -> str:
+        typed = f". '{folder}/env'; '{sys.executable}' -m services.ctl.main {arguments}"
+        return subprocess.run(
+            ["/bin/sh", "-c", typed], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+
+    found = json.loads(tracerctl(f"explain 'my parcel never came' --task {task} --json"))
+    assert found["stages"][0]["stage"] == "lexical"
+    assert found["overruled"] is None
+    assert found["nearest_handled"]
+    assert found["nearest_handled"][0]["why"].startswith("sure enough")
+    page = folder / "of-the-last-day.html"
+    tracerctl(f"report --task {task} --out '{page}'")
+    assert '<section id="money">' in page.read_text()
 
 
 def five_days_visible(client: httpx.Client, summary: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ import http.client
 import json
 import re
 import secrets
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,16 @@ from services.ctl.files import Row
 from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from shared.bus.admin import ensure_topics
 from shared.contracts.topics import load_topics
+
+ENVIRONMENT = "env"
+
+
+def write_environment(path: Path, environment: Mapping[str, str]) -> None:
+    """For a shell to read (`. FILE`), so that `tracerctl` speaks to this cluster; for its owner
+    only, as addresses may hold passwords."""
+    path.touch(mode=0o600)
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class Cluster:
         )  # fmt: skip
         llm.wait_until(port_file.exists, 15.0)
         environment = self._environment(int(port_file.read_text().strip().rsplit(":", 1)[-1]))
+        write_environment(folder / ENVIRONMENT, environment)
         services = [self._child(name, environment) for name in ("ingest", "trainer", "teacher")]
         self.routers = [
             self._child("router", environment, number) for number in range(self.settings.routers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.ctl.demo.cluster import Cluster, ClusterSettings
+from services.ctl.demo.cluster import ENVIRONMENT, Cluster, ClusterSettings
 from services.ctl.demo.plan import make_plan
 from services.ctl.demo.report import write_last_report
 from services.ctl.demo.run import Demo, write_summary
@@ -88,7 +89,7 @@ def demo(
                     f"What the last version handles, and why not the rest: {report}", soft_wrap=True
                 )
             if console:
-                _keep(cluster, console_port)
+                _keep(cluster, console_port, folder)
     except (
         InvalidFile, EncoderError, TimedOut, ChildDied, ChildNotReady, Fatal, Retryable,
     ) as error:  # fmt: skip
@@ -121,8 +122,13 @@ def _play(cluster: Cluster, say: Any, kill_router_on: int | None) -> dict[str, A
         publisher.close()
 
 
-def _keep(cluster: Cluster, port: int) -> None:
+def _keep(cluster: Cluster, port: int, folder: Path) -> None:
     """Until Ctrl-C."""
+    task, there = cluster.plan.task, shlex.quote(str(folder / ENVIRONMENT))
+    messages.print(
+        f"In another terminal: . {there}; tracerctl explain 'my parcel never came' --task {task}",
+        soft_wrap=True,
+    )
     messages.print(f"Console: http://127.0.0.1:{port}   (Ctrl-C ends it, and the demo)")
     try:
         while True:

@@ -1,7 +1,11 @@
-"""What the demo plays."""
+"""What the demo plays, and where it says it is."""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
+from services.ctl.demo.cluster import write_environment
 from services.ctl.demo.plan import RECORDED, make_plan, raw_trace, teacher_model
 from services.ctl.files import Row
 from services.ctl.sample.generator import MODEL, generate
@@ -32,3 +36,14 @@ def test_of_several_models_it_is_the_one_of_most_rows() -> None:
 
 def test_where_no_row_names_one_it_has_a_name_of_its_own() -> None:
     assert teacher_model([row(1), row(2, model=None)]) == RECORDED
+
+
+def test_a_shell_can_read_where_the_demo_is(tmp_path: Path) -> None:
+    value = "it's; echo $HOME `id`"
+    write_environment(tmp_path / "env", {"TRACER_A": value, "TRACER_B": "2"})
+    told = subprocess.run(
+        ["/bin/sh", "-c", '. "$0"; printf "%s|%s" "$TRACER_A" "$TRACER_B"', tmp_path / "env"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == f"{value}|2"
+    assert (tmp_path / "env").stat().st_mode & 0o077 == 0
