@@ -55,10 +55,17 @@ def _children(node: Any) -> Iterable[Any]:
 
 
 def each_object(
-    value: bytes, origin: str, read: Callable[[dict[str, Any], str, bytes], Call | Skipped]
+    value: bytes,
+    origin: str,
+    read: Callable[[dict[str, Any], str, bytes], Call | Skipped],
+    *,
+    inside: str | None = None,
 ) -> list[Item]:
-    """`read(object, origin, fragment)` for the object of a record, or each of its array."""
+    """`read(object, origin, fragment)` for the object of a record, or each of its array, which may
+    be the member `inside` of an object."""
     document = parse(value)
+    if isinstance(document, dict) and isinstance(document.get(inside), list):
+        document = document[inside]
     if not isinstance(document, list):
         return [_object(document, origin, value, read)]
     if len(document) > MAX_CALLS:

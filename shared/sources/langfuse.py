@@ -18,7 +18,6 @@ from shared.sources.documents import (
     first,
     mapping_of,
     moment_of,
-    parse,
     parse_inner,
     text_of,
     tokens_of,
@@ -26,10 +25,7 @@ from shared.sources.documents import (
 
 
 def langfuse(value: bytes, origin: str) -> list[Item]:
-    document = parse(value)
-    if isinstance(document, dict) and isinstance(document.get("data"), list):
-        value = msgspec.json.encode(document["data"])
-    return each_object(value, origin, _call)
+    return each_object(value, origin, _call, inside="data")
 
 
 def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:

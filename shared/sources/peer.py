@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from shared.sources.base import Call, Item, Skipped, Unusable
 from shared.sources.chat import Said, view_of
 from shared.sources.documents import (
@@ -19,7 +17,6 @@ from shared.sources.documents import (
     first,
     mapping_of,
     moment_of,
-    parse,
     text_of,
     tokens_of,
 )
@@ -30,10 +27,7 @@ _LABEL = ("teacher", "teacher_output", "label", "intent", "output", "answer")
 
 
 def peer(value: bytes, origin: str) -> list[Item]:
-    document = parse(value)
-    if isinstance(document, dict) and isinstance(document.get("events"), list):
-        value = msgspec.json.encode(document["events"])
-    return each_object(value, origin, _call)
+    return each_object(value, origin, _call, inside="events")
 
 
 def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
