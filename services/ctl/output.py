@@ -12,9 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False)
-messages = Console(stderr=True, highlight=False)
+# No markup and no emoji codes: what is printed comes from files, topics and people. Rich takes
+# colours away by itself where the channel is no terminal, or NO_COLOR is set.
+console = Console(highlight=False, markup=False, emoji=False)
+messages = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_json(result: Any) -> None:
@@ -31,7 +34,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """End the command with a message that says what to do."""
-    messages.print(f"[red]error:[/red] {message}", soft_wrap=True)
+    messages.print(Text.assemble(("error:", "red"), " ", message), soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.router.announcing import Rejected, unheard
-from services.router.pointer_watch import PointerWatch
+from services.router.pointer_watch import PointerWatch, too_old
 from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
 from services.router.surrogate import UnusableArtifact, load_version
@@ -54,7 +54,8 @@ class Copies(Protocol):
 
 @dataclass
 class Models:
-    """The active version of every task, as this router serves it."""
+    """The active version of every task, as this router serves it. `max_age_days`: no version whose
+    window is longer ago is loaded; what is loaded goes on. None: however old."""
 
     tasks: Sequence[str]
     registry: Registry
@@ -63,6 +64,7 @@ class Models:
     threads: int
     remembered: Remembered = field(default_factory=lambda: Remembered(0))
     rejected: Rejected = unheard
+    max_age_days: int | None = None
     clock: Clock = field(default_factory=SystemClock)
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
@@ -95,8 +97,11 @@ class Models:
             for counter in (metrics.REJECTED_ARTIFACTS, metrics.POINTER_DOUBTS):
                 counter.labels(task)  # from 0, or alerts would not see the first
             copy = self.copies.load(task)
-            if copy is not None and self._swap(task, *copy):
-                self._known = True
+            try:
+                if copy is not None and self._swap(task, *copy):
+                    self._known = True
+            except Exception:  # else it would end every start
+                log.exception("local copy not used", extra={"task": task})
 
     def refresh(self) -> None:
         """Follow the registry once, every task. Raises RegistryUnavailable."""
@@ -254,6 +259,10 @@ class Models:
             return None
         if artifact is None:
             return self._in_use(task, version)
+        if self.max_age_days is not None:
+            old = too_old(version, self.clock.now().date(), self.max_age_days)
+            if old is not None:
+                raise UnusableArtifact(old)
         with metrics.LOAD_SECONDS.time():
             loaded = load_version(version, artifact, self.encoder, threads=self.threads)
         return Remembering(loaded, self.remembered) if self.remembered.room else loaded

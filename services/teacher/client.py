@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AzureOpenAI, OpenAI
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AzureOpenAI,
+    BadRequestError,
+    OpenAI,
+)
 
 from services.teacher.answers import (
     MAX_WHY_CHARS,
@@ -25,6 +33,8 @@ from shared.contracts.prompting import (
     system_prompt,
 )
 from shared.contracts.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 class _Message(msgspec.Struct):
@@ -96,7 +106,22 @@ class OpenAITeacher(Endpoint):
         self._client.close()
 
     def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
-        options = dict(self._options)
+        """The body of the answer, asked again without an option that the model refuses."""
+        while True:
+            sent = self._options
+            try:
+                return self._create(task, text, timeout, structured, sent)
+            except BadRequestError as error:
+                refused = str(error.param)
+                if refused not in sent:
+                    raise
+                log.warning("%s: %s refuses %s", self._url, self._model, refused)
+                self._options = _without(refused, sent)
+
+    def _create(
+        self, task: Task, text: Input, timeout: float, structured: bool, sent: dict[str, Any]
+    ) -> bytes:
+        options = dict(sent)
         if structured:
             schema = {"name": "answer", "strict": True, "schema": answer_schema(task)}
             options["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -136,3 +161,9 @@ class OpenAITeacher(Endpoint):
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)
+
+
+def _without(refused: str, options: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's reasoning models take no temperature, and the bound on tokens by another name."""
+    left = {name: value for name, value in options.items() if name != refused}
+    return left | ({"max_completion_tokens": options[refused]} if refused == "max_tokens" else {})

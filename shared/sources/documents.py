@@ -55,17 +55,10 @@ def _children(node: Any) -> Iterable[Any]:
 
 
 def each_object(
-    value: bytes,
-    origin: str,
-    read: Callable[[dict[str, Any], str, bytes], Call | Skipped],
-    *,
-    inside: str | None = None,
+    value: bytes, origin: str, read: Callable[[dict[str, Any], str, bytes], Call | Skipped]
 ) -> list[Item]:
-    """`read(object, origin, fragment)` for the object of a record, or each of its array, which may
-    be the member `inside` of an object."""
+    """`read(object, origin, fragment)` for the object of a record, or each of its array."""
     document = parse(value)
-    if isinstance(document, dict) and isinstance(document.get(inside), list):
-        document = document[inside]
     if not isinstance(document, list):
         return [_object(document, origin, value, read)]
     if len(document) > MAX_CALLS:
@@ -74,6 +67,14 @@ def each_object(
         _object(each, f"{origin}-{number}", msgspec.json.encode(each), read)
         for number, each in enumerate(document)
     ]
+
+
+def unpaged(value: bytes, name: str = "data") -> bytes:
+    """An API's page, `{"data": [...]}`, as the array it holds; anything else as it is. Raises
+    Unusable for what is no JSON."""
+    document = parse(value)
+    held = document.get(name) if isinstance(document, dict) else None
+    return msgspec.json.encode(held) if isinstance(held, list) else value
 
 
 def _object(

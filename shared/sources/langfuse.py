@@ -21,11 +21,12 @@ from shared.sources.documents import (
     parse_inner,
     text_of,
     tokens_of,
+    unpaged,
 )
 
 
 def langfuse(value: bytes, origin: str) -> list[Item]:
-    return each_object(value, origin, _call, inside="data")
+    return each_object(unpaged(value), origin, _call)
 
 
 def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:

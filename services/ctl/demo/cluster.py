@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import yaml
 
-from services.ctl.demo.plan import Plan
+from services.ctl.demo.plan import Plan, teacher_model
 from services.ctl.embedded.broker import EmbeddedBroker
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.processes import Child, Fleet, run_module
@@ -146,9 +146,11 @@ class Cluster:
             "TRACER_UNSIGNED": "refuse",
             "TRACER_LATENESS": "0",
             "TRACER_PARTITION_IDLE": "2",
+            # The traces that close the last day are no day: a console left open shows five.
+            "TRACER_IDLE": "86400",
             "TRACER_FIT_JOBS": "2",
             "TRACER_TEACHER_BASE_URL": f"http://127.0.0.1:{llm_port}/v1",
-            "TRACER_TEACHER_MODEL": "recorded",
+            "TRACER_TEACHER_MODEL": teacher_model(self._rows),
             "TRACER_TEACHER_CONCURRENCY": "16",
         }
 

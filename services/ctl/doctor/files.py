@@ -1,13 +1,26 @@
-"""What is on this machine: the tasks file, the keys, the encoder."""
+"""What is on this machine: the tasks file and its mappings, the keys, the encoder."""
 
 from __future__ import annotations
 
-from services.ctl.doctor.findings import Finding, Patient, failed, ok, skipped, warning
+import os
+from pathlib import Path
+
+from services.ctl.doctor.findings import (
+    Finding,
+    Patient,
+    Service,
+    failed,
+    ok,
+    skipped,
+    warning,
+)
+from shared.contracts.mapping import Format
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.encoder.errors import EncoderError
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.redaction.load import InvalidRedactor, check_redactors
 from shared.registry.trust import trust_of
+from shared.sources.catalogue import readers_by_topic, readers_of
 
 
 def tasks(patient: Patient) -> tuple[Finding, dict[str, Task]]:
@@ -25,6 +38,25 @@ def tasks(patient: Patient) -> tuple[Finding, dict[str, Task]]:
         fix = f"describe a task in {path}; see docs/tutorial.md"
         return failed("tasks.file", f"{path} has no task", fix), {}
     return ok("tasks.file", f"{path}: {', '.join(sorted(found))}"), found
+
+
+def sources(patient: Patient, found: dict[str, Task]) -> tuple[Finding | None, list[str]]:
+    """Can the paths of the tasks' mappings be compiled? And the topics that ingest reads by them.
+
+    No finding where no task has a mapping, or ingest is none of these services.
+    """
+    mappings = [mapping for task in found.values() for mapping in task.sources]
+    if not mappings or Service.INGEST not in patient.services:
+        return None, []
+    try:
+        readers_of(found.values(), *Format)
+        topics = sorted(readers_by_topic(found.values()))
+    except InvalidTasks as error:
+        fix = f"correct it in {patient.settings.tasks}; `tracerctl sources check` tries it on a log"
+        return failed("sources.mappings", str(error), fix), []
+    return ok(
+        "sources.mappings", f"{len(mappings)}, of topics: {', '.join(topics) or 'none'}"
+    ), topics
 
 
 def keys(patient: Patient) -> Finding:
@@ -52,8 +84,22 @@ def keys(patient: Patient) -> Finding:
             "with this environment, leave it out with --service"
         )
         return failed(check, "the trainer has no key to sign with", fix)
+    loose = _loose(settings.trusted_keys)
+    if loose is not None:
+        return warning(check, *loose)
     signs = f"; {trust.signer.key_id} signs" if trust.signer else ""
     return ok(check, f"{settings.trusted_keys} trusts {', '.join(trusted)}{signs}")
+
+
+def _loose(keyring: Path) -> tuple[str, str] | None:
+    """What others on this machine may do with the keys, and what to do; None where nothing."""
+    if keyring.stat().st_mode & 0o022:
+        return f"others may write {keyring}, and trust a key of their own", f"chmod 644 {keyring}"
+    secret = os.environ.get("TRACER_SIGNING_KEY_FILE")
+    if secret and Path(secret).stat().st_mode & 0o004:
+        fix = f"chmod 600 {secret}, unless nobody else has an account where it is mounted"
+        return f"everybody may read the signing key {secret}", fix
+    return None
 
 
 def encoder(patient: Patient) -> tuple[Finding, str | None]:
