@@ -18,7 +18,7 @@ from doubles import HashEncoder
 from jsonschema import Draft202012Validator
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
-from surrogates import LABELS, make_surrogate, text_of
+from surrogates import LABELS, text_of
 
 from services.router import door as door_module
 from services.router.config import RouterSettings
@@ -64,16 +64,6 @@ class Recorder:
 
     def close(self) -> None:
         self.closed = True
-
-
-@pytest.fixture(scope="module")
-def encoder() -> HashEncoder:
-    return HashEncoder()
-
-
-@pytest.fixture(scope="module")
-def artifact(encoder: HashEncoder) -> Artifact:
-    return make_surrogate(encoder)
 
 
 class Bench:

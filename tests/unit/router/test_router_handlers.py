@@ -22,16 +22,6 @@ from shared.contracts.tasks import Task
 from shared.registry.base import Artifact, State
 
 
-@pytest.fixture(scope="module")
-def encoder() -> HashEncoder:
-    return HashEncoder()
-
-
-@pytest.fixture(scope="module")
-def artifact(encoder: HashEncoder) -> Artifact:
-    return make_surrogate(encoder)
-
-
 def loaded(artifact: Artifact, encoder: HashEncoder) -> LoadedVersion:
     return load_version("v1", artifact, encoder, threads=1)
 

@@ -52,11 +52,6 @@ class Heard:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> HashEncoder:
-    return HashEncoder()
-
-
-@pytest.fixture(scope="module")
 def good(encoder: HashEncoder) -> Artifact:
     return make_surrogate(encoder)
 

@@ -9,7 +9,7 @@ import pytest
 from doubles import HashEncoder
 from hypothesis import given
 from hypothesis import strategies as st
-from surrogates import LABELS, make_surrogate, text_of
+from surrogates import LABELS, text_of
 
 from services.router.remembering import ENTRY_BYTES, Remembered, Remembering
 from services.router.surrogate import Answer, load_version
@@ -34,16 +34,6 @@ class Counting:
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         self.asked += inputs
         return [Answer(Reason.CERTIFIED, f"{self.version}:{'|'.join(i)}", 0.9, 0.5) for i in inputs]
-
-
-@pytest.fixture(scope="module")
-def encoder() -> HashEncoder:
-    return HashEncoder()
-
-
-@pytest.fixture(scope="module")
-def artifact(encoder: HashEncoder) -> Artifact:
-    return make_surrogate(encoder)
 
 
 @given(
