@@ -105,7 +105,7 @@ test-browser: setup chromium ## The console in a real browser; SCREENSHOTS=docs/
 		$(BIN)/python -m pytest tests/browser --durations=5 $(PYTEST_FLAGS)
 
 .PHONY: audit
-audit: setup ## Vulnerabilities and licences of the lock file, SBOM in build/; ends with 3 when unchecked
+audit: $(VENV)/.ready ## SBOM and licences (offline), known vulnerabilities; ends with 3 when unchecked
 	@$(BIN)/python deploy/audit/audit.py
 
 .PHONY: fuzz

@@ -17,15 +17,23 @@ from shared.bus.errors import Fatal
 
 MAX_CONNECTIONS = 1024
 HEAD_SECONDS = 5.0  # from a connection, or the first byte of its next request, to the whole head
+# An answer that the caller does not take is given up after so long, and what it takes at so slow a
+# rate.
+UNREAD_SECONDS = 30.0
+SLOWEST_BYTES_PER_SECOND = 64 * 1024
 
 
 class Punctual(H11Protocol):
-    """uvicorn waits for ever for the rest of a request's head, so that 1,024 callers who send none
-    would close a door to everybody. Here such a connection is closed."""
+    """uvicorn waits for ever for the rest of a request's head, and for callers to read an answer,
+    so that 1,024 callers who do neither would close a door to everybody. Here such a connection is
+    closed."""
 
     _head_due: asyncio.TimerHandle | None = None
+    _read_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # So that `pause_writing` says at once that an answer is not taken.
+        transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
         self._await_head()
 
@@ -38,7 +46,22 @@ class Punctual(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        self._was_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        unread = self.transport.get_write_buffer_size() / SLOWEST_BYTES_PER_SECOND
+        self._read_due = self.loop.call_later(UNREAD_SECONDS + unread, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._was_read()
+        super().resume_writing()
+
+    def _was_read(self) -> None:
+        if self._read_due is not None:
+            self._read_due.cancel()
+            self._read_due = None
 
     def _has_asked(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -214,6 +214,12 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         raise Refusal(400, _INVALID_ARGUMENT, f"the body is not {encoding}") from error
     if not unpacker.eof:
         raise Refusal(400, _INVALID_ARGUMENT, f"the {encoding} body is cut short")
+    if unpacker.unused_data:  # a second member, whose spans would be lost without a word
+        raise Refusal(
+            400,
+            _INVALID_ARGUMENT,
+            f"the {encoding} body goes on after its end: send one member",
+        )
     return data
 
 

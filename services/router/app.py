@@ -117,6 +117,8 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
             instance=settings.instance,
             clock=clock,
         ).rejected,
+        clock=clock,
+        max_age_days=settings.max_version_age_days,
     )
     heartbeat = Heartbeat(
         connect_fleet(settings.redis_url.get_secret_value()),

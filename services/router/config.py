@@ -16,7 +16,9 @@ from shared.settings import ServiceSettings
 class RouterSettings(ServiceSettings):
     """`max_wait` (seconds) is how long a micro-batch waits for its first request; `poll` how often
     the registry is asked, for 100 tasks in turn, what its hints may have missed; `cache_mb` (10⁶
-    bytes) bounds the answers remembered for texts that come again, 0 remembers none."""
+    bytes) bounds the answers remembered for texts that come again, 0 remembers none.
+    `max_version_age_days`: a version whose window is longer ago is not loaded any more, so that who
+    writes to Redis can bring back no older one; left out, any age is."""
 
     encoder: Path = Path("data/encoder")
     models: Path = Path("data/models")  # disk copy, to start without Redis
@@ -25,6 +27,7 @@ class RouterSettings(ServiceSettings):
     max_wait: float = Field(default=0.05, gt=0)
     poll: float = Field(default=1.0, gt=0)
     cache_mb: float = Field(default=32.0, ge=0, le=16_384)
+    max_version_age_days: int | None = Field(default=None, ge=1)
     group_instance: str | None = None
     # Seconds without progress until liveness fails: more than a commit waits for a broker (70).
     stall_seconds: float = Field(default=90.0, gt=0)

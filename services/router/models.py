@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.router.announcing import Rejected, unheard
-from services.router.pointer_watch import PointerWatch
+from services.router.pointer_watch import PointerWatch, too_old
 from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
 from services.router.surrogate import UnusableArtifact, load_version
@@ -54,7 +54,8 @@ class Copies(Protocol):
 
 @dataclass
 class Models:
-    """The active version of every task, as this router serves it."""
+    """The active version of every task, as this router serves it. `max_age_days`: no version whose
+    window is longer ago is loaded; what is loaded goes on. None: however old."""
 
     tasks: Sequence[str]
     registry: Registry
@@ -63,6 +64,7 @@ class Models:
     threads: int
     remembered: Remembered = field(default_factory=lambda: Remembered(0))
     rejected: Rejected = unheard
+    max_age_days: int | None = None
     clock: Clock = field(default_factory=SystemClock)
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
@@ -95,8 +97,11 @@ class Models:
             for counter in (metrics.REJECTED_ARTIFACTS, metrics.POINTER_DOUBTS):
                 counter.labels(task)  # from 0, or alerts would not see the first
             copy = self.copies.load(task)
-            if copy is not None and self._swap(task, *copy):
-                self._known = True
+            try:
+                if copy is not None and self._swap(task, *copy):
+                    self._known = True
+            except Exception:  # else it would end every start
+                log.exception("local copy not used", extra={"task": task})
 
     def refresh(self) -> None:
         """Follow the registry once, every task. Raises RegistryUnavailable."""
@@ -149,11 +154,16 @@ class Models:
             except RegistryUnavailable:
                 raise
             except RegistryError as error:
-                self._unread(task, error)
+                if self._is_news(task):
+                    log.error("pointer not followed: %s", error, extra={"task": task})
+            except Exception as error:  # whatever one task does, the others are followed
+                if self._is_news(task):
+                    log.exception("pointer not followed: %s", error, extra={"task": task})
+            else:
+                self._unreadable.discard(task)
         metrics.REGISTRY_ANSWERED.labels("router").set_to_current_time()
 
     def _follow_task(self, task: str, active: Active) -> None:
-        self._unreadable.discard(task)
         if not self._credible(task, active):
             return
         if active.version is None and active.trial is None:
@@ -164,12 +174,14 @@ class Models:
         except (CorruptArtifact, UnknownVersion) as error:
             self._complain(task, active, str(error))  # and look again: it may be repaired
 
-    def _unread(self, task: str, error: RegistryError) -> None:
-        """Said once; what is loaded goes on, and other tasks are not held up."""
-        if task not in self._unreadable:
-            self._unreadable.add(task)
-            metrics.POINTER_DOUBTS.labels(task).inc()
-            log.error("pointer not followed: %s", error, extra={"task": task})
+    def _is_news(self, task: str) -> bool:
+        """That its pointer cannot be followed: said and counted once. What is loaded goes on, and
+        other tasks are not held up."""
+        if task in self._unreadable:
+            return False
+        self._unreadable.add(task)
+        metrics.POINTER_DOUBTS.labels(task).inc()
+        return True
 
     def _follow_pointer(self, task: str, active: Active) -> None:
         """Load what the pointer names, as far as it is not in use already."""
@@ -247,6 +259,10 @@ class Models:
             return None
         if artifact is None:
             return self._in_use(task, version)
+        if self.max_age_days is not None:
+            old = too_old(version, self.clock.now().date(), self.max_age_days)
+            if old is not None:
+                raise UnusableArtifact(old)
         with metrics.LOAD_SECONDS.time():
             loaded = load_version(version, artifact, self.encoder, threads=self.threads)
         return Remembering(loaded, self.remembered) if self.remembered.room else loaded

@@ -7,7 +7,9 @@ still be held against it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 
+from shared.contracts.manifest import window_of
 from shared.registry.base import Active, State
 
 
@@ -43,3 +45,18 @@ class PointerWatch:
         self._epochs[task] = active.epoch
         if active.version is not None and active.state is State.TRIPPED:
             self._tripped.add((task, active.version))
+
+
+def too_old(version: str, today: date, most_days: int) -> str | None:
+    """Why a version must not be loaded any more, None when it may be. Its name begins with its
+    window's day, which its signature covers: an old version that somebody kept stays old."""
+    try:
+        days = (today - date.fromisoformat(window_of(version))).days
+    except ValueError:
+        return f"{version} is not named after a day, so nobody knows how old it is"
+    if days <= most_days:
+        return None
+    return (
+        f"the window of {version} was {days} days ago, and TRACER_MAX_VERSION_AGE_DAYS allows "
+        f"{most_days}"
+    )

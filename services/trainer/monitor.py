@@ -29,6 +29,8 @@ from shared.registry.base import (
     CorruptArtifact,
     HistoryEntry,
     Registry,
+    RegistryError,
+    RegistryUnavailable,
     State,
     StateChanged,
     Trial,
@@ -82,16 +84,26 @@ class Monitor:
         self._touched.add(trace.task)
 
     def settle(self) -> None:
-        """Record what was seen and act on it. Raises RegistryUnavailable or Retryable; what was
-        seen is kept then, for the next call."""
+        """Record what was seen and act on it. Raises RegistryError or Retryable; what was seen is
+        kept then, for the next call. A task whose state in the registry cannot be read holds up no
+        other."""
+        unread: RegistryError | None = None
         for name in sorted(self._touched):
             watched = self._watched[name]
-            self._record(name, watched)
-            self._judge(self.tasks[name], watched)
+            try:
+                self._record(name, watched)
+                self._judge(self.tasks[name], watched)
+            except RegistryUnavailable:
+                raise
+            except RegistryError as error:
+                unread = RegistryError(f"{name}: {error}")
+                continue
             self._touched.discard(name)
         while self._outbox:
             self.announce(self._outbox[0])
             del self._outbox[0]
+        if unread is not None:
+            raise unread
 
     def _record(self, task: str, watched: _Watched) -> None:
         for version, partition in sorted(watched.audits):

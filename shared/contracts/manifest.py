@@ -18,6 +18,9 @@ from shared.contracts.fit_settings import FitSettings
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
+# A version is named after its window, and becomes a part of file names.
+WindowName = Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")]
+
 # Day (YYYY-MM-DD) -> partition -> the next offset after the last trace that was used.
 Source = dict[str, dict[str, int]]
 
@@ -90,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     v: Literal[1] = 1
     task: TaskName
-    window: str
+    window: WindowName
     encoder: Sha256
     labels: tuple[Label, ...]
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1)]

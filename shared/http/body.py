@@ -10,7 +10,8 @@ _HANG_UP = ((b"connection", b"close"),)  # the rest of the body is not read
 
 
 class BodyLimit:
-    """Refuses a body of more than `most` bytes: by its declared length, or as soon as more came."""
+    """Refuses a body of more than `most` bytes: by its declared length, or as soon as more came;
+    and one whose end can be told in two ways."""
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
         self._app = app
@@ -19,6 +20,11 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if header(scope, b"transfer-encoding") and header(scope, b"content-length"):
+            # A proxy in front may go by the other one, and take the rest for another call.
+            why = "both Transfer-Encoding and Content-Length"
+            await refuse(send, 400, why, "send one of them", _HANG_UP)
             return
         declared = header(scope, b"content-length") or "0"
         if not (declared.isascii() and declared.isdigit()):

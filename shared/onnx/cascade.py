@@ -20,6 +20,8 @@ BATCH_TOKENS = 8_192
 # core's cache. 64 to 128 are equally fast, 32 or 256 a tenth slower; and a batch of 256 is parts
 # for every core.
 BATCH_ROWS = 64
+# Each has a session of its own, and the same blob may be named many times.
+MAX_STAGES = 16
 # Fills rows of word pieces to one length; no tokenizer gives it.
 PADDING = -1
 
@@ -56,6 +58,8 @@ class CascadeSession:
 
     def __init__(self, manifest: Manifest, blobs: Mapping[str, bytes], *, threads: int = 1) -> None:
         self.manifest = manifest
+        if len(manifest.stages) > MAX_STAGES:
+            raise InvalidStage(f"{len(manifest.stages)} stages, more than {MAX_STAGES}")
         self._threads = threads
         self.sessions = tuple(
             StageSession(
@@ -70,10 +74,6 @@ class CascadeSession:
         deferred = set(manifest.deferred_labels)
         self._dropped = np.asarray([label in deferred for label in manifest.labels])
         self._drops = bool(self._dropped.any())
-
-    @property
-    def needs_tokens(self) -> bool:
-        return any(stage.features == "token_ids" for stage in self.manifest.stages)
 
     def answer(self, n: int, tokens: Rows | None, features: Features) -> Answers:
         """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that

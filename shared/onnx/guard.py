@@ -18,9 +18,11 @@ MAX_NODES = 1_000
 # Sizes it is measured with: as many rows, and word pieces in them, as a router runs at once.
 ROWS, LENGTH = 256, 32
 # Numbers that all values together may hold, at those sizes: what any graph may take (128 MiB), and
-# what the lexical stage takes for each label, a few times over.
+# what the lexical stage takes for each label, a few times over; however many labels a manifest
+# names, no more than 2 GiB.
 FREE_NUMBERS = 1 << 25
 NUMBERS_PER_LABEL = 8 * ROWS * 2 * LENGTH
+MOST_NUMBERS = 1 << 29
 _OPSETS = {"": range(13, 25), "ai.onnx.ml": range(1, 6)}
 _NAMED = {"n": ROWS, "length": LENGTH}
 
@@ -58,7 +60,7 @@ def _inputs(inputs: tuple[Value, ...], stage: Stage, n_labels: int) -> dict[str,
 
 def _measure(graph: Graph, shapes: dict[str, Shape], n_labels: int) -> None:
     """Every value's size, node after node; raises InvalidGraph when they are too much."""
-    most = FREE_NUMBERS + NUMBERS_PER_LABEL * n_labels
+    most = min(FREE_NUMBERS + NUMBERS_PER_LABEL * n_labels, MOST_NUMBERS)
     constants = {tensor.name: tensor for tensor in graph.tensors}
     names = [*shapes, *(tensor.name for tensor in graph.tensors)]
     if len(set(names)) < len(names) or "" in names:

@@ -88,7 +88,7 @@ def _top(node: Node, shapes: list[Shape], constants: Constants) -> list[Shape]:
 def _split(node: Node, shapes: list[Shape], constants: Constants) -> list[Shape]:
     axis = _axis(node.attributes.get("axis", 0), len(shapes[0]), node)
     parts = node.attributes.get("num_outputs", 0)
-    if len(node.inputs) != 1 or parts != len(node.outputs) or shapes[0][axis] % parts:
+    if parts < 1 or parts != len(node.outputs) or shapes[0][axis] % parts:
         raise InvalidGraph(f"Split of the shape {shapes[0]} into {parts}")
     part = (*shapes[0][:axis], shapes[0][axis] // parts, *shapes[0][axis + 1 :])
     return [part] * parts

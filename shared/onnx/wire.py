@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-MAX_FIELDS = 200_000  # of one message; a run of floats counts once
+MAX_FIELDS = 200_000  # of a message and all that is in it; a run of floats counts once
 MAX_INTS = 65_536  # of one list
+MAX_ALL_INTS = 8 * MAX_INTS  # of a document
 MAX_TEXT = 4_096
 _RUN = 65_536  # floats looked at together
 
@@ -38,19 +39,40 @@ _WIRE = {"int": 0, "float": 5}
 _LISTS = {"ints", "texts", "messages"}
 
 
-def read_message(data: memoryview, message: Message, name: str) -> dict[str, Any]:
-    """Its fields by their names; lists are there, empty, where none was given.
+@dataclass
+class _Count:
+    """What was read so far. A field of two bytes becomes some hundred bytes of memory, so they are
+    counted over all messages of a document, however they are nested."""
+
+    fields: int = 0
+    ints: int = 0
+
+    def field(self, name: str) -> None:
+        self.fields += 1
+        if self.fields > MAX_FIELDS:
+            raise InvalidWire(f"at {name} there are more than {MAX_FIELDS} fields")
+
+    def numbers(self, n: int, what: str) -> None:
+        self.ints += n
+        if self.ints > MAX_ALL_INTS:
+            raise InvalidWire(f"at {what} there are more than {MAX_ALL_INTS} numbers")
+
+
+def read_message(
+    data: memoryview, message: Message, name: str, count: _Count | None = None
+) -> dict[str, Any]:
+    """Its fields by their names; lists are there, empty, where none was given. `count`: of the
+    document it is a part of.
 
     Raises InvalidWire, for unknown fields and repeated single ones as well.
     """
+    count = count or _Count()
     found: dict[str, Any] = {f.name: [] for f in message.values() if f.kind in _LISTS}
     found |= {f.name: 0 for f in message.values() if f.kind == "floats"}
     seen: set[int] = set()
-    place, count = 0, 0
+    place = 0
     while place < len(data):
-        count += 1
-        if count > MAX_FIELDS:
-            raise InvalidWire(f"{name} has more than {MAX_FIELDS} fields")
+        count.field(name)
         begin = place
         tag, place = _varint(data, place)
         number, wire = tag >> 3, tag & 7
@@ -65,18 +87,22 @@ def read_message(data: memoryview, message: Message, name: str) -> dict[str, Any
             found[field.name] += run
             continue
         value, place = _value(data, place, wire, f"{field.name} of {name}")
-        _take(found, field, value, wire, name)
+        _take(found, field, value, wire, name, count)
     return found
 
 
-def _take(found: dict[str, Any], field: Field, value: Any, wire: int, name: str) -> None:
+def _take(
+    found: dict[str, Any], field: Field, value: Any, wire: int, name: str, count: _Count
+) -> None:
     """Put a value where it belongs."""
     what = f"{field.name} of {name}"
     if wire != _WIRE.get(field.kind, 2) and not (field.kind == "ints" and wire == 0):
         raise InvalidWire(f"{what} is of wire type {wire}")
     match field.kind:
         case "ints":
-            found[field.name] += [_signed(value)] if wire == 0 else _packed(value, what)
+            more = [_signed(value)] if wire == 0 else _packed(value, what)
+            count.numbers(len(more), what)
+            found[field.name] += more
             if len(found[field.name]) > MAX_INTS:
                 raise InvalidWire(f"{what} has more than {MAX_INTS} numbers")
         case "int":
@@ -90,9 +116,9 @@ def _take(found: dict[str, Any], field: Field, value: Any, wire: int, name: str)
         case "texts":
             found[field.name].append(_text(value, what))
         case "messages":
-            found[field.name].append(read_message(value, field.of or {}, field.name))
+            found[field.name].append(read_message(value, field.of or {}, field.name, count))
         case "message":
-            found[field.name] = read_message(value, field.of or {}, field.name)
+            found[field.name] = read_message(value, field.of or {}, field.name, count)
         case _:
             found[field.name] = value
 

@@ -20,5 +20,8 @@ class FitNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode_note(data: bytes) -> FitNote:
-    """Raises msgspec.DecodeError."""
-    return msgspec.json.decode(data, type=FitNote)
+    """Raises ValueError."""
+    try:
+        return msgspec.json.decode(data, type=FitNote)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

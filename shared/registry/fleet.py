@@ -117,7 +117,7 @@ class RedisFleet:
                 continue
             try:
                 beats.append(msgspec.json.decode(data, type=RouterBeat))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 _logger.warning("the beat of %s cannot be read: %s", name, error)
         return sorted(beats, key=lambda beat: beat.instance)
 

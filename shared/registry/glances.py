@@ -14,22 +14,21 @@ import redis
 
 from shared.contracts.manifest import Manifest
 from shared.redis_clients import client as redis_client
+from shared.registry.artifact import verified_manifest
 from shared.registry.base import (
+    MAX_MANIFEST_BYTES,
     Active,
     CorruptArtifact,
     HistoryEntry,
     Registry,
     RegistryError,
     UnknownVersion,
-    verified_manifest,
 )
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entries_of
 from shared.registry.scripts import ACTIVE_FIELDS, Keys
 from shared.registry.signatures import MAX_SIGNATURE_BYTES
 from shared.registry.trust import Trust
-
-MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # of one that is shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from shared.registry.replies import as_bytes
 from shared.registry.scripts import CHANNEL
 
 _SLICE_SECONDS = 0.2
+# Beyond so many at once it is simpler to look at all; and whoever may publish could go on for ever.
+_MOST_AT_ONCE = 1_000
 
 
 class HintListener:
@@ -52,8 +54,8 @@ class HintListener:
             try:
                 while not self._closed.is_set():
                     left = deadline - self._clock.monotonic()
-                    if first := self._heard(min(max(left, 0.0), _SLICE_SECONDS)):
-                        return self._with_the_rest(first)
+                    if hint := self._heard(min(max(left, 0.0), _SLICE_SECONDS)):
+                        return hint | self._rest()
                     if left <= 0:
                         return Hint()
             except (redis.ConnectionError, redis.TimeoutError):
@@ -80,15 +82,16 @@ class HintListener:
         self._alive()
         return _hint_of(message)
 
-    def _with_the_rest(self, first: Hint) -> Hint:
-        """And what has come already besides."""
-        tasks, everything = set(first.tasks), first.everything
-        while (message := self._pubsub.get_message(timeout=0.0)) is not None:
+    def _rest(self) -> Hint:
+        """What has come already besides."""
+        hint = Hint()
+        for _ in range(_MOST_AT_ONCE):
+            message = self._pubsub.get_message(timeout=0.0)
+            if message is None:
+                return hint
             self._alive()
-            more = _hint_of(message)
-            tasks |= more.tasks
-            everything |= more.everything
-        return Hint(frozenset(tasks), everything)
+            hint |= _hint_of(message)
+        return Hint(everything=True)
 
     def _alive(self) -> None:
         self._heard_at = self._clock.monotonic()

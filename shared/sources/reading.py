@@ -34,7 +34,6 @@ class Reader:
     def __init__(self, task: Task, mapping: SourceMapping) -> None:
         """Raises InvalidTasks naming the field of a path that cannot be compiled."""
         self.task = task.name
-        self.mapping = mapping
         where = f"task {task.name!r}, source {mapping.format.value!r}"
         parts = mapping.input if isinstance(mapping.input, tuple) else (mapping.input,)
         self._inputs = [_text_reader(part, mapping, f"{where}: input") for part in parts]

@@ -23,9 +23,8 @@ class SavedFiles:
 
     def put(self, task: str, name: str, content: bytes) -> None:
         """There whole or not at all, and on disk once this returns."""
-        folder = f"{self._root}/{task}"
-        self._fs.create_dir(folder, recursive=True)
-        path = f"{folder}/{name}"
+        path = self._path(task, name)
+        self._fs.create_dir(f"{self._root}/{task}", recursive=True)
         if not isinstance(self._fs, pafs.LocalFileSystem):
             with self._fs.open_output_stream(path) as out:  # an object appears when it is closed
                 out.write(content)
@@ -38,7 +37,7 @@ class SavedFiles:
 
     def get(self, task: str, name: str) -> bytes | None:
         """None where there is none."""
-        path = f"{self._root}/{task}/{name}"
+        path = self._path(task, name)
         if self._fs.get_file_info(path).type != pafs.FileType.File:
             return None
         with self._fs.open_input_stream(path) as source:
@@ -56,4 +55,10 @@ class SavedFiles:
         return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
     def delete(self, task: str, name: str) -> None:
-        self._fs.delete_file(f"{self._root}/{task}/{name}")
+        self._fs.delete_file(self._path(task, name))
+
+    def _path(self, task: str, name: str) -> str:
+        """Names of versions come from Redis: none may lead elsewhere."""
+        if any(part in ("", ".", "..") or "/" in part or "\0" in part for part in (task, name)):
+            raise OSError(f"no file of {task!r} is called {name!r}")
+        return f"{self._root}/{task}/{name}"

@@ -8,14 +8,23 @@ Ready means able to do its work now.
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.clock import Clock
 from shared.telemetry.metrics import ALIVE, READY
+
+# From a connection to the end of its one answer. Probes wait for a second, scrapes for ten.
+PROBE_SECONDS = 15.0
+# At once; more are closed unheard, lest strangers take the process's last file descriptors.
+MAX_PROBES = 256
 
 # Why not, None when all is well. Called from the HTTP thread, so it must not block.
 Condition = Callable[[], str | None]
@@ -85,6 +94,44 @@ def _first(conditions: list[Condition]) -> str | None:
     return next((why for each in conditions if (why := each()) is not None), None)
 
 
+class _Server(ThreadingHTTPServer):
+    """A thread for each connection, of which none lasts."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._lock = threading.Lock()
+        self._began: dict[socket.socket, float] = {}
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            room = len(self._began) < MAX_PROBES
+            if room:
+                self._began[request] = time.monotonic()
+        if room:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._began.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: end what takes too long; its thread then closes it."""
+        late = time.monotonic() - PROBE_SECONDS
+        with self._lock:
+            for connection, began in self._began.items():
+                if began < late:
+                    with suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who goes before the answer is no news."""
+
+
 class HealthServer:
     """Serves /healthz, /readyz and /metrics until closed. Port 0 picks a free one."""
 
@@ -114,8 +161,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Probes every few seconds are not news."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 

@@ -166,6 +166,8 @@ class _Court:
                 )
         for name in stored - names:
             yield Violation(_WINDOW, str(name), "stored, but nobody sent it")
+        for name in self._evidence.doubled:
+            yield Violation(_WINDOW, str(name), "stored twice in one day's window")
 
     def versions(self) -> Iterator[Violation]:
         for task, active in self._evidence.active.items():

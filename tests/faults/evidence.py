@@ -59,14 +59,16 @@ class Called:
 @dataclass
 class Evidence:
     """`committed`: by service, the next offset of each partition. `stored`: task and id of every
-    trace in a window. `active`: by task, what the registry holds. `certified`: every version seen
-    with a certificate of at least the task's α. `acknowledged`: what producers were told is kept.
-    `called`: what was asked at the doors, by task and id.
+    trace in a window, `doubled`: of those that a day's window has twice. `active`: by task, what
+    the registry holds. `certified`: every version seen with a certificate of at least the task's α.
+    `acknowledged`: what producers were told is kept. `called`: what was asked at the doors, by task
+    and id.
     """
 
     records: dict[str, list[Seen]] = field(default_factory=lambda: {t: [] for t in TOPICS})
     committed: dict[str, dict[int, int]] = field(default_factory=dict)
     stored: set[tuple[str, str]] = field(default_factory=set)
+    doubled: set[tuple[str, str]] = field(default_factory=set)
     active: dict[str, Active] = field(default_factory=dict)
     certified: set[str] = field(default_factory=set)
     acknowledged: set[At] = field(default_factory=set)
@@ -85,6 +87,27 @@ class Active:
     flaw: str | None = None
 
 
+class Windows:
+    """What the trainer has stored, each part read once."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._parts: set[Path] = set()
+        self._ids: set[tuple[str, str, str]] = set()
+
+    def look(self, evidence: Evidence) -> None:
+        for part in self._store.glob("task=*/day=*/part-*.parquet"):
+            if part in self._parts:
+                continue
+            self._parts.add(part)
+            task, day = part.parts[-3].removeprefix("task="), part.parts[-2]
+            for each in pq.read_table(part, columns=["id"], partitioning=None)["id"].to_pylist():
+                if (task, day, each) in self._ids:
+                    evidence.doubled.add((task, each))
+                self._ids.add((task, day, each))
+                evidence.stored.add((task, each))
+
+
 class Witness:
     """Gathers evidence, each time from where the last look ended."""
 
@@ -92,9 +115,8 @@ class Witness:
         """`tasks`: the α of each."""
         self.evidence = Evidence()
         self._bootstrap = bootstrap
-        self._store = store
+        self._windows = Windows(store)
         self._tasks = tasks
-        self._parts: set[Path] = set()
         self._next: dict[tuple[str, int], int] = {}
         self._newest: dict[tuple[str, int], int] = {}
         self._consumer = self._client("witness")
@@ -108,7 +130,7 @@ class Witness:
         while True:
             try:
                 committed = {service: self._offsets(service) for service in READS}
-                self._read_windows()
+                self._windows.look(self.evidence)
                 self._read_topics(deadline)
                 break
             except KafkaException as error:
@@ -183,14 +205,6 @@ class Witness:
             self.evidence.records[place[0]].append(_seen(raw))
         elif error.code() == KafkaError._PARTITION_EOF:
             self._next[place] = max(self._next.get(place, 0), raw.offset())
-
-    def _read_windows(self) -> None:
-        for part in self._store.glob("task=*/day=*/part-*.parquet"):
-            if part not in self._parts:
-                task = part.parts[-3].removeprefix("task=")
-                ids = pq.read_table(part, columns=["id"], partitioning=None)["id"].to_pylist()
-                self.evidence.stored |= {(task, each) for each in ids}
-                self._parts.add(part)
 
     def _read_registry(self, registry: redis.Redis) -> None:
         for task, alpha in self._tasks.items():

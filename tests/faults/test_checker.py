@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.faults.checker import LAWS, check
-from tests.faults.evidence import Active, At, Called, Evidence, Seen, flaw_of
+from tests.faults.evidence import Active, At, Called, Evidence, Seen, Windows, flaw_of
 
 
 def record(topic: str, offset: int, letter: tuple[At, str, str] | None = None, **body: Any) -> Seen:
@@ -183,6 +186,7 @@ def test_a_world_in_order() -> None:
         (unstored, "every trace in a window", "l1"),
         (passed("trainer", 5), "every trace in a window", "l2"),
         (lambda evidence: evidence.stored.add(("t", "x")), "every trace in a window", "x"),
+        (lambda evidence: evidence.doubled.add(("t", "l1")), "every trace in a window", "l1"),
         (flawed, "every version certified", "v"),
         (unannounced, "every version certified", "v"),
         (without("dead-letters", 1), "one decision a request", "bad-6"),
@@ -204,6 +208,25 @@ def test_what_is_broken_is_found(change: Callable[[Evidence], None], law: str, a
 def test_every_law_is_broken_above() -> None:
     marks = test_what_is_broken_is_found.pytestmark[0].args[1]  # type: ignore[attr-defined]
     assert {case[1] for case in marks} == set(LAWS)
+
+
+def test_what_a_day_has_twice_is_seen_whichever_part_it_is_in(tmp_path: Path) -> None:
+    def part(day: str, name: str, *ids: str) -> None:
+        folder = tmp_path / "task=t" / f"day={day}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"id": list(ids)}), folder / f"part-{name}.parquet")
+
+    windows, evidence = Windows(tmp_path), Evidence()
+    part("2026-01-01", "a", "one", "two")
+    part("2026-01-02", "a", "three", "one")  # another day's trace of that name
+    windows.look(evidence)
+    windows.look(evidence)  # each part is read once
+    assert evidence.doubled == set()
+    part("2026-01-01", "b", "four", "two")
+    part("2026-01-02", "b", "five", "five")
+    windows.look(evidence)
+    assert evidence.doubled == {("t", "two"), ("t", "five")}
+    assert evidence.stored == {("t", name) for name in ("one", "two", "three", "four", "five")}
 
 
 def test_a_manifest_is_judged_by_its_name_its_task_and_its_certificate() -> None:

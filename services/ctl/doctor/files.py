@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from services.ctl.doctor.findings import (
     Finding,
     Patient,
@@ -81,8 +84,22 @@ def keys(patient: Patient) -> Finding:
             "with this environment, leave it out with --service"
         )
         return failed(check, "the trainer has no key to sign with", fix)
+    loose = _loose(settings.trusted_keys)
+    if loose is not None:
+        return warning(check, *loose)
     signs = f"; {trust.signer.key_id} signs" if trust.signer else ""
     return ok(check, f"{settings.trusted_keys} trusts {', '.join(trusted)}{signs}")
+
+
+def _loose(keyring: Path) -> tuple[str, str] | None:
+    """What others on this machine may do with the keys, and what to do; None where nothing."""
+    if keyring.stat().st_mode & 0o022:
+        return f"others may write {keyring}, and trust a key of their own", f"chmod 644 {keyring}"
+    secret = os.environ.get("TRACER_SIGNING_KEY_FILE")
+    if secret and Path(secret).stat().st_mode & 0o004:
+        fix = f"chmod 600 {secret}, unless nobody else has an account where it is mounted"
+        return f"everybody may read the signing key {secret}", fix
+    return None
 
 
 def encoder(patient: Patient) -> tuple[Finding, str | None]:

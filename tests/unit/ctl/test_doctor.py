@@ -14,10 +14,19 @@ import redis
 from typer.testing import CliRunner
 
 from services.ctl.doctor import files, redis_checks
-from services.ctl.doctor.findings import DoctorSettings, Finding, Patient, State, clock, ok
+from services.ctl.doctor.findings import (
+    DoctorSettings,
+    Finding,
+    Patient,
+    Service,
+    State,
+    clock,
+    ok,
+)
 from services.ctl.embedded.broker import EmbeddedBroker
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
+from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from services.ctl.main import app
 from shared.contracts.topics import Topic
 from shared.registry.redis import connect
@@ -153,6 +162,26 @@ def test_keys(stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert refused["keys.trusted"]["state"] == "failed"
     assert "tracerctl keys new" in refused["keys.trusted"]["found"]
     assert "tracerctl encoder export" in refused["encoder.artifact"]["fix"]
+
+
+def test_keys_that_others_may_change_or_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "keys"
+    make_key(folder)
+    monkeypatch.delenv("TRACER_UNSIGNED")
+    monkeypatch.setenv("TRACER_TRUSTED_KEYS", str(folder / KEYRING))
+    monkeypatch.setenv("TRACER_SIGNING_KEY_FILE", str(folder / SIGNING_KEY))
+
+    def said() -> Finding:
+        return files.keys(Patient(DoctorSettings(), (Service.TRAINER,)))
+
+    assert said().state is State.OK
+    (folder / SIGNING_KEY).chmod(0o644)
+    assert said().state is State.WARNING
+    assert "chmod 600" in said().fix
+    (folder / KEYRING).chmod(0o666)
+    assert "others may write" in said().found
 
 
 def test_an_active_version_of_another_encoder(

@@ -66,8 +66,10 @@ class Server:
         content: object = b"",
         host: str = "localhost",
         address: str = "192.0.2.1",
+        **more: str,
     ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        headers |= {name.replace("_", "-"): value for name, value in more.items()}
 
         async def go() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app, client=(address, 1))
@@ -114,6 +116,27 @@ def test_a_stranger_who_guesses_is_slowed_and_shuts_nobody_out() -> None:
     assert said == [401] * 20 + [429] * 5
     assert server.call(OPS).status_code == 200  # from the same address
     assert server.call("guess", address="192.0.2.2").status_code == 401
+
+
+def test_no_header_gives_a_stranger_another_address() -> None:
+    server = Server(one_token(OPS, "T"))
+    said = [
+        server.call(
+            "guess", X_Forwarded_For=f"203.0.113.{n}", X_Real_IP=f"203.0.113.{n}",
+            Forwarded=f"for=203.0.113.{n}",
+        ).status_code
+        for n in range(25)
+    ]  # fmt: skip
+    assert said == [401] * 20 + [429] * 5
+
+
+def test_a_body_whose_end_can_be_told_in_two_ways_is_refused() -> None:
+    """A proxy that goes by the other one takes the rest for a call of its own."""
+    server = Server(Tokens())
+    answer = server.call(content=b"0\r\n\r\n", Transfer_Encoding="chunked", Content_Length="5")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "both Transfer-Encoding and Content-Length"
+    assert answer.headers["connection"] == "close"
 
 
 def test_a_body_too_large_is_refused_by_its_length_or_as_soon_as_more_came() -> None:

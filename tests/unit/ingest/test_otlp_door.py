@@ -206,6 +206,8 @@ def test_an_empty_request_is_fine(serve: Serve) -> None:
         (GOOD, {"content_encoding": "br"}, 415, b"send gzip, deflate or none"),
         (GOOD, {"content_encoding": "gzip"}, 400, b"not gzip"),
         (gzip.compress(GOOD)[:-9], {"content_encoding": "gzip"}, 400, b"cut short"),
+        (gzip.compress(GOOD) * 2, {"content_encoding": "gzip"}, 400, b"send one member"),
+        (gzip.compress(GOOD) + b"x", {"content_encoding": "gzip"}, 400, b"send one member"),
         (b"x" * 100_001, {}, 413, b"more than 100000 bytes"),
         (gzip.compress(b"x" * 300_000), {"content_encoding": "gzip"}, 413, b"unpacks to more"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from horizons import clusters
@@ -13,6 +14,7 @@ from shared.core.training import TrainingSet
 from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
 from shared.onnx import cascade
 from shared.onnx.cascade import Answers, CascadeSession
+from shared.onnx.session import InvalidStage
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +117,16 @@ def test_threads_change_nothing_to_the_last_bit(fitted: Fit) -> None:
     ):
         for a, b in zip(alone, shared, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_manifest_of_endless_stages_is_refused(fitted: Fit) -> None:
+    """One blob may be named by many stages, each of which would have a session of its own."""
+    assert fitted.cascade is not None
+    rows = clusters(60, seed=4, tokens=True)
+    stages, blobs = export_cascade(fitted.cascade, rows, "embedding", fitted.thresholds)
+    many = tuple(
+        msgspec.structs.replace(stages[0], name=f"stage{i}")
+        for i in range(cascade.MAX_STAGES + 1)
+    )  # fmt: skip
+    with pytest.raises(InvalidStage, match="17 stages, more than 16"):
+        CascadeSession(unpublished(many, rows.labels), blobs)

@@ -274,6 +274,48 @@ def test_sizes_that_depend_on_data_are_refused() -> None:
     refused(model(count, top), "takes its input 1 from data")
 
 
+def test_a_split_into_nothing_is_refused() -> None:
+    nothing = helper.make_node("Split", ["features"], [], axis=1, num_outputs=0)
+    refused(model(nothing, node("Exp", "features")), "into 0")
+
+
+def test_a_manifest_of_many_labels_gives_no_room_for_more_than_two_gigabytes() -> None:
+    """The room grows with the labels, of which a manifest may name a million."""
+    side = 25_000
+    graph = model(
+        node("Add", "row", "column"),
+        constants=[tensor("row", np.zeros((1, side))), tensor("column", np.zeros((side, 1)))],
+    ).SerializeToString()
+    for n_labels in (1_000, 1_000_000):
+        with pytest.raises(InvalidGraph, match="hold more than"):
+            check_graph(graph, STAGE, n_labels=n_labels)
+
+
+def nested(number: int, content: bytes) -> bytes:
+    """Field `number` of a message, which holds another one."""
+    size, length = len(content), b""
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+@pytest.mark.parametrize(
+    ("blob", "says"),
+    [
+        # a thousand nodes of ten thousand empty attributes: 20 MB that become gigabytes
+        (nested(7, nested(1, nested(5, b"") * 10_000) * 1_000), "more than 200000 fields"),
+        # tensors whose lists of numbers are each short enough
+        (nested(7, nested(5, nested(7, b"\xff\x7f" * 60_000)) * 100), "more than 524288 numbers"),
+    ],
+    ids=["fields", "numbers"],
+)
+def test_small_bytes_that_become_large_in_memory_are_refused(blob: bytes, says: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(blob, says)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
+
+
 def test_too_many_nodes_or_bytes_are_refused() -> None:
     chain = [node("Exp", "features" if i == 0 else f"v{i - 1}", to=f"v{i}") for i in range(1_001)]
     refused(model(*chain, node("Exp", "v1000")), "1006 nodes")

@@ -516,6 +516,14 @@ def test_a_tenants_token_is_good_for_its_tasks_and_others_do_not_exist_for_it(be
     assert b"support" not in b"".join(record.value for record in bench.publisher.records)
 
 
+def test_a_token_for_a_task_that_is_not_there_learns_nothing_of_others(bench: Bench) -> None:
+    tokens = json.dumps([{"name": "acme", "token": TOKEN, "tasks": ["to-come"]}])
+    with bench.open(door_tokens=tokens) as client:
+        answer = classify(client, ask("x", task="to-come"), Authorization=f"Bearer {TOKEN}")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "unknown task 'to-come'; known: to-come"
+
+
 def test_calls_beyond_a_tokens_rate_are_told_to_wait(bench: Bench) -> None:
     with bench.open(door_token=TOKEN, door_rate=0.001) as client:
         shown = {"Authorization": f"Bearer {TOKEN}"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,10 @@ from prometheus_client import REGISTRY
 from surrogates import make_surrogate
 
 from services.router.models import Models
+from services.router.pointer_watch import too_old
 from services.router.remembering import Remembered
 from services.router.serving import NOBODY, Serving
+from shared.clock import FakeClock
 from shared.contracts.events import Reason
 from shared.registry.base import (
     Artifact,
@@ -376,3 +378,72 @@ def test_the_state_is_known_from_a_disk_copy(bench: Bench) -> None:
     assert restarted.unknown() is not None
     restarted.start_from_copies()
     assert restarted.unknown() is None
+
+
+def rejections() -> float:
+    name = "tracer_router_rejected_artifacts_total"
+    return REGISTRY.get_sample_value(name, {"task": "support"}) or 0.0
+
+
+def test_an_old_version_is_not_brought_back_however_well_it_is_signed(bench: Bench) -> None:
+    """By the pointer, by a trial or from disk; what is loaded goes on. A rollback within the days
+    allowed is one."""
+    clock = FakeClock(datetime(2026, 3, 1, tzinfo=UTC))
+    models = bench.models()
+    models.clock, models.max_age_days = clock, 30
+    old = bench.publish(make_surrogate(bench.encoder, window="2026-01-05"))
+    models.refresh()
+    assert serving(models) is None
+    recent = bench.publish(make_surrogate(bench.encoder, window="2026-02-20"))
+    newest = bench.publish(make_surrogate(bench.encoder, window="2026-02-28"))
+    models.refresh()
+    assert serving(models) == newest
+    bench.registry.rollback("support", to=recent, at=AT, reason="test")
+    models.refresh()
+    assert serving(models) == recent
+    before = rejections()
+    bench.registry.rollback("support", to=old, at=AT, reason="replayed")
+    for _ in range(3):
+        models.refresh()
+    assert serving(models) == recent
+    assert rejections() == before + 1
+    clock.sleep(86_400 * 60)
+    models.refresh()
+    assert serving(models) == recent  # grown old while it was served
+    later = bench.models()
+    later.clock, later.max_age_days = clock, 30
+    later.start_from_copies()
+    assert serving(later) is None
+    unbounded = bench.models()
+    unbounded.start_from_copies()
+    assert serving(unbounded) == recent
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("2026-01-31-abcdef012345", False),
+        ("2026-01-30-abcdef012345", True),
+        ("2026-03-05-abcdef012345", False),
+        ("v1", True),
+        ("2026-02-30-abcdef012345", True),
+    ],
+)
+def test_how_old_a_version_is_says_its_name(version: str, refused: bool) -> None:
+    assert (too_old(version, date(2026, 3, 2), 30) is not None) == refused
+
+
+def test_a_disk_copy_that_breaks_its_reader_ends_no_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.publish(make_surrogate(bench.encoder))
+    bench.models().refresh()
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    later = bench.models()
+    monkeypatch.setattr("services.router.models.load_version", broken)
+    later.start_from_copies()
+    assert serving(later) is None
+    assert "local copy not used" in caplog.text

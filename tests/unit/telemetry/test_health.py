@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from shared.clock import FakeClock
+from shared.telemetry import health as health_module
 from shared.telemetry.health import Health, HealthServer
 
 STALL = 60.0
@@ -117,3 +121,35 @@ def test_the_probes_are_metrics_too(health: Health, clock: FakeClock, server: He
     assert "tracer_ready 1.0" in ask(server, "/metrics")[1].splitlines()
     turn(health, clock, 70, waiting=2)
     assert "tracer_alive 0.0" in ask(server, "/metrics")[1].splitlines()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nX: "])
+def test_who_asks_nothing_is_not_listened_to_for_long(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(health_module, "PROBE_SECONDS", 0.5)
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as slow:
+        slow.sendall(said)
+        assert slow.recv(1) == b""
+    assert ask(server, "/healthz") == (200, "alive\n")
+
+
+def test_silent_connections_are_bounded_and_make_room(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "MAX_PROBES", 3)
+    monkeypatch.setattr(health_module, "PROBE_SECONDS", 1.5)
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(3)]
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as fourth:
+        assert fourth.recv(1) == b""  # at once, not when the others end
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            assert ask(server, "/healthz") == (200, "alive\n")
+            break
+        except (ConnectionError, http.client.HTTPException):
+            time.sleep(0.1)
+    else:
+        pytest.fail("there was never room again")
+    for connection in silent:
+        connection.close()
