@@ -7,6 +7,7 @@ spite of its name) and sends `{"events": [...]}` (`TracerCloudSink`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from shared.sources.base import Call, Item, Skipped, Unusable
@@ -90,7 +91,7 @@ def _watched(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipp
 
 
 def _posted(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
-    return from_attributes(
+    call = from_attributes(
         span["attributes"],
         record=span,
         identity=_span_id(span, origin),
@@ -99,6 +100,10 @@ def _posted(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skippe
         fault=_failure(span),
         metadata=_ids(span),
     )
+    truth = text_of(span["attributes"].get("ground_truth"))
+    if isinstance(call, Skipped) or truth is None:
+        return call
+    return replace(call, view=call.view | {"label": truth})
 
 
 def _span_id(span: dict[str, Any], origin: str) -> str:

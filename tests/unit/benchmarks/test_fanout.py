@@ -142,7 +142,7 @@ def test_what_pods_ask_for_stands_beside_what_services_took(tmp_path: Path) -> N
         "| router | 310 | 330 | 0.40 | 1 CPU, 512Mi | 1Gi |",
         "| trainer | 900 | 920 | 0.50 | 1 CPU, 2Gi | 4Gi |",
         "| ingest | 90 | 110 | 0.10 | 250m CPU, 256Mi | 512Mi |",
-        "| teacher | 150 | 170 | not measured | 250m CPU, 256Mi | 512Mi |",
+        "| teacher | 150 | 170 | not measured | 500m CPU, 256Mi | 512Mi |",
     ]
 
 
