@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,13 @@ def test_a_template_fills_once_and_does_not_read_what_it_filled_in() -> None:
 
 
 def test_labels_read_from_json_and_by_pattern() -> None:
-    fenced = {"input": "a", "teacher": '```json\n{"label": "refund"}\n```'}
-    assert row(fenced, label={"read": "json"}).taken[0].trace.teacher == "refund"
+    for answer in (
+        '```json\n{"label": "refund"}\n```',
+        '\n ```\n\n{"label": "refund"}```  \n',
+        '```JSON  \r\n{"label": "refund"}\n\n  ```',
+    ):
+        fenced = {"input": "a", "teacher": answer}
+        assert row(fenced, label={"read": "json"}).taken[0].trace.teacher == "refund"
     two = {"input": "a", "teacher": "maybe <l>x</l>, no: <l>y</l>"}
     rule = {"read": "regex", "pattern": "<l>(.*?)</l>"}
     assert row(two, label=rule).taken[0].trace.teacher == "y"
@@ -294,3 +300,15 @@ def test_a_json_document_over_many_lines_is_taken_whole(tmp_path: Path) -> None:
     ]
     file.write_text('{"a": 1}\n\nbroken\n')
     assert [p.number for p in parts(file, Format.JSONL)] == [1, 3], "a bad line is the adapter's"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["```" + "\n" * 90_000, "```\n" + "\n" * 90_000 + "x", "```" + " \n" * 45_000 + "```x",
+     " " * 90_000 + "```", "`" * 90_000, "<think>" * 12_000, "label" + " " * 90_000],
+)  # fmt: skip
+def test_an_answer_of_blanks_is_read_at_once(answer: str) -> None:
+    """A pattern that tries every way to share them out would hold ingest up for days."""
+    began = time.process_time()
+    assert not row({"input": "a", "teacher": answer}, label={"read": "json"}).taken
+    assert time.process_time() - began < 2
