@@ -100,8 +100,8 @@ def show(
         print_json(details)
         return
     for name, value in details.items():
-        console.print(f"[bold]{name}[/bold]: ", end="")
-        console.print(str(value), markup=False)
+        console.print(name, style="bold", end=": ")
+        console.print(str(value))
 
 
 @app.command("redrive")
@@ -229,7 +229,7 @@ def _tell(made: Plan, done: int, *, dry_run: bool, json: bool) -> None:
     where = ", ".join(f"{n} to {topic}" for topic, n in sorted(targets.items())) or "none"
     console.print(f"{'Would be put' if dry_run else 'Put'} back: {where}.")
     for why, n in Counter(why for _, why in made.refused).most_common():
-        console.print(f"Not put back: {n}, {why}.", markup=False)
+        console.print(f"Not put back: {n}, {why}.")
 
 
 def _redriven(stored: StoredLetter) -> str:

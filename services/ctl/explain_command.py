@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.paths import cache_folder
@@ -75,31 +74,31 @@ def _encoder(folder: Path | None) -> tuple[Tokenizing, Encoder | None, str | Non
 
 
 def _tell(found: Explanation) -> None:
-    console.print(escape(found.summary))
+    console.print(found.summary)
     print_table(
         f"stages of {found.version}",
         ["stage", "label", "next", "score", "certified from", "novelty", "cut", "answers"],
         [
-            (s.stage, escape(s.label), escape(s.runner_up), s.accept, s.threshold, s.novelty,
+            (s.stage, s.label, s.runner_up, s.accept, s.threshold, s.novelty,
              s.novelty_cut, "yes" if s.answers else "no")
             for s in found.stages
         ],
     )  # fmt: skip
     if found.words:
         ranked = sorted(found.words, key=lambda word: -abs(word.contribution))[:10]
-        told = ", ".join(f"{escape(word.text)} {word.contribution:+.2f}" for word in ranked)
+        told = ", ".join(f"{word.text} {word.contribution:+.2f}" for word in ranked)
         console.print(
-            f"Words that carried the lexical stage, for {escape(found.words_for or '')} (+) or "
-            f"{escape(found.words_against or '')} (-): {told}"
+            f"Words that carried the lexical stage, for {found.words_for or ''} (+) or "
+            f"{found.words_against or ''} (-): {told}"
         )
     _near("nearest handled", found.nearest_handled)
     _near("nearest deferred", found.nearest_deferred)
     if found.would_be_handled:
         console.print("What would have made it handled:")
         for sentence in found.would_be_handled:
-            console.print(f"  {escape(sentence)}")
+            console.print(f"  {sentence}")
     for note in found.notes:
-        console.print(escape(note))
+        console.print(note)
 
 
 def _near(title: str, found: list[Neighbour]) -> None:
@@ -108,7 +107,7 @@ def _near(title: str, found: list[Neighbour]) -> None:
             title,
             ["similarity", "text", "teacher", "surrogate", "score"],
             [
-                (n.similarity, escape(" / ".join(n.texts)), escape(n.teacher), escape(n.said),
+                (n.similarity, " / ".join(n.texts), n.teacher, n.said,
                  n.accept)
                 for n in found
             ],

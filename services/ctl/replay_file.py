@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.markup import escape
 
 from services.ctl.environment import environment
 from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
@@ -64,7 +63,7 @@ def publish_file(
             "\n".join(
                 [
                     f"{file}: no traces to publish {_WHY[source is None]}",
-                    *map(escape, report.lines()),
+                    *report.lines(),
                 ]
             )
         )
@@ -81,7 +80,7 @@ def publish_file(
     else:
         console.print(f"{sent} traces published to {topic}.")
         for line in report.lines():
-            console.print(line, markup=False)
+            console.print(line)
 
 
 def _publish(

@@ -196,9 +196,9 @@ def _tell(
         )  # fmt: skip
     for made in done:
         if not made.same:
-            console.print(f"{made.version} differs first in {made.difference}.", markup=False)
+            console.print(f"{made.version} differs first in {made.difference}.")
     for why in outside:
-        console.print(f"Not compared: {why}.", markup=False)
+        console.print(f"Not compared: {why}.")
     if not done:
         console.print("Nothing could be compared.")
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json, print_table
@@ -61,11 +60,11 @@ def check(
         )  # fmt: skip
     else:
         rows = [[row["line"], row["becomes"], row["label"], row["says"]] for row in shown]
-        cells = [[escape(str(cell)) for cell in row] for row in rows]
+        cells = [[str(cell) for cell in row] for row in rows]
         print_table(str(file), ("line", "becomes", "label", "text or reason"), cells)
         console.print(f"{report.taken} traces, {report.refused} refused, {report.skipped} skipped")
         for line in report.lines():
-            console.print(line, markup=False)
+            console.print(line)
     if report.taken == 0:
         raise typer.Exit(1)
 
