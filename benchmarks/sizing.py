@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.tables import replace_section
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCUMENT = HERE.parent / "docs" / "sizing.md"
+VALUES = HERE.parent / "deploy" / "helm" / "tracer" / "values.yaml"
 SECONDS_A_DAY = 86_400
 Result = Mapping[str, Any]
 
@@ -33,13 +36,14 @@ def sections(results: Path) -> dict[str, str]:
         "sizing-fleet": _of(results, "fanout", fleet),
         "sizing-kafka": _of(results, "fanout", kafka),
         "sizing-trainer": _of(results, "scale", trainer),
+        "sizing-pods": _of(results, "load", pods, "make test-load REPORT=1"),
     }
 
 
-def _of(results: Path, name: str, text: Callable[[Result], str]) -> str:
+def _of(results: Path, name: str, text: Callable[[Result], str], command: str = "") -> str:
     file = results / f"{name}.json"
     if not file.exists():
-        return f"Not measured yet: `make bench-{name}`."
+        return f"Not measured yet: `{command or f'make bench-{name}'}`."
     return text(json.loads(file.read_text()))
 
 
@@ -135,6 +139,29 @@ def trainer(found: Result) -> str:
         lines.append(
             f"| {one['stored']:,} | {one['rows']:,} | {later + one['embed_seconds']:,.0f} "
             f"| {later:,.0f} | {one['fit_cpu_seconds']:,} | {one['peak_mib']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def pods(found: Result) -> str:
+    """What the services took under load, beside what their pods ask for in the chart's values."""
+    calm, rush = found["steady"], found["overload"]["peak_mb"]
+    asked = yaml.safe_load(VALUES.read_text())
+    lines = [
+        "| service | peak memory, MiB | at three times capacity | cores | its pod asks for |"
+        " and gets at most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for service in ("router", "trainer", "ingest", "teacher"):
+        every = [name for name in calm["memory"] if name.rstrip("-0123456789") == service]
+        peak = max(calm["memory"][name]["peak_mb"] for name in every)
+        most = max(rush[name] for name in every)
+        used = [calm["cores"][name] for name in every if name in calm.get("cores", {})]
+        cores = f"{max(used):.2f}" if used else "not measured"
+        wanted, limit = (asked[service]["resources"][kind] for kind in ("requests", "limits"))
+        lines.append(
+            f"| {service} | {peak:,.0f} | {most:,.0f} | {cores} "
+            f"| {wanted['cpu']} CPU, {wanted['memory']} | {limit['memory']} |"
         )
     return "\n".join(lines)
 

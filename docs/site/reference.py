@@ -24,10 +24,23 @@ from shared.telemetry import metrics as telemetry
 ROOT = Path(__file__).resolve().parents[2]
 
 
+_MANNERS = """\
+`tracerctl COMMAND --help` says the same.
+
+- **Results** are on standard output, with `--json` as one JSON document; errors, notes and progress
+  bars on standard error. Colours and bars are left out where that is no terminal, colours also with
+  `NO_COLOR=1`.
+- **Exit codes**: 0 it is done; 1 it is not, or what was looked for is not so; 2 a command, an
+  option or a setting cannot be used. The error says what to do.
+- **Completion**: `tracerctl --install-completion` sets up the shell in use (bash, zsh, fish,
+  PowerShell), `--show-completion` prints what it would write.
+- **Settings** are [environment variables](settings.md), as for the services.""".splitlines()
+
+
 def commands() -> str:
     """Every command of tracerctl with its arguments and options."""
     root = typer.main.get_command(app)
-    lines = ["# Commands", "", "`tracerctl COMMAND --help` says the same."]
+    lines = ["# Commands", "", *_MANNERS]
     for path, command in _commands(root, "tracerctl"):
         lines += ["", f"## {path}", "", (command.help or "").strip(), ""]
         rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]

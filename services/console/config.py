@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
+from shared.http.loopback import is_loopback
 from shared.http.tokens import Tokens, check_not_open, one_token, read_tokens
 from shared.settings import ServiceSettings
 
@@ -76,6 +77,12 @@ class ConsoleSettings(ServiceSettings):
         if not self.oidc_client_id or not self.oidc_client_secret:
             raise ValueError(
                 "TRACER_OIDC_ISSUER needs TRACER_OIDC_CLIENT_ID and TRACER_OIDC_CLIENT_SECRET"
+            )
+        issuer = urlsplit(self.oidc_issuer)
+        if issuer.scheme != "https" and not is_loopback(issuer.hostname or ""):
+            raise ValueError(
+                "TRACER_OIDC_ISSUER must begin with https://: who reads along would read the "
+                "client's secret (http is for a provider on this machine)"
             )
         if self.console_url is None:
             raise ValueError(

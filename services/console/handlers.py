@@ -24,6 +24,7 @@ from shared.contracts.report import Report
 from shared.contracts.tasks import Task
 from shared.registry.base import Registry, RegistryError, UnknownVersion
 from shared.registry.glances import Glance, Glances
+from shared.reporting.hiding import as_shown
 
 RECENT_DAYS = 30
 SHOWN_ENTRIES = 100
@@ -98,10 +99,11 @@ def task_view(sources: Sources, name: str) -> views.TaskView:
 
 def report_of(sources: Sources, name: str, key: str) -> Report:
     """By version, or by `unpublished_key` of a window. Raises UnknownTask, UnknownVersion."""
-    report = sources.registry.report(sources.task(name).name, key)
+    task = sources.task(name)
+    report = sources.registry.report(task.name, key)
     if report is None:
         raise UnknownVersion(f"{name} has no report {key}")
-    return report
+    return as_shown(report, task)
 
 
 def alpha_view(sources: Sources, name: str, wanted: float | None) -> views.AlphaView:
@@ -133,6 +135,7 @@ def version_view(sources: Sources, name: str, version: str) -> views.VersionView
     report, troubles = None, list(_troubles(sources))
     try:
         report = sources.registry.report(name, version)
+        report = None if report is None else as_shown(report, task)
     except RegistryError as error:
         troubles.append(str(error))
     teacher = manifest.teacher

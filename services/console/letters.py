@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -151,7 +151,3 @@ def _view(stored: StoredLetter) -> LetterView:
         redriven_by=stored.redriven_by,
         redriven_at=stored.redriven_at,
     )
-
-
-# For the composition root: makes a Post.
-MakePost = Callable[[], Post]

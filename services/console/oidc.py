@@ -22,6 +22,7 @@ from shared.clock import Clock
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "Ed25519", "EdDSA"]
 LEEWAY_SECONDS = 60
 _KNOWN_SECONDS = 3600.0
+_BASIC = "client_secret_basic"  # what holds where a provider does not say
 OPERATOR = "operator"
 _NAMES = ("email", "preferred_username", "name", "sub")
 
@@ -89,10 +90,12 @@ class Provider:
             "redirect_uri": self.redirect_uri,
             "code_verifier": kept["verifier"],
         }
-        answer = self._ask(
-            "POST", self._description()["token_endpoint"],
-            data=form, auth=(self.client_id, self.client_secret),
-        )  # fmt: skip
+        known = self._description()
+        proof: dict[str, Any] = {"auth": (self.client_id, self.client_secret)}
+        if _BASIC not in known.get("token_endpoint_auth_methods_supported", [_BASIC]):
+            form |= {"client_id": self.client_id, "client_secret": self.client_secret}
+            proof = {}
+        answer = self._ask("POST", known["token_endpoint"], data=form, **proof)
         token = answer.get("id_token")
         if not isinstance(token, str):
             raise SignInFailed("the provider sent no ID token; is the scope `openid` allowed?")
@@ -129,14 +132,7 @@ class Provider:
         raise AssertionError("unreachable")
 
     def _person(self, claims: dict[str, Any]) -> Person:
-        name = next(
-            (
-                str(claims[c])
-                for c in ("email", "preferred_username", "name", "sub")
-                if claims.get(c)
-            ),
-            "",
-        )
+        name = next((str(claims[claim]) for claim in _NAMES if claims.get(claim)), "")
         given = claims.get(self.tasks_claim)
         tasks = given.split() if isinstance(given, str) else given
         if not name or not isinstance(tasks, list) or not tasks:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from services.console.assets import address
 from services.console.words import word_of_reason
 from shared.contracts.events import Reason
+from shared.reporting.page import REASONS
 
 HERE = Path(__file__).parent
 NOTHING = "–"
@@ -37,6 +38,8 @@ def environment() -> Environment:
         "day": day,
         "bytes": size_of,
         "bounds": bounds,
+        "between": between,
+        "deferral_title": lambda reason: REASONS.get(reason, str(reason).replace("_", " ")),
         "span": span,
         "reason_title": lambda reason: word_of_reason(Reason(reason)).title,
     }
@@ -95,6 +98,8 @@ def span(seconds: int) -> str:
 
 def bounds(interval: Any) -> str:
     """`93.1 – 97.4%`, for a tooltip or a second line."""
-    if interval.lower is None:
-        return NOTHING
-    return f"{100 * interval.lower:.1f} – {100 * interval.upper:.1f}%"
+    return NOTHING if interval.lower is None else between(interval.lower, interval.upper)
+
+
+def between(lower: float, upper: float) -> str:
+    return f"{100 * lower:.1f} – {100 * upper:.1f}%"

@@ -11,7 +11,7 @@ import redis
 
 from services.console.tallies import Tally
 from shared.bus.base import TopicPartition
-from shared.registry.base import checked_task
+from shared.registry.checks import checked_task
 from shared.registry.refusals import reaching
 
 MAX_DAYS = 400

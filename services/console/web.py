@@ -133,7 +133,7 @@ def _answer(
     context: Context = request.app.state.context
     response = page(
         context, request, "error.html", visitor=getattr(request.state, "visitor", None),
-        status=status, title=title, message=message, fix=fix,
+        status=status, title=title, message=message, fix=fix, sign_in=status == 401,
     )  # fmt: skip
     response.headers.update(dict(headers))
     return response

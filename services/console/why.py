@@ -60,6 +60,7 @@ class WordView:
     contribution: float
     side: str
     shade: int
+    placeholder: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ def _words(found: Explanation) -> list[WordView]:
             word.contribution,
             "for" if word.contribution > 0 else "against",
             round(SHADES * abs(word.contribution) / most),
+            word.placeholder,
         )
         for word in found.words or ()
     ]

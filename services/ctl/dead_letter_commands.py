@@ -100,7 +100,7 @@ def show(
         print_json(details)
         return
     for name, value in details.items():
-        console.print(name, style="bold", end=": ")
+        console.print(f"{name}: ", style="bold", end="")
         console.print(str(value))
 
 

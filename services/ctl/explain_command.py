@@ -75,6 +75,8 @@ def _encoder(folder: Path | None) -> tuple[Tokenizing, Encoder | None, str | Non
 
 def _tell(found: Explanation) -> None:
     console.print(found.summary)
+    if found.overruled:
+        console.print(f"Yet routers defer it at present: {found.overruled}.")
     print_table(
         f"stages of {found.version}",
         ["stage", "label", "next", "score", "certified from", "novelty", "cut", "answers"],
@@ -86,7 +88,10 @@ def _tell(found: Explanation) -> None:
     )  # fmt: skip
     if found.words:
         ranked = sorted(found.words, key=lambda word: -abs(word.contribution))[:10]
-        told = ", ".join(f"{word.text} {word.contribution:+.2f}" for word in ranked)
+        told = ", ".join(
+            f"{word.text}{' (placeholder)' if word.placeholder else ''} {word.contribution:+.2f}"
+            for word in ranked
+        )
         console.print(
             f"Words that carried the lexical stage, for {found.words_for or ''} (+) or "
             f"{found.words_against or ''} (-): {told}"
@@ -105,10 +110,10 @@ def _near(title: str, found: list[Neighbour]) -> None:
     if found:
         print_table(
             title,
-            ["similarity", "text", "teacher", "surrogate", "score"],
+            ["similarity", "text", "teacher", "surrogate", "why"],
             [
                 (n.similarity, " / ".join(n.texts), n.teacher, n.said,
-                 n.accept)
+                 n.why)
                 for n in found
             ],
         )  # fmt: skip

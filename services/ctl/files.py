@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shared.sources.files import opened
 
 FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
 TEST_SPLIT = "test"
@@ -29,15 +34,17 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a JSON lines file: `input` (a text, or two in a list) or `premise` and `hypothesis`;
-    `teacher`, or `label` where there is none. Raises InvalidFile."""
+    """Rows of a JSON lines file, packed by gzip or not: `input` (a text, or two in a list) or
+    `premise` and `hypothesis`; `teacher`, or `label` where there is none. Raises InvalidFile."""
     try:
-        with path.open(encoding="utf-8") as lines:
+        with io.TextIOWrapper(opened(path), encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _row(line, f"{path}:{number}", number)
     except FileNotFoundError:
         raise InvalidFile(f"{path}: no such file") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidFile(f"{path}: its gzip is broken or cut short: {error}") from error
     except OSError as error:
         raise InvalidFile(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -11,8 +11,11 @@ import typer
 from services.ctl.output import console, fail
 from services.ctl.registry_access import open_registry
 from shared.contracts.report import Report, unpublished_key
+from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.registry.base import Registry
+from shared.reporting.hiding import as_shown
 from shared.reporting.page import render
+from shared.settings import ServiceSettings
 
 
 def report(
@@ -27,8 +30,9 @@ def report(
     """What a version handles, where it plateaus and why it defers."""
     if out is None and not json:
         fail("say what to make of the report: --out FILE.html or --json", code=2)
-    with open_registry() as (registry, _):
+    with open_registry() as (registry, settings):
         found = find_report(registry, task, version)
+    found = _as_the_task_wants_it(found, settings)
     if json:
         sys.stdout.buffer.write(found.encode() + b"\n")
     if out is not None:
@@ -51,6 +55,15 @@ def find_report(registry: Registry, task: str, version: str | None) -> Report:
         there = f"there are {', '.join(keys)}" if keys else "the trainer makes one with each fit"
         fail(f"{task} has no report{wanted}; {there}")
     return found
+
+
+def _as_the_task_wants_it(report: Report, settings: ServiceSettings) -> Report:
+    """Where there is a tasks file that knows the task; a report can be read without one."""
+    try:
+        task = load_tasks(settings.tasks).get(report.task)
+    except InvalidTasks:
+        task = None
+    return report if task is None else as_shown(report, task)
 
 
 def write_page(report: Report, path: Path) -> None:

@@ -14,7 +14,7 @@ from services.ctl.registry_access import Json, announcer, open_registry
 from shared.bus.errors import Fatal, Retryable
 from shared.clock import SystemClock
 from shared.keeping import STATE_FILE, Keeper
-from shared.registry.base import checked_task
+from shared.registry.checks import checked_task
 from shared.registry.redis import RedisRegistry
 from shared.registry.replies import entries_of
 from shared.registry.saving import SavedTask

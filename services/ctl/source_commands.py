@@ -60,8 +60,7 @@ def check(
         )  # fmt: skip
     else:
         rows = [[row["line"], row["becomes"], row["label"], row["says"]] for row in shown]
-        cells = [[str(cell) for cell in row] for row in rows]
-        print_table(str(file), ("line", "becomes", "label", "text or reason"), cells)
+        print_table(str(file), ("line", "becomes", "label", "text or reason"), rows)
         console.print(f"{report.taken} traces, {report.refused} refused, {report.skipped} skipped")
         for line in report.lines():
             console.print(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,9 +60,14 @@ def readers_for(tasks_file: Path, name: str, format: Format) -> list[Reader]:
 def calls_of(
     path: Path, format: Format, readers: Sequence[Reader], report: Report, inputs: Path | None
 ) -> Iterator[Seen]:
-    """Every call of a file in its order, counted in `report`. Raises UnreadableFile."""
+    """Every call of a file in its order, counted in `report`. Raises UnreadableFile.
+
+    A call without an id of its own is known by its place and content: read again, or from a file
+    that has grown, it is the same one; the same line of another file is another.
+    """
     for part in parts(path, format, inputs):
-        found = sort(part.value, f"row-{part.number}", format, readers)
+        content = hashlib.sha256(part.value).hexdigest()[:12]
+        found = sort(part.value, f"row-{part.number}-{content}", format, readers)
         for taken in found.taken:
             report.taken += 1
             yield Seen(part.number, taken.trace)

@@ -9,6 +9,7 @@ again (503, `Retry-After`); what they send twice is dropped by its id.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ from shared.telemetry.metrics import SOURCE_CALLS
 log = logging.getLogger(__name__)
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
+# What OpenTelemetry's SDKs can send, as zlib's window sizes.
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _AGAIN_SECONDS = 5
 _SAY_EVERY_SECONDS = 30.0
 _MAX_REASONS = 3
@@ -124,7 +127,7 @@ class OtlpDoor:
         caller = caller_of(request.scope)
         readers = [each for each in self._readers[format] if caller.may_use(each.task)]
         # In a thread: thousands of spans take longer than Kafka's heartbeats should wait.
-        found = await asyncio.to_thread(sort, body, "otlp", format, readers)
+        found = await asyncio.to_thread(sort, body, origin_of(body), format, readers)
         if found.unreadable is not None:
             raise Refusal(400, _INVALID_ARGUMENT, str(found.unreadable))
         await self._deliver(found, publish)
@@ -186,27 +189,36 @@ def format_of(kind: str, body: bytes) -> Format:
     return Format.OTLP_JSON
 
 
+def origin_of(body: bytes) -> str:
+    """Names a body for calls without ids: sent again it is the same one."""
+    return f"otlp-{hashlib.sha256(body).hexdigest()[:16]}"
+
+
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     """The body without its compression. Raises Refusal, before more than `limit` bytes are held."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
-    if encoding != "gzip":
+    if encoding not in _WINDOWS:
         raise Refusal(
-            415, _INVALID_ARGUMENT, f"Content-Encoding {encoding[:40]!r}: send gzip or none"
+            415,
+            _INVALID_ARGUMENT,
+            f"Content-Encoding {encoding[:40]!r}: send gzip, deflate or none",
         )
-    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    unpacker = zlib.decompressobj(_WINDOWS[encoding])
     try:
         data = unpacker.decompress(body, limit)
         if unpacker.unconsumed_tail and unpacker.decompress(unpacker.unconsumed_tail, 1):
             raise Refusal(413, _INVALID_ARGUMENT, f"the body unpacks to more than {limit} bytes")
     except zlib.error as error:
-        raise Refusal(400, _INVALID_ARGUMENT, "the body is not gzip") from error
+        raise Refusal(400, _INVALID_ARGUMENT, f"the body is not {encoding}") from error
     if not unpacker.eof:
-        raise Refusal(400, _INVALID_ARGUMENT, "the gzip body is cut short")
+        raise Refusal(400, _INVALID_ARGUMENT, f"the {encoding} body is cut short")
     if unpacker.unused_data:  # a second member, whose spans would be lost without a word
         raise Refusal(
-            400, _INVALID_ARGUMENT, "the gzip body goes on after its end: send one member"
+            400,
+            _INVALID_ARGUMENT,
+            f"the {encoding} body goes on after its end: send one member",
         )
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -33,7 +34,7 @@ from shared.keeping import Keeper
 from shared.redaction.load import check_redactors
 from shared.registry.base import Registry, RegistryError
 from shared.registry.fit_note import FitNote
-from shared.registry.redis import connect
+from shared.registry.redis import RedisRegistry, connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 from shared.store.saved import SavedFiles
@@ -124,12 +125,47 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
     store = WindowStore(settings.store)
     publisher = KafkaPublisher(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     announce = partial(_announce, publisher, settings.topic(Topic.MODELS))
+    registry = _registry(settings)
+    monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
+    fits = _fits(settings)
+    keeper = Keeper(
+        tasks=tuple(tasks),
+        files=SavedFiles(settings.store),
+        registry=registry.saver(),
+        load=registry.load,
+        announce=announce,
+        clock=clock,
+    )
+    worker = _worker(settings, tasks, store, registry, announce, fits, keeper, clock)
+    windows = _windows(settings, tasks)
+    resume(tasks, store, windows, worker)
+    if not any(store.days(task) for task in tasks):
+        start_over(settings, clock)
+    return Trainer(
+        source=_source(settings),
+        publisher=publisher,
+        collector=_collector(settings, tasks, store, windows, monitor, clock),
+        monitor=monitor,
+        worker=worker,
+        fits=fits,
+        health=health,
+        clock=clock,
+        topic=settings.topic(Topic.TRACES),
+        max_batch=settings.max_batch,
+        alpha=AlphaWatch(tasks, registry, store, worker.submit),
+        keeper=keeper,
+    )
+
+
+def _registry(settings: TrainerSettings) -> RedisRegistry:
     trust = settings.trust()
     trust.warn_if_blind()
-    registry = connect(
+    return connect(
         settings.redis_url.get_secret_value(), keep_versions=settings.keep_versions, trust=trust
     )
-    monitor = Monitor(tasks=tasks, registry=registry, announce=announce, clock=clock)
+
+
+def _fits(settings: TrainerSettings) -> FitProcess:
     plan = ExaminerPlan(
         store=settings.store,
         encoder=settings.encoder,
@@ -138,7 +174,19 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         jobs=settings.fit_jobs,
         cluster=settings.cluster(),
     )
-    fits = FitProcess(plan.make, log_level=settings.log_level)
+    return FitProcess(plan.make, log_level=settings.log_level)
+
+
+def _worker(
+    settings: TrainerSettings,
+    tasks: dict[str, Task],
+    store: WindowStore,
+    registry: Registry,
+    announce: Announce,
+    fits: FitProcess,
+    keeper: Keeper,
+    clock: Clock,
+) -> RefitWorker:
     refit = Refit(
         tasks=tasks,
         windows=store,
@@ -148,54 +196,50 @@ def build(settings: TrainerSettings, *, clock: Clock, health: Health) -> Trainer
         announce=announce,
         clock=clock,
     )
-
-    failed = partial(tell_failure, store=store, registry=registry, announce=announce, clock=clock)
-    keeper = Keeper(
-        tasks=tuple(tasks),
-        files=SavedFiles(settings.store),
-        registry=registry.saver(),
-        load=registry.load,
-        announce=announce,
+    return RefitWorker(
+        partial(refit_kept, keeper, refit),
         clock=clock,
+        failed=partial(
+            tell_failure, store=store, registry=registry, announce=announce, clock=clock
+        ),
     )
-    worker = RefitWorker(partial(refit_kept, keeper, refit), clock=clock, failed=failed)
-    windows = WindowBook(
+
+
+def _windows(settings: TrainerSettings, tasks: Mapping[str, Task]) -> WindowBook:
+    return WindowBook(
         lateness=timedelta(seconds=settings.lateness),
         idle=timedelta(seconds=settings.idle),
         partition_idle=timedelta(seconds=settings.partition_idle),
         zones={name: ZoneInfo(task.timezone) for name, task in tasks.items()},
     )
-    resume(tasks, store, windows, worker)
-    topic = settings.topic(Topic.TRACES)
-    if not any(store.days(task) for task in tasks):
-        start_over(settings, topic, clock)
+
+
+def _source(settings: TrainerSettings) -> KafkaSource:
+    return KafkaSource(
+        bootstrap=settings.bootstrap_servers,
+        group=settings.group("trainer"),
+        topics=[settings.topic(Topic.TRACES)],
+        client_config=settings.kafka,
+    )
+
+
+def _collector(
+    settings: TrainerSettings,
+    tasks: Mapping[str, Task],
+    store: WindowStore,
+    windows: WindowBook,
+    monitor: Monitor,
+    clock: Clock,
+) -> Collector:
     reject = rejecting("trainer", settings.topic(Topic.DEAD_LETTERS), clock)
-    return Trainer(
-        source=KafkaSource(
-            bootstrap=settings.bootstrap_servers,
-            group=settings.group("trainer"),
-            topics=[topic],
-            client_config=settings.kafka,
-        ),
-        publisher=publisher,
-        collector=Collector(
-            tasks=tasks,
-            store=store,
-            windows=windows,
-            clock=clock,
-            dead_letter=reject,
-            accepted=reject.accepted,
-            watch=monitor.see,
-        ),
-        monitor=monitor,
-        worker=worker,
-        fits=fits,
-        health=health,
+    return Collector(
+        tasks=tasks,
+        store=store,
+        windows=windows,
         clock=clock,
-        topic=topic,
-        max_batch=settings.max_batch,
-        alpha=AlphaWatch(tasks, registry, store, worker.submit),
-        keeper=keeper,
+        dead_letter=reject,
+        accepted=reject.accepted,
+        watch=monitor.see,
     )
 
 
@@ -205,10 +249,10 @@ def refit_kept(keeper: Keeper, refit: Refit, key: WindowKey) -> None:
     refit(key)
 
 
-def start_over(settings: TrainerSettings, topic: str, clock: Clock) -> None:
+def start_over(settings: TrainerSettings, clock: Clock) -> None:
     """Without a window on disk, read again all the traces that Kafka has kept: offsets are
     committed once their windows are stored, so a store without any has been lost, or is new."""
-    group = settings.group("trainer")
+    group, topic = settings.group("trainer"), settings.topic(Topic.TRACES)
     if rewind(settings.bootstrap_servers, group, topic, clock=clock, client_config=settings.kafka):
         log.warning("the store is empty: reading %s from the beginning", topic)
 

@@ -49,7 +49,9 @@ class Point(Part, frozen=True, kw_only=True):
 
 class Certificate(Part, frozen=True, kw_only=True):
     """The gate's answer. `sentence`: in one plain sentence; `in_full`: everything it depends on,
-    a sentence each. `wrong_per_1000_at_most`: wrong answers in 1,000 requests, handled or not."""
+    a sentence each. `wrong_per_1000_at_most`: wrong answers in 1,000 requests, handled or not.
+    `coverage_lower`, `coverage_upper`: the exact 95% interval of the evidence; None in reports of
+    before it was told."""
 
     sentence: str
     in_full: tuple[str, ...]
@@ -63,6 +65,8 @@ class Certificate(Part, frozen=True, kw_only=True):
     agreement: Share
     agreement_lower: Share
     wrong_per_1000_at_most: float
+    coverage_lower: Share | None = None
+    coverage_upper: Share | None = None
 
 
 class Slice(Part, frozen=True, kw_only=True):
@@ -129,7 +133,7 @@ class Deferral(Part, frozen=True, kw_only=True):
     the teacher answered near-duplicates differently. `few_traces`: of a label with too few.
     `ambiguous`: between two labels, `pairs` the most frequent. `certificate`: sure by itself, but
     the evidence does not reach that far down. `refused`: nothing was certified.
-    share: of all traffic.
+    share: of all traffic, with its exact 95% interval.
     """
 
     reason: DeferralKind
@@ -139,6 +143,8 @@ class Deferral(Part, frozen=True, kw_only=True):
     pairs: tuple[LabelPair, ...] = ()
     labels: tuple[Label, ...] = ()
     examples: tuple[Example, ...] = ()
+    lower: Share | None = None
+    upper: Share | None = None
 
 
 class Deferrals(Part, frozen=True, kw_only=True):
@@ -222,18 +228,27 @@ class Curves(Part, frozen=True, kw_only=True):
 
 
 class SliceChange(Part, frozen=True, kw_only=True):
-    """A label that credibly changed. p_value: corrected for all labels compared."""
+    """A label that credibly changed. p_value: corrected for all labels compared. Each share is of
+    so many traces, with its exact 95% interval."""
 
     label: Label
     measure: Literal["coverage", "agreement"]
     before: Share
     now: Share
     p_value: float
+    n_before: Count | None = None
+    before_lower: Share | None = None
+    before_upper: Share | None = None
+    n_now: Count | None = None
+    now_lower: Share | None = None
+    now_upper: Share | None = None
 
 
 class Deltas(Part, frozen=True, kw_only=True):
     """Against the version that was active when this fit was made; None where one of the two was
-    refused or said nothing of it."""
+    refused or said nothing of it. Bounds of coverage are its 95% interval, `agreement_lower` is
+    what each certificate promises. n_compared: comparisons made of labels; of the changes told at
+    most the share `risk` is expected to be none."""
 
     previous: str
     coverage_before: Share | None
@@ -246,11 +261,20 @@ class Deltas(Part, frozen=True, kw_only=True):
     labels_removed: tuple[Label, ...]
     changes: tuple[SliceChange, ...]
     sentence: str
+    coverage_before_lower: Share | None = None
+    coverage_before_upper: Share | None = None
+    coverage_now_lower: Share | None = None
+    coverage_now_upper: Share | None = None
+    agreement_lower_before: Share | None = None
+    agreement_lower_now: Share | None = None
+    n_compared: Count | None = None
+    risk: float | None = None
 
 
 class Money(Part, frozen=True, kw_only=True):
     """What the certified coverage saves, after audits, in US dollars. None: no trace and no
-    setting says. `requests_per_day`: of the newest window."""
+    setting says. `requests_per_day`: of the newest window. Bounds are the coverage's 95% interval;
+    prices and the number of requests are taken as they are."""
 
     requests_per_day: float
     calls_saved_per_1000: float
@@ -261,6 +285,10 @@ class Money(Part, frozen=True, kw_only=True):
     spent_per_day: float | None
     price_from: str | None
     sentence: str
+    calls_saved_per_1000_lower: float | None = None
+    calls_saved_per_1000_upper: float | None = None
+    saved_per_month_lower: float | None = None
+    saved_per_month_upper: float | None = None
 
 
 class Report(Part, frozen=True, kw_only=True):

@@ -288,6 +288,5 @@ def _refuse(settings: Settings, reason: str, n_evidence: int) -> Refused:
         delta=settings.delta,
         kind=settings.kind,
         reason=reason,
-        best_agreement=0.0,
         n_evidence=n_evidence,
     )

@@ -50,13 +50,12 @@ class Certified:
 
 @dataclass(frozen=True)
 class Refused:
-    """No policy could be certified. `best_agreement` is that of the strictest one tested."""
+    """No policy could be certified."""
 
     alpha: float
     delta: float
     kind: Kind
     reason: str
-    best_agreement: float
     n_evidence: int
 
 
@@ -246,7 +245,6 @@ def _answer(walked: Policies, walk: _Walk, evidence: Evidence, rule: Rule) -> Ce
             delta=rule.delta,
             kind=evidence.kind,
             reason=_why(walked, walk, evidence, rule),
-            best_agreement=float(walked.agreement[walk.first]) if len(walked) else 0.0,
             n_evidence=len(evidence),
         )
     counts = walked.handled[walk.end : walk.end + 1].counts(rule.alpha)

@@ -4,13 +4,17 @@ Ridge regression of one-hot labels on Gaussian kernels around landmarks (the Nys
 Williams and Seeger 2001). Landmarks are means of neighbouring rows, so that the artifact holds no
 copy of the training embeddings. A row unlike all it was trained on scores low for every label,
 which is what the out-of-distribution score feeds on.
+
+A landmark is kept by its coordinates along the directions in which landmarks lie (a truncated
+singular value decomposition), and by its whole length: half the numbers to read for a row that
+comes alone, and distances off by what is left out of one product.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.linalg.blas import dsyrk
 from sklearn.base import BaseEstimator, ClassifierMixin
 
@@ -18,6 +22,9 @@ from shared.core.types import STAGE_BYTES, Floats, Ints, Matrix
 
 ROWS_AT_ONCE = 512  # bounds memory; more are no faster
 ROWS_PER_LANDMARK = 3  # at least, on average
+# Of the landmarks' squared lengths, along the directions that are kept. All of them agree with the
+# teacher as often on Banking77 (0.9347 for 0.9344) and are twice as much to read.
+KEPT = 0.975
 JITTER = 1e-6
 
 
@@ -25,7 +32,9 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn classifier with `decision_function` only.
 
     n_landmarks: at most; gamma: of exp(-gamma |x - landmark|²); ridge: the penalty on the squared
-    norm in the kernel's space. Fitted: landmarks_ float32[m, d], weights_ float32[m, k].
+    norm in the kernel's space. Fitted: directions_ float32[d, r], landmarks_ float32[m, r] along
+    them, squares_ float32[m], their squared lengths with all that was left out, weights_
+    float32[m, k].
     """
 
     def __init__(
@@ -38,8 +47,11 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Matrix, y: Ints) -> LandmarkRidge:
         self.classes_, target = np.unique(y, return_inverse=True)
-        self.landmarks_ = self._find_landmarks(X, self._most_landmarks(X.shape[1]))
-        m = len(self.landmarks_)
+        landmarks = self._find_landmarks(X, self._most_landmarks(X.shape[1]))
+        m = len(landmarks)
+        self.directions_ = _directions(landmarks)
+        self.landmarks_: NDArray[np.float32] = landmarks @ self.directions_
+        self.squares_: NDArray[np.float32] = (landmarks**2).sum(axis=1)
         # Only the lower triangle is ever computed, in place, in Fortran's order as LAPACK wants it.
         gram, moments = np.zeros((m, m), order="F"), np.zeros((m, len(self.classes_)))
         for start in range(0, len(X), ROWS_AT_ONCE):
@@ -48,7 +60,7 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             moments += kernel.T @ np.eye(len(self.classes_))[target[start : start + ROWS_AT_ONCE]]
         for start in range(0, m, ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
-            gram[some] += self.ridge * self.kernel(self.landmarks_[some])
+            gram[some] += self.ridge * self.kernel(landmarks[some])
         gram.flat[:: m + 1] += JITTER
         factor = cho_factor(gram, lower=True, overwrite_a=True)
         self.weights_: NDArray[np.float32] = cho_solve(factor, moments).astype(np.float32)
@@ -57,10 +69,11 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def kernel(self, X: Matrix) -> Floats:
         """float64[n, m]: the Gaussian kernel between rows and landmarks."""
         x, c = X.astype(np.float64), self.landmarks_.astype(np.float64)
-        squares = x @ c.T  # all else in place: this is the largest array of a fit
+        along = x @ self.directions_.astype(np.float64)
+        squares = along @ c.T  # all else in place: this is the largest array of a fit
         squares *= -2.0
         squares += (x**2).sum(axis=1)[:, None]
-        squares += (c**2).sum(axis=1)
+        squares += self.squares_
         np.maximum(squares, 0.0, out=squares)
         squares *= -self.gamma
         return np.asarray(np.exp(squares, out=squares))
@@ -97,3 +110,12 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         np.add.at(sums, cell, X)
         kept = sizes > (1 if (sizes > 1).any() else 0)
         return np.asarray(sums[kept] / sizes[kept][:, None], dtype=np.float32)
+
+
+def _directions(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[d, r], orthonormal: the fewest that hold KEPT of the landmarks' squared lengths."""
+    rows = landmarks.astype(np.float64)
+    lengths, directions = eigh(rows.T @ rows)  # ascending
+    held = np.cumsum(np.maximum(lengths[::-1], 0.0))
+    r = 1 + int(np.searchsorted(held, KEPT * held[-1]))
+    return np.asarray(directions[:, ::-1][:, :r], dtype=np.float32)

@@ -106,9 +106,6 @@ class WindowBook:
         self._closed.setdefault(key.task, set()).add(key.day)
         return not window.dirty
 
-    def open_windows(self) -> list[WindowKey]:
-        return sorted(self._open)
-
     def _zone(self, task: str) -> tzinfo:
         return self.zones.get(task, UTC)
 

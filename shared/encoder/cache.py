@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -90,12 +89,7 @@ class CachedEncoder:
     def __enter__(self) -> CachedEncoder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _vectors(self, texts: dict[bytes, str]) -> dict[bytes, Matrix]:

@@ -18,10 +18,16 @@ from shared.explain.explanation import Explanation
 from shared.explain.neighbours import Trace
 from shared.onnx.session import InvalidStage
 from shared.redaction.load import InvalidRedactor, Redactor, load_redactor
-from shared.registry.base import Artifact, Registry
+from shared.registry.base import Active, Artifact, Registry, State
 from shared.store.parquet import WindowStore
 
 TRACES = 2_000  # of the newest so many are looked among
+
+_SILENT = {
+    State.PAUSED: "the version is paused, and the teacher answers everything until it is resumed",
+    State.PROBATION: "the version is on probation, and the teacher answers until it is cleared",
+    State.TRIPPED: "the version has tripped, and answers no more",
+}
 
 
 class Unanswerable(Exception):
@@ -54,7 +60,8 @@ class Explainer:
         """Texts are redacted before anything looks at them, as the router does it; those of traces
         are shown as the task wants. Raises Unanswerable, or what the registry raises."""
         task = question.task
-        artifact = _artifact(self.registry, task.name, question.version)
+        active = self.registry.active(task.name)
+        artifact = _artifact(self.registry, task.name, question.version or active.version)
         if artifact.manifest.encoder != self.pieces.digest:
             raise Unanswerable(
                 f"{artifact.version} was made with encoder {artifact.manifest.encoder[:12]}, not "
@@ -70,20 +77,28 @@ class Explainer:
         notes = list(found.notes)
         if texts != question.texts:
             notes.append("Personal data in the text was replaced before anything looked at it.")
+        hidden = list(dict.fromkeys(word.text for word in found.words or () if word.placeholder))
+        if hidden:
+            notes.append(
+                f"{' and '.join(hidden)}: no word of the text, but what stands for personal data. "
+                "The surrogate learned it like a word, and has never seen what it stands for."
+            )
         if not task.previews and (found.nearest_handled or found.nearest_deferred):
             notes.append("Texts of stored traces are not shown: the task's previews are off.")
-        found = replace(found, notes=notes)
+        overruled = _overruled(active, artifact, task, found.label) if found.handled else None
+        found = replace(found, notes=notes, overruled=overruled)
         return found.shown(lambda given: _shown(given, redact) if task.previews else ())
 
     def _found(self, texts: tuple[str, ...], artifact: Artifact, question: Question) -> Explanation:
+        redacted = question.task.redact is not None
         if self.encoder is None:
-            told = explain_lexically(texts, artifact, self.pieces)
+            told = explain_lexically(texts, artifact, self.pieces, redacted=redacted)
             if told is None:
                 raise Unanswerable(f"every stage of {artifact.version} needs it: {self.lacking}")
             note = f"Only the lexical stage is told, without nearest traces: {self.lacking}"
             return replace(told, notes=[note])
         traces = newest_traces(self.store, question.task, question.traces)
-        told = explain(texts, artifact, self.encoder, traces)
+        told = explain(texts, artifact, self.encoder, traces, redacted=redacted)
         if traces or not question.traces:
             return told
         note = (
@@ -122,7 +137,6 @@ def newest_traces(store: str, task: Task, most: int) -> list[Trace]:
 
 
 def _artifact(registry: Registry, task: str, version: str | None) -> Artifact:
-    version = version or registry.active(task).version
     if version is None:
         raise Unanswerable(
             f"{task} has no active version: the teacher answers everything; name a version"
@@ -133,3 +147,19 @@ def _artifact(registry: Registry, task: str, version: str | None) -> Artifact:
 def _shown(texts: Sequence[str], redact: Redactor | None) -> tuple[str, ...]:
     """What was stored before the task had a redactor is redacted now."""
     return tuple((redact(text) if redact else text)[:PREVIEW_CHARS] for text in texts)
+
+
+def _overruled(active: Active, artifact: Artifact, task: Task, label: str) -> str | None:
+    """What routers look at beside the version itself, in their order."""
+    if artifact.version != active.version:
+        return "this version is not the active one" + (
+            ", but on trial" if active.trial and active.trial.version == artifact.version else ""
+        )
+    if active.state in _SILENT:
+        return _SILENT[active.state]
+    certified, asked = artifact.manifest.certificate.alpha, active.asked(task.alpha)
+    if certified < asked:
+        return f"α = {asked:g} is asked for, and the version is certified for {certified:g}"
+    if task.labels and label not in task.labels:
+        return f"{label} is no longer one of the task's labels"
+    return None

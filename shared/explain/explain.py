@@ -3,7 +3,6 @@ traces, and what would have made it handled."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,8 @@ from shared.encoder.base import Encoder, Tokenizing
 from shared.explain.explanation import Explanation, Neighbour, StageSaid, Word
 from shared.explain.lexical_words import linear_of, words_of
 from shared.explain.neighbours import Trace, neighbours
+from shared.explain.reasons import stage_says
+from shared.explain.units import units_of
 from shared.fitting.horizon import encode_inputs, input_tokens
 from shared.onnx.cascade import CascadeSession
 from shared.onnx.session import Scored
@@ -22,17 +23,20 @@ MOST_ENOUGH = 3
 
 
 def explain(
-    texts: tuple[str, ...], artifact: Artifact, encoder: Encoder, traces: Sequence[Trace]
-) -> Explanation:
-    """texts: as the version would be asked, one or two. traces: stored ones to look among. Raises
-    InvalidStage, and ValueError for another number of texts than the version is of."""
+    texts: tuple[str, ...], artifact: Artifact, encoder: Encoder, traces: Sequence[Trace],
+    *, redacted: bool = False,
+) -> Explanation:  # fmt: skip
+    """texts: as the version would be asked, one or two. traces: stored ones to look among.
+    redacted: the task has a redactor, whose placeholders are no words. Raises InvalidStage, and
+    ValueError for another number of texts than the version is of."""
     session = _session(texts, artifact)
     features = encode_inputs([texts], encoder)
     said = session.every_stage(input_tokens([texts], encoder).rows(), features)
     stages = [_stage(artifact, i, one) for i, one in enumerate(said)]
     answering = next((stage for stage in stages if stage.answers), None)
     near = neighbours(features[0], traces, encoder, session)
-    words = _words(texts, artifact, encoder, said)
+    words = _words(texts, artifact, encoder, said, redacted)
+    would = [] if answering else _would(texts, stages[-1], near[0], session, encoder, redacted)
     return Explanation(
         task=artifact.manifest.task,
         version=artifact.version,
@@ -47,12 +51,12 @@ def explain(
         words_against=words[2],
         nearest_handled=near[0],
         nearest_deferred=near[1],
-        would_be_handled=[] if answering else _would(texts, stages[-1], near[0], session, encoder),
+        would_be_handled=would,
     )
 
 
 def explain_lexically(
-    texts: tuple[str, ...], artifact: Artifact, pieces: Tokenizing
+    texts: tuple[str, ...], artifact: Artifact, pieces: Tokenizing, *, redacted: bool = False
 ) -> Explanation | None:
     """What can be told with an encoder's tokenizer alone: the stages before the first that needs
     an embedding, and their words. None where there is no such stage. Raises as `explain`."""
@@ -63,7 +67,7 @@ def explain_lexically(
     stages = [_stage(artifact, i, one) for i, one in enumerate(said)]
     answering = next((stage for stage in stages if stage.answers), None)
     unasked = [stage.name for stage in artifact.manifest.stages[len(said) :]]
-    words = _words(texts, artifact, pieces, said)
+    words = _words(texts, artifact, pieces, said, redacted)
     return Explanation(
         task=artifact.manifest.task,
         version=artifact.version,
@@ -106,14 +110,12 @@ def _stage(artifact: Artifact, number: int, said: Scored) -> StageSaid:
     accept, novelty = float(said.accept[0]), float(said.novelty[0])
     others = said.scores[0].astype(np.float64)
     others[said.label[0]] = -np.inf
+    novel = None
     if novelty >= stage.novelty_cut:
-        why = f"unlike its training traffic: novelty {novelty:.3f}, cut at {stage.novelty_cut:.3f}"
-    elif label in manifest.deferred_labels:
-        why = f"{label} is below the task's floor and deferred whole"
-    elif accept < stage.threshold:
-        why = f"not sure enough: {accept:.3f}, certified from {stage.threshold:.3f} on"
-    else:
-        why = f"sure enough: {accept:.3f}, certified from {stage.threshold:.3f} on"
+        novel = f": novelty {novelty:.3f}, cut at {stage.novelty_cut:.3f}"
+    answers, why = stage_says(
+        label, accept, stage.threshold, novel=novel, dropped=label in manifest.deferred_labels
+    )
     return StageSaid(
         stage=stage.name,
         label=label,
@@ -122,7 +124,7 @@ def _stage(artifact: Artifact, number: int, said: Scored) -> StageSaid:
         threshold=round(stage.threshold, 4),
         novelty=round(novelty, 4),
         novelty_cut=stage.novelty_cut,
-        answers=why.startswith("sure enough"),
+        answers=answers,
         why=why,
     )
 
@@ -137,15 +139,16 @@ def _summary(answering: StageSaid | None, last: StageSaid) -> str:
 
 
 def _words(
-    texts: tuple[str, ...], artifact: Artifact, pieces: Tokenizing, said: Sequence[Scored]
-) -> tuple[list[Word] | None, str | None, str | None]:
+    texts: tuple[str, ...], artifact: Artifact, pieces: Tokenizing, said: Sequence[Scored],
+    redacted: bool,
+) -> tuple[list[Word] | None, str | None, str | None]:  # fmt: skip
     """With the label they speak for and the one they speak against."""
     manifest = artifact.manifest
     for stage, one in zip(manifest.stages, said, strict=False):
         if stage.features == "token_ids":
             linear = linear_of(artifact.blobs[stage.blob], stage, len(manifest.labels))
             first, second = np.argsort(-one.scores[0], kind="stable")[:2].tolist()
-            words = words_of(texts, pieces, linear, first, second)
+            words = words_of(texts, pieces, linear, first, second, redacted=redacted)
             return words, manifest.labels[first], manifest.labels[second]
     return None, None, None
 
@@ -156,6 +159,7 @@ def _would(
     handled: Sequence[Neighbour],
     session: CascadeSession,
     encoder: Encoder,
+    redacted: bool,
 ) -> list[str]:
     """The score that was missing; single words whose absence is enough; the nearest that is
     handled."""
@@ -165,12 +169,17 @@ def _would(
             "Traces like it, labelled by the teacher: the surrogate has seen none, and a refit on "
             "some would change that."
         )
-    elif last.accept < last.threshold:
+    elif last.label in session.manifest.deferred_labels:
+        sentences.append(
+            f"More agreement on {last.label}: with more traces it may reach the task's floor "
+            "(`label_floor`); or a lower floor."
+        )
+    else:
         sentences.append(
             f"A score of {last.threshold:.3f} instead of {last.accept:.3f} at the last stage: more "
             f"traces that tell {last.label} from {last.runner_up}, or a lower α."
         )
-    without = _enough_without(texts, session, encoder)
+    without = _enough_without(texts, session, encoder, redacted)
     if without:
         sentences.append(
             "Without "
@@ -184,13 +193,13 @@ def _would(
 
 
 def _enough_without(
-    texts: tuple[str, ...], session: CascadeSession, encoder: Encoder
+    texts: tuple[str, ...], session: CascadeSession, encoder: Encoder, redacted: bool
 ) -> list[tuple[str, str]]:
     """Words of the first text without any one of which it would be handled, and as what."""
-    words = list(re.finditer(r"\w+", texts[0]))[:MOST_WORDS]
+    words = [unit for unit in units_of(texts[0], redacted=redacted) if not unit.is_mark]
     changed = [
-        (word[0], ((texts[0][: word.start()] + texts[0][word.end() :]).strip(), *texts[1:]))
-        for word in words
+        (word.text, ((texts[0][: word.start] + texts[0][word.end :]).strip(), *texts[1:]))
+        for word in words[:MOST_WORDS]
     ]
     changed = [(word, rest) for word, rest in changed if rest[0]]
     if not changed:

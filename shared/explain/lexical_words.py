@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,7 @@ from shared.core.tokens import Tokens
 from shared.core.types import Floats, Ints
 from shared.encoder.base import Tokenizing
 from shared.explain.explanation import Word
-
-_PIECES = re.compile(r"\w+|[^\w\s]")
+from shared.explain.units import Unit, units_of
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,13 @@ def linear_of(blob: bytes, stage: Stage, n_labels: int) -> Linear:
 
 
 def words_of(
-    texts: Sequence[str], encoder: Tokenizing, linear: Linear, label: int, runner_up: int
-) -> list[Word] | None:
+    texts: Sequence[str], encoder: Tokenizing, linear: Linear, label: int, runner_up: int,
+    *, redacted: bool = False,
+) -> list[Word] | None:  # fmt: skip
     """Every word of the texts in order; a pair of word pieces across two words counts half for
-    each. None where the encoder's tokenizer does not cut texts word by word."""
-    words, owner, ids = _cut(texts, encoder)
+    each. None where the encoder's tokenizer does not cut texts word by word. redacted: as in
+    `units_of`."""
+    words, owner, ids = _cut([units_of(text, redacted=redacted) for text in texts], encoder)
     whole = [i for text in texts for i in encoder.tokenize([text])[0]]
     if ids != whole:
         return None
@@ -72,19 +72,23 @@ def words_of(
     halves = np.where(bigram > 0, lead[bigram], 0.0) / 2
     np.add.at(contributions, owner[:-1], halves)
     np.add.at(contributions, owner[1:], halves)
-    return [Word(word, float(c / length)) for word, c in zip(words, contributions, strict=False)]
+    return [
+        Word(unit.text, float(c / length), unit.placeholder)
+        for unit, c in zip(words, contributions, strict=False)
+    ]
 
 
-def _cut(texts: Sequence[str], encoder: Tokenizing) -> tuple[list[str], Ints, list[int]]:
+def _cut(
+    texts: Sequence[Sequence[Unit]], encoder: Tokenizing
+) -> tuple[list[Unit], Ints, list[int]]:
     """The texts' words, and all word pieces with the word each belongs to; those that begin and end
     every text belong to one behind the last."""
     begin, end = _around(encoder)
-    words: list[str] = []
+    words: list[Unit] = []
     owner: list[int] = []
     ids: list[int] = []
-    for text in texts:
-        found = _PIECES.findall(text)
-        cut = encoder.tokenize(found) if found else []
+    for found in texts:
+        cut = encoder.tokenize([unit.text for unit in found]) if found else []
         parts = [(-1, begin)]
         for i, row in enumerate(cut):
             parts.append((len(words) + i, row[len(begin) : len(row) - len(end)]))

@@ -10,8 +10,9 @@ import numpy as np
 from shared.core.types import Matrix
 from shared.encoder.base import Encoder
 from shared.explain.explanation import Neighbour
+from shared.explain.reasons import stage_says
 from shared.fitting.horizon import encode_inputs, input_tokens
-from shared.onnx.cascade import CascadeSession
+from shared.onnx.cascade import Answers, CascadeSession
 
 MOST = 3
 LOOKED_AT = 300  # of the nearest traces so many are put to the version
@@ -50,6 +51,16 @@ def neighbours(
                 Neighbour(
                     some[i].texts, some[i].teacher, session.manifest.labels[said.label[at]],
                     round(float(said.accept[at]), 4), round(float(similarity[i]), 4),
+                    _why(said, at, session),
                 )
             )  # fmt: skip
     return found
+
+
+def _why(said: Answers, at: int, session: CascadeSession) -> str:
+    label = session.manifest.labels[said.label[at]]
+    _, why = stage_says(
+        label, float(said.accept[at]), float(said.threshold[at]),
+        novel=", however sure it is" if said.novel[at] else None, dropped=bool(said.dropped[at]),
+    )  # fmt: skip
+    return why

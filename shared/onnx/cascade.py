@@ -75,10 +75,6 @@ class CascadeSession:
         self._dropped = np.asarray([label in deferred for label in manifest.labels])
         self._drops = bool(self._dropped.any())
 
-    @property
-    def needs_tokens(self) -> bool:
-        return any(stage.features == "token_ids" for stage in self.manifest.stages)
-
     def answer(self, n: int, tokens: Rows | None, features: Features) -> Answers:
         """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that
         the lexical stage leaves over; non-finite ones are never answered."""

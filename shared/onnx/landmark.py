@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from skl2onnx import update_registered_converter
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
 
@@ -25,14 +25,15 @@ def _shapes(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """exp(-gamma max(|x|² + |c|² - 2 x·c, 0)) · weights"""
+    """exp(-gamma max(|x|² + |c|² - 2 x·c, 0)) · weights, with x·c along the kept directions"""
     model = operator.raw_operator
     rows = operator.inputs[0].full_name
 
     def constant(value: Any) -> str:
         array = np.asarray(value, dtype=np.float32)
         name = scope.get_unique_variable_name("landmark_constant")
-        container.add_initializer(name, TensorProto.FLOAT, list(array.shape), array.ravel())
+        # As bytes: skl2onnx would make lists of numbers of it, a second for a stage.
+        container.add_initializer(name, None, None, numpy_helper.from_array(array))
         return str(name)
 
     def node(op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
@@ -41,12 +42,12 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         container.add_node(op, list(inputs), [name], name=operator_name, **attributes)
         return str(name)
 
-    landmarks = model.landmarks_.astype(np.float64)
-    products = node("MatMul", rows, constant(-2.0 * landmarks.T))
+    along = node("MatMul", rows, constant(model.directions_))
+    products = node("MatMul", along, constant(-2.0 * model.landmarks_.T))
     axis = scope.get_unique_variable_name("landmark_axis")
     container.add_initializer(axis, TensorProto.INT64, [1], [1])
     norms = node("ReduceSum", node("Mul", rows, rows), axis, keepdims=1)
-    squares = node("Add", node("Add", products, norms), constant((landmarks**2).sum(axis=1)))
+    squares = node("Add", node("Add", products, norms), constant(model.squares_))
     positive = node("Max", squares, constant(0.0))
     kernel = node("Exp", node("Mul", positive, constant(-model.gamma)))
     scores = node("MatMul", kernel, constant(model.weights_), output=operator.outputs[1].full_name)

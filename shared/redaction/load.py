@@ -12,6 +12,7 @@ from shared.redaction.patterns import redact_patterns
 
 Redactor = Callable[[str], str]
 BUILTIN = "builtin"
+TRIAL = "write to ann@example.org"
 
 
 class InvalidRedactor(ValueError):
@@ -48,12 +49,19 @@ def redact_input(given: Input, name: str | None) -> Input:
 
 
 def check_redactors(tasks: Iterable[Task]) -> None:
-    """At the start of a service, rather than at the first text. Raises InvalidRedactor."""
+    """At the start of a service, rather than at the first text: each is run once. Raises
+    InvalidRedactor."""
     for task in tasks:
         try:
-            load_redactor(task.redact)
+            redactor = load_redactor(task.redact)
+            if redactor is not None:
+                redactor(TRIAL)
         except InvalidRedactor as error:
             raise InvalidRedactor(f"task {task.name}: {error}") from error
+        except Exception as error:  # whatever somebody's own function raises
+            raise InvalidRedactor(
+                f"task {task.name}: redact: {task.redact!r} fails: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _checked(function: Callable[[str], object], name: str) -> Redactor:

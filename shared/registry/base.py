@@ -1,220 +1,68 @@
 """The registry: versions of each task, the active one, the one on trial, their audits, and what
-happened to them."""
+happened to them.
+
+The port, and the words it is written in, which are defined next door and imported from here.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Protocol
 
-from shared.contracts.events import AnnouncementKind
-from shared.contracts.manifest import Manifest, decode_manifest, sha256, version_of
 from shared.contracts.report import Report
+from shared.registry.artifact import MAX_ARTIFACT_BYTES, MAX_MANIFEST_BYTES, Artifact
+from shared.registry.errors import (
+    ArtifactTooLarge,
+    CorruptArtifact,
+    CorruptReport,
+    RegistryError,
+    RegistryUnavailable,
+    ReportTooLarge,
+    StaleEpoch,
+    StateChanged,
+    TrippedVersion,
+    UnknownVersion,
+)
 from shared.registry.fit_note import FitNote
+from shared.registry.pointer import (
+    Active,
+    Hint,
+    HistoryEntry,
+    Mode,
+    Pointers,
+    State,
+    Trial,
+)
 
+__all__ = [
+    "MAX_ARTIFACT_BYTES",
+    "MAX_AUDITS_PER_CALL",
+    "MAX_MANIFEST_BYTES",
+    "MAX_UNPUBLISHED_REPORTS",
+    "Active",
+    "Artifact",
+    "ArtifactTooLarge",
+    "CorruptArtifact",
+    "CorruptReport",
+    "Hint",
+    "HistoryEntry",
+    "Mode",
+    "Pointers",
+    "Registry",
+    "RegistryError",
+    "RegistryUnavailable",
+    "ReportTooLarge",
+    "StaleEpoch",
+    "State",
+    "StateChanged",
+    "Trial",
+    "TrippedVersion",
+    "UnknownVersion",
+]
 
-class RegistryError(Exception):
-    """Base of what a registry raises."""
-
-
-class RegistryUnavailable(RegistryError):
-    """The registry cannot be reached now; try again later."""
-
-
-class StaleEpoch(RegistryError):
-    """Another trainer has taken this task over since; what this one made must not be published."""
-
-
-class UnknownVersion(RegistryError):
-    """There is no such version of the task."""
-
-
-class TrippedVersion(RegistryError):
-    """The version's live agreement was credibly below alpha: it answers no more, ever."""
-
-
-class StateChanged(RegistryError):
-    """The active version is no longer in the state the caller takes it to be in."""
-
-
-class CorruptArtifact(RegistryError):
-    """What was read is not what was published."""
-
-
-class ArtifactTooLarge(RegistryError):
-    """More bytes than a registry takes; nothing was sent."""
-
-
-class CorruptReport(RegistryError):
-    """A stored report cannot be read: damaged, or of a newer release."""
-
-
-class ReportTooLarge(RegistryError):
-    """More bytes than MAX_REPORT_BYTES; nothing was sent."""
-
-
-MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
-# JSON takes many times its size once it is read; ours have some ten KiB.
-MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 MAX_AUDITS_PER_CALL = 10_000
 MAX_UNPUBLISHED_REPORTS = 10
-_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-
-def checked_task(task: str) -> str:
-    """`task`, fit to be part of a key or a file name. Raises ValueError when it is not."""
-    if _TASK_NAME.fullmatch(task) is None:
-        raise ValueError(f"not a task name: {task!r}")
-    return task
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A manifest and the blobs it names, both as bytes. `signature`: see signatures.py; empty
-    where nobody signed."""
-
-    manifest_bytes: bytes
-    blobs: Mapping[str, bytes]  # by SHA-256
-    signature: bytes = b""
-
-    @property
-    def manifest(self) -> Manifest:
-        return decode_manifest(self.manifest_bytes)
-
-    @property
-    def version(self) -> str:
-        return version_of(self.manifest_bytes, self.manifest.window)
-
-    @property
-    def size(self) -> int:
-        """Bytes of manifest and blobs together."""
-        return len(self.manifest_bytes) + sum(map(len, self.blobs.values()))
-
-    def verify(self, version: str) -> None:
-        """Raises CorruptArtifact unless manifest and blobs are those `version` was made of."""
-        for stage in verified_manifest(self.manifest_bytes, version).stages:
-            blob = self.blobs.get(stage.blob)
-            if blob is None:
-                raise CorruptArtifact(f"stage {stage.name} of {version} is missing")
-            if len(blob) != stage.bytes or sha256(blob) != stage.blob:
-                raise CorruptArtifact(f"stage {stage.name} of {version} is not the one published")
-
-
-def verified_manifest(data: bytes, version: str) -> Manifest:
-    """The manifest, if it is the one `version` was made of. Raises CorruptArtifact."""
-    try:
-        manifest = decode_manifest(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptArtifact(f"manifest of {version} cannot be read: {error}") from error
-    if version_of(data, manifest.window) != version:
-        raise CorruptArtifact(f"manifest of {version} is not the one published")
-    return manifest
-
-
-def publishable(artifact: Artifact) -> tuple[str, Artifact]:
-    """The artifact's version, and the artifact with exactly the blobs its manifest names.
-
-    Raises ArtifactTooLarge, or CorruptArtifact when manifest and blobs do not belong together.
-    """
-    if artifact.size > MAX_ARTIFACT_BYTES:
-        raise ArtifactTooLarge(
-            f"artifact of {artifact.size:,} bytes exceeds the limit of {MAX_ARTIFACT_BYTES:,}"
-        )
-    if len(artifact.manifest_bytes) > MAX_MANIFEST_BYTES:
-        raise ArtifactTooLarge(
-            f"manifest of {len(artifact.manifest_bytes):,} bytes exceeds the limit of "
-            f"{MAX_MANIFEST_BYTES:,}"
-        )
-    try:
-        manifest = artifact.manifest
-    except (ValueError, RecursionError) as error:
-        raise CorruptArtifact(f"manifest cannot be read: {error}") from error
-    version = version_of(artifact.manifest_bytes, manifest.window)
-    artifact.verify(version)
-    named = {stage.blob: bytes(artifact.blobs[stage.blob]) for stage in manifest.stages}
-    return version, Artifact(artifact.manifest_bytes, named, artifact.signature)
-
-
-class State(StrEnum):
-    """Whether the active version answers: `SERVING` only. Under `PROBATION` it is checked, by a
-    rule on its audits, until it is cleared or tripped; `PAUSED` is an operator's word; `TRIPPED`
-    is for ever."""
-
-    SERVING = "serving"
-    PROBATION = "probation"
-    TRIPPED = "tripped"
-    PAUSED = "paused"
-
-
-Mode = Literal["shadow", "canary"]
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A certified version beside the active one. `shadow`: scored, answers nobody. `canary`:
-    answers `share` (0 to 1) of the requests."""
-
-    version: str
-    mode: Mode
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """The active pointer; `epoch` grows with every change, so equal pointers mean no change.
-
-    Without a version the state is SERVING. `alpha` is what an operator asks for instead of the
-    tasks file's; None: the tasks file holds.
-    """
-
-    version: str | None
-    epoch: int
-    state: State = State.SERVING
-    trial: Trial | None = None
-    alpha: float | None = None
-
-    def asked(self, configured: float) -> float:
-        """The α asked for now, where the tasks file says `configured`."""
-        return configured if self.alpha is None else self.alpha
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """One change. `previous` is the version that was active before it (None: no active one).
-
-    `version` is the active one after it, None after a retirement; where only the state changed the
-    same as `previous`. The kinds `shadow`, `canary` and `withdrawn` leave the active version alone:
-    there `version` is the one on trial. `actor` is who asked for it, None where a service did.
-    `alpha`: of the kind `alpha`, what is asked for from then on (None: what the tasks file says).
-    """
-
-    kind: AnnouncementKind
-    version: str | None
-    previous: str | None
-    epoch: int
-    at: datetime
-    reason: str
-    actor: str | None = None
-    alpha: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What may have changed since the last wait: `tasks`, or `everything` where hints may have
-    been missed. False when nothing has."""
-
-    tasks: frozenset[str] = frozenset()
-    everything: bool = False
-
-    def __bool__(self) -> bool:
-        return self.everything or bool(self.tasks)
-
-
-# By task; the error where a pointer cannot be read: it holds up no other task.
-Pointers = Mapping[str, Active | RegistryError]
 
 
 class Registry(Protocol):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import get_args
 
 from shared.contracts.report import MAX_REPORT_BYTES, InvalidReport, Report, decode_report
 from shared.registry.base import MAX_AUDITS_PER_CALL, CorruptReport, Mode, ReportTooLarge
+
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def checked_task(task: str) -> str:
+    """`task`, fit to be part of a key or a file name. Raises ValueError when it is not."""
+    if _TASK_NAME.fullmatch(task) is None:
+        raise ValueError(f"not a task name: {task!r}")
+    return task
 
 
 def check_trial(mode: Mode, share: float) -> None:

@@ -15,8 +15,8 @@ from shared.registry.base import (
     Artifact,
     CorruptArtifact,
     State,
-    checked_task,
 )
+from shared.registry.checks import checked_task
 from shared.registry.trust import Trust
 
 _logger = logging.getLogger(__name__)

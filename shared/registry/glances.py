@@ -14,6 +14,7 @@ import redis
 
 from shared.contracts.manifest import Manifest
 from shared.redis_clients import client as redis_client
+from shared.registry.artifact import verified_manifest
 from shared.registry.base import (
     MAX_MANIFEST_BYTES,
     Active,
@@ -22,7 +23,6 @@ from shared.registry.base import (
     Registry,
     RegistryError,
     UnknownVersion,
-    verified_manifest,
 )
 from shared.registry.refusals import reaching
 from shared.registry.replies import active_of, as_bytes, as_text, entries_of

@@ -54,8 +54,8 @@ class HintListener:
             try:
                 while not self._closed.is_set():
                     left = deadline - self._clock.monotonic()
-                    if first := self._heard(min(max(left, 0.0), _SLICE_SECONDS)):
-                        return self._with_the_rest(first)
+                    if hint := self._heard(min(max(left, 0.0), _SLICE_SECONDS)):
+                        return hint | self._rest()
                     if left <= 0:
                         return Hint()
             except (redis.ConnectionError, redis.TimeoutError):
@@ -82,17 +82,15 @@ class HintListener:
         self._alive()
         return _hint_of(message)
 
-    def _with_the_rest(self, first: Hint) -> Hint:
-        """And what has come already besides."""
-        tasks, everything = set(first.tasks), first.everything
+    def _rest(self) -> Hint:
+        """What has come already besides."""
+        hint = Hint()
         for _ in range(_MOST_AT_ONCE):
             message = self._pubsub.get_message(timeout=0.0)
             if message is None:
-                return Hint(frozenset(tasks), everything)
+                return hint
             self._alive()
-            more = _hint_of(message)
-            tasks |= more.tasks
-            everything |= more.everything
+            hint |= _hint_of(message)
         return Hint(everything=True)
 
     def _alive(self) -> None:

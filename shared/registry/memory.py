@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from shared.clock import SystemClock
-from shared.contracts.events import AnnouncementKind
 from shared.contracts.report import Report
+from shared.registry.artifact import publishable
 from shared.registry.base import (
     Active,
     Artifact,
@@ -17,25 +18,20 @@ from shared.registry.base import (
     Mode,
     Pointers,
     RegistryUnavailable,
-    StaleEpoch,
     State,
-    StateChanged,
     Trial,
-    TrippedVersion,
-    UnknownVersion,
-    checked_task,
-    publishable,
 )
 from shared.registry.checks import (
     check_alpha,
     check_audits,
     check_start,
     check_trial,
+    checked_task,
     report_bytes,
     report_of,
 )
 from shared.registry.fit_note import FitNote
-from shared.registry.task_state import TaskState
+from shared.registry.task_state import Cause, TaskState
 from shared.registry.trust import Trust
 
 
@@ -51,28 +47,19 @@ class MemoryRegistry:
         self._trust = trust or Trust()
         self._clock = SystemClock()
         self._tasks: dict[str, TaskState] = {}
-        self._notes: dict[str, FitNote] = {}
         self._changed = threading.Condition()
-        self._changes = 1
-        self._last_change: dict[str, int] = {}  # by task, of those that changed
-        self._seen = threading.local()  # each waiting thread gets every hint
+        self._changes: list[str] = []  # the task of each, oldest first
+        self._seen = threading.local()  # how many of them: each waiting thread gets every hint
 
     def acquire(self, task: str) -> int:
-        with self._changed:
-            state = self._state(task)
+        with self._held(task) as state:
             state.fence += 1
             return state.fence
 
     def publish(self, artifact: Artifact, *, fence: int, at: datetime, reason: str) -> Active:
         version, artifact = publishable(self._trust.signed(artifact))
-        task = artifact.manifest.task
-        with self._changed:
-            state = self._fenced(task, fence)
-            state.artifacts[version] = artifact
-            if state.version != version and version not in state.tripped:
-                state.supersede(AnnouncementKind.PUBLISHED, version, at, reason)
-                state.prune(self._keep)
-                self._hint(task)
+        with self._held(artifact.manifest.task) as state:
+            state.publish(version, artifact, fence=fence, cause=Cause(at, reason))
             return state.active
 
     def start_trial(
@@ -81,17 +68,8 @@ class MemoryRegistry:
         check_trial(mode, share)
         version, artifact = publishable(self._trust.signed(artifact))
         trial = Trial(version, mode, float(share))
-        task = artifact.manifest.task
-        with self._changed:
-            state = self._fenced(task, fence)
-            if version in state.tripped:
-                raise TrippedVersion(f"{version} is tripped and cannot be tried again")
-            state.artifacts[version] = artifact
-            if version != state.version and trial != state.trial:
-                state.record(AnnouncementKind(mode), version, at, reason)
-                state.trial = trial
-                state.prune(self._keep)
-                self._hint(task)
+        with self._held(artifact.manifest.task) as state:
+            state.try_out(trial, artifact, fence=fence, cause=Cause(at, reason))
             return state.active
 
     def promote(
@@ -103,11 +81,8 @@ class MemoryRegistry:
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
-        with self._changed:
-            state, trial = self._on_trial(task, version)
-            entry = state.supersede(AnnouncementKind.PROMOTED, trial, at, reason, actor)
-            self._hint(task)
-            return entry
+        with self._held(task) as state:
+            return state.promote(version, Cause(at, reason, actor))
 
     def withdraw(
         self,
@@ -118,12 +93,8 @@ class MemoryRegistry:
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
-        with self._changed:
-            state, trial = self._on_trial(task, version)
-            entry = state.record(AnnouncementKind.WITHDRAWN, trial, at, reason, actor)
-            state.trial = None
-            self._hint(task)
-            return entry
+        with self._held(task) as state:
+            return state.withdraw(version, Cause(at, reason, actor))
 
     def set_state(
         self,
@@ -136,19 +107,8 @@ class MemoryRegistry:
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
-        with self._changed:
-            known = self._state(task)
-            if known.version != version:
-                raise UnknownVersion(f"{version} is no longer active for {task}")
-            if known.state is state:
-                return known.history[0]
-            if known.state is State.TRIPPED:
-                raise TrippedVersion(f"{version} is tripped; only another version ends that")
-            if was not in (None, known.state):
-                raise StateChanged(f"{version} is {known.state}, not {was}")
-            entry = known.move(state, at, reason, actor)
-            self._hint(task)
-            return entry
+        with self._held(task) as known:
+            return known.move(state, version=version, was=was, cause=Cause(at, reason, actor))
 
     def set_alpha(
         self,
@@ -161,100 +121,8 @@ class MemoryRegistry:
         actor: str | None = None,
     ) -> HistoryEntry | None:
         alpha = check_alpha(alpha)
-        with self._changed:
-            state = self._state(task)
-            if epoch not in (None, state.epoch):
-                raise StateChanged(f"{task} has changed: epoch {state.epoch}, not {epoch}")
-            if alpha == state.alpha:
-                return None
-            entry = state.ask(alpha, at, reason, actor)
-            self._hint(task)
-            return entry
-
-    def alpha(self, task: str) -> float | None:
-        return self.active(task).alpha
-
-    def record_audits(
-        self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
-    ) -> int:
-        check_audits(partition, audits)
-        with self._changed:
-            state = self._state(task)
-            return state.append(version, partition, audits) if version in state.artifacts else 0
-
-    def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
-        check_start(start)
-        with self._changed:
-            return tuple(self._state(task).outcomes.get(version, ())[start:])
-
-    def put_report(self, report: Report) -> None:
-        data = report_bytes(report)
-        with self._changed:
-            state = self._state(report.task)
-            if report.version is None:
-                state.keep_unpublished(report.key, data)
-            elif report.version in state.artifacts:
-                state.reports[report.version] = data
-            else:
-                raise UnknownVersion(f"{report.task} has no version {report.version}")
-
-    def report(self, task: str, key: str) -> Report | None:
-        with self._changed:
-            state = self._state(task)
-            data = state.reports.get(key) or state.unpublished.get(key)
-        return None if data is None else report_of(data, task, key)
-
-    def reports(self, task: str) -> list[str]:
-        with self._changed:
-            state = self._state(task)
-            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
-
-    def active(self, task: str) -> Active:
-        with self._changed:
-            return self._state(task).active
-
-    def pointers(self, tasks: Sequence[str]) -> Pointers:
-        with self._changed:
-            return {task: self._state(task).active for task in tasks}
-
-    def load(self, task: str, version: str) -> Artifact:
-        with self._changed:
-            artifact = self._state(task).artifacts.get(version)
-        if artifact is None:
-            raise UnknownVersion(f"{task} has no version {version}")
-        self._trust.check(artifact.manifest_bytes, artifact.signature, version)
-        artifact.verify(version)
-        return artifact
-
-    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
-        if self._trust.signer is None:
-            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
-        with self._changed:
-            artifact = self._state(task).artifacts.get(version)
-            if artifact is None:
-                raise UnknownVersion(f"{task} has no version {version}")
-            if not unsigned:
-                self._trust.check(artifact.manifest_bytes, artifact.signature, version)
-            artifact.verify(version)
-            self._tasks[task].artifacts[version] = self._trust.signed(artifact)
-
-    def versions(self, task: str) -> list[str]:
-        with self._changed:
-            return list(self._state(task).artifacts)
-
-    def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
-        with self._changed:
-            return self._state(task).history[: max(0, limit)]
-
-    def note_fit(self, task: str, note: FitNote) -> None:
-        with self._changed:
-            self._state(task)  # a task's name, and the store at hand
-            self._notes[task] = note
-
-    def last_fit(self, task: str) -> FitNote | None:
-        with self._changed:
-            self._state(task)
-            return self._notes.get(task)
+        with self._held(task) as state:
+            return state.ask(alpha, epoch=epoch, cause=Cause(at, reason, actor))
 
     def rollback(
         self,
@@ -265,71 +133,117 @@ class MemoryRegistry:
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
-        with self._changed:
-            state = self._state(task)
-            target = to or state.spare
-            if target is None:
-                raise UnknownVersion(f"{task} has no earlier version to return to")
-            if target not in state.artifacts:
-                raise UnknownVersion(f"{task} has no version {target}")
-            if target in state.tripped:
-                raise TrippedVersion(f"{target} is tripped and cannot come back")
-            if target == state.version:
-                return state.history[0]
-            entry = state.roll_back(target, at, reason, actor)
-            self._hint(task)
-            return entry
+        with self._held(task) as state:
+            return state.roll_back(to, Cause(at, reason, actor))
 
     def retire(
         self, task: str, *, at: datetime, reason: str, actor: str | None = None
     ) -> HistoryEntry:
-        with self._changed:
-            state = self._state(task)
-            if state.version is None:
-                raise UnknownVersion(f"{task} has no active version")
-            state.trial = None
-            entry = state.activate(AnnouncementKind.RETIRED, None, at, reason, actor)
-            self._hint(task)
-            return entry
+        with self._held(task) as state:
+            return state.retire(Cause(at, reason, actor))
+
+    def record_audits(
+        self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
+    ) -> int:
+        check_audits(partition, audits)
+        with self._held(task) as state:
+            return state.append(version, partition, audits)
+
+    def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
+        check_start(start)
+        with self._held(task) as state:
+            return tuple(state.outcomes.get(version, ())[start:])
+
+    def put_report(self, report: Report) -> None:
+        data = report_bytes(report)
+        with self._held(report.task) as state:
+            state.keep_report(report.version, report.key, data)
+
+    def report(self, task: str, key: str) -> Report | None:
+        with self._held(task) as state:
+            data = state.reports.get(key) or state.unpublished.get(key)
+        return None if data is None else report_of(data, task, key)
+
+    def reports(self, task: str) -> list[str]:
+        with self._held(task) as state:
+            return [*state.unpublished, *(v for v in state.artifacts if v in state.reports)]
+
+    def active(self, task: str) -> Active:
+        with self._held(task) as state:
+            return state.active
+
+    def alpha(self, task: str) -> float | None:
+        return self.active(task).alpha
+
+    def pointers(self, tasks: Sequence[str]) -> Pointers:
+        found = {}
+        for task in tasks:
+            with self._held(task) as state:
+                found[task] = state.active
+        return found
+
+    def load(self, task: str, version: str) -> Artifact:
+        with self._held(task) as state:
+            artifact = state.stored(version)
+        self._trust.check(artifact.manifest_bytes, artifact.signature, version)
+        artifact.verify(version)
+        return artifact
+
+    def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
+        if self._trust.signer is None:
+            raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
+        with self._held(task) as state:
+            artifact = state.stored(version)
+            if not unsigned:
+                self._trust.check(artifact.manifest_bytes, artifact.signature, version)
+            artifact.verify(version)
+            state.artifacts[version] = self._trust.signed(artifact)
+
+    def versions(self, task: str) -> list[str]:
+        with self._held(task) as state:
+            return list(state.artifacts)
+
+    def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
+        with self._held(task) as state:
+            return state.history[: max(0, limit)]
+
+    def note_fit(self, task: str, note: FitNote) -> None:
+        with self._held(task) as state:
+            state.note = note
+
+    def last_fit(self, task: str) -> FitNote | None:
+        with self._held(task) as state:
+            return state.note
 
     def wait_for_change(self, timeout: float) -> Hint:
         deadline = self._clock.monotonic() + timeout
         with self._changed:
             self._check_available()
-            while self._changes == (seen := getattr(self._seen, "changes", 0)):
+            seen: int | None = getattr(self._seen, "changes", None)
+            while len(self._changes) == seen:
                 left = deadline - self._clock.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return Hint()
-            self._seen.changes = self._changes
-            if not seen:
+            self._seen.changes = len(self._changes)
+            if seen is None:
                 return Hint(everything=True)
-            return Hint(frozenset(t for t, number in self._last_change.items() if number > seen))
+            return Hint(frozenset(self._changes[seen:]))
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _state(self, task: str) -> TaskState:
-        self._check_available()
-        return self._tasks.setdefault(checked_task(task), TaskState())
-
-    def _fenced(self, task: str, fence: int) -> TaskState:
-        state = self._state(task)
-        if fence != state.fence:
-            raise StaleEpoch(f"fence {fence} is not the newest, {state.fence}")
-        return state
-
-    def _on_trial(self, task: str, version: str | None) -> tuple[TaskState, str]:
-        """The task's state, and the version on trial, which is `version` if that is given."""
-        state = self._state(task)
-        if state.trial is None or version not in (None, state.trial.version):
-            raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
-        return state, state.trial.version
+    @contextmanager
+    def _held(self, task: str) -> Iterator[TaskState]:
+        """The task's state, nobody else's meanwhile; a change gives a hint."""
+        with self._changed:
+            self._check_available()
+            state = self._tasks.setdefault(checked_task(task), TaskState(task, self._keep))
+            epoch = state.epoch
+            yield state
+            if state.epoch != epoch:
+                self._changes.append(task)
+                self._changed.notify_all()
 
     def _check_available(self) -> None:
         if not self.available:
             raise RegistryUnavailable("the memory registry was switched off")
-
-    def _hint(self, task: str) -> None:
-        self._changes += 1
-        self._last_change[task] = self._changes
-        self._changed.notify_all()

@@ -15,46 +15,36 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared.contracts.events import AnnouncementKind
-from shared.contracts.manifest import Stage
-from shared.contracts.report import MAX_REPORT_BYTES, Report
+from shared.contracts.report import Report
 from shared.redis_clients import client as redis_client
+from shared.registry.artifact import publishable
 from shared.registry.base import (
-    MAX_ARTIFACT_BYTES,
-    MAX_MANIFEST_BYTES,
     MAX_UNPUBLISHED_REPORTS,
     Active,
     Artifact,
-    CorruptArtifact,
-    CorruptReport,
     Hint,
     HistoryEntry,
     Mode,
-    Pointers,
-    RegistryError,
-    RegistryUnavailable,
     StaleEpoch,
     State,
     StateChanged,
     TrippedVersion,
     UnknownVersion,
-    publishable,
-    verified_manifest,
 )
 from shared.registry.checks import (
     check_alpha,
     check_audits,
-    check_start,
     check_trial,
     report_bytes,
-    report_of,
 )
-from shared.registry.fit_note import FitNote, decode_note
+from shared.registry.fit_note import FitNote
 from shared.registry.hints import HintListener
+from shared.registry.loading import load_artifact
+from shared.registry.redis_reads import RedisReads
 from shared.registry.refusals import reaching
-from shared.registry.replies import active_of, as_bytes, as_text, entries_of, entry_of
+from shared.registry.replies import active_of, as_text, entry_of
 from shared.registry.saving import RedisSaver
 from shared.registry.scripts import (
-    ACTIVE_FIELDS,
     CHANNEL,
     END_TRIAL,
     PUBLISH,
@@ -66,12 +56,7 @@ from shared.registry.scripts import (
     SET_STATE,
     Keys,
 )
-from shared.registry.signatures import MAX_SIGNATURE_BYTES
 from shared.registry.trust import Trust
-
-# Pipelined commands are answered in one go, and a thousand routers may ask at the same moment: a
-# trip costs the server well under a millisecond, so that the last of them is answered in time.
-POINTERS_PER_TRIP = 200
 
 
 def connect(
@@ -114,8 +99,9 @@ def connect(
     )
 
 
-class RedisRegistry:
-    """Implements `Registry`; safe to share between threads. Made by `connect`."""
+class RedisRegistry(RedisReads):
+    """Implements `Registry`, whose changes are here; safe to share between threads. Made by
+    `connect`."""
 
     def __init__(
         self,
@@ -126,11 +112,10 @@ class RedisRegistry:
         keep_versions: int,
         trust: Trust,
     ) -> None:
-        self._client = client
+        super().__init__(client, trust)
         self._transfer = transfer
         self._listener = listener
         self._keep = keep_versions
-        self._trust = trust
         self._publish = transfer.register_script(PUBLISH)
         self._rollback = client.register_script(ROLLBACK)
         self._retire = client.register_script(RETIRE)
@@ -214,9 +199,6 @@ class RedisRegistry:
             raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
         return entry_of(answer[1]) if answer[0] == b"ok" else None
 
-    def alpha(self, task: str) -> float | None:
-        return self.active(task).alpha
-
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]
     ) -> int:
@@ -230,12 +212,6 @@ class RedisRegistry:
                 )
             )
 
-    def audits(self, task: str, version: str, start: int = 0) -> tuple[bool, ...]:
-        check_start(start)
-        with reaching(self._client):
-            outcomes = self._client.getrange(Keys.of(task).outcomes_of(version), start, -1)
-        return tuple(outcome == ord("1") for outcome in as_bytes(outcomes))
-
     def put_report(self, report: Report) -> None:
         data = report_bytes(report)
         arguments: list[Any] = [report.version or "", report.key, data, MAX_UNPUBLISHED_REPORTS]
@@ -244,76 +220,17 @@ class RedisRegistry:
         if not kept:
             raise UnknownVersion(f"{report.task} has no version {report.version}")
 
-    def report(self, task: str, key: str) -> Report | None:
-        keys = Keys.of(task)
-        with reaching(self._client):
-            if int(self._client.hstrlen(keys.reports, key)) > MAX_REPORT_BYTES:
-                raise CorruptReport(f"report {key} of {task} is larger than any put")
-            data = self._client.hget(keys.reports, key)
-        return None if data is None else report_of(as_bytes(data), task, key)
-
-    def reports(self, task: str) -> list[str]:
-        keys = Keys.of(task)
-        with reaching(self._client):
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.hkeys(keys.reports)
-            pipeline.lrange(keys.unpublished, 0, -1)
-            pipeline.lrange(keys.order, 0, -1)
-            known, unpublished, order = pipeline.execute()
-        there = {as_text(key) for key in known}
-        return [key for key in map(as_text, (*unpublished, *order)) if key in there]
-
-    def active(self, task: str) -> Active:
-        with reaching(self._client):
-            return active_of(self._client.hmget(Keys.of(task).active, ACTIVE_FIELDS))
-
-    def pointers(self, tasks: Sequence[str]) -> Pointers:
-        found: dict[str, Active | RegistryError] = {}
-        for start in range(0, len(tasks), POINTERS_PER_TRIP):
-            some = tasks[start : start + POINTERS_PER_TRIP]
-            with reaching(self._client):
-                pipeline = self._client.pipeline(transaction=False)
-                for task in some:
-                    pipeline.hmget(Keys.of(task).active, ACTIVE_FIELDS)
-                answers = pipeline.execute(raise_on_error=False)
-            found |= {
-                task: self._pointer(answer) for task, answer in zip(some, answers, strict=True)
-            }
-        return found
-
-    def load(self, task: str, version: str) -> Artifact:
-        return self._load(task, version, self._trust)
-
     def resign(self, task: str, version: str, *, unsigned: bool = False) -> None:
         if self._trust.signer is None:
             raise ValueError("there is no key to sign with: set TRACER_SIGNING_KEY_FILE")
-        artifact = self._load(task, version, Trust() if unsigned else self._trust)
+        artifact = load_artifact(self._client, task, version, Trust() if unsigned else self._trust)
         with reaching(self._client):
             signature = self._trust.signed(artifact).signature
             self._client.hset(Keys.of(task).signatures, version, signature)
 
-    def versions(self, task: str) -> list[str]:
-        with reaching(self._client):
-            return [as_text(version) for version in self._client.lrange(Keys.of(task).order, 0, -1)]
-
-    def history(self, task: str, limit: int = 50) -> list[HistoryEntry]:
-        if limit <= 0:
-            return []
-        with reaching(self._client):
-            entries = self._client.lrange(Keys.of(task).history, 0, limit - 1)
-        return entries_of(entries)
-
     def note_fit(self, task: str, note: FitNote) -> None:
         with reaching(self._client):
             self._client.set(Keys.last_fit_of(task), note.encode())
-
-    def last_fit(self, task: str) -> FitNote | None:
-        with reaching(self._client):
-            found = self._client.get(Keys.last_fit_of(task))
-        try:
-            return None if found is None else decode_note(as_bytes(found))
-        except ValueError:
-            return None
 
     def rollback(
         self,
@@ -352,18 +269,6 @@ class RedisRegistry:
         self._listener.close()
         self._transfer.close()
         self._client.close()
-
-    def _pointer(self, answer: Any) -> Active | RegistryError:
-        """Raises RegistryUnavailable."""
-        try:
-            with reaching(self._client):
-                if isinstance(answer, Exception):
-                    raise answer
-                return active_of(answer)
-        except RegistryUnavailable:
-            raise
-        except RegistryError as error:
-            return error
 
     def _store(
         self, artifact: Artifact, fence: int, at: datetime, reason: str, *, mode: str, share: str
@@ -412,55 +317,3 @@ class RedisRegistry:
         with reaching(self._client):
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
-
-    def _load(self, task: str, version: str, trust: Trust) -> Artifact:
-        keys = Keys.of(task)
-        manifest_bytes, signature = self._fetch_manifest(keys, task, version)
-        trust.check(manifest_bytes, signature, version)
-        manifest = verified_manifest(manifest_bytes, version)
-        if manifest.task != task:
-            raise CorruptArtifact(f"{version} was made for task {manifest.task}, not {task}")
-        stages = manifest.stages
-        fields = [f"{version}/{stage.blob}" for stage in stages]
-        self._check_sizes(keys, task, version, stages, fields)
-        with reaching(self._client):
-            found = self._client.hmget(keys.blobs, fields)
-        blobs = {
-            stage.blob: as_bytes(blob) for stage, blob in zip(stages, found, strict=True) if blob
-        }
-        artifact = Artifact(manifest_bytes, blobs, signature)
-        artifact.verify(version)
-        return artifact
-
-    def _fetch_manifest(self, keys: Keys, task: str, version: str) -> tuple[bytes, bytes]:
-        """With its signature, which is empty where nobody signed."""
-        with reaching(self._client):
-            if int(self._client.hstrlen(keys.manifests, version)) > MAX_MANIFEST_BYTES:
-                raise CorruptArtifact(f"manifest of {version} is larger than any published")
-            if int(self._client.hstrlen(keys.signatures, version)) > MAX_SIGNATURE_BYTES:
-                raise CorruptArtifact(f"the signature of {version} is larger than any")
-            manifest = self._client.hget(keys.manifests, version)
-            signature = self._client.hget(keys.signatures, version)
-        if manifest is None:
-            raise UnknownVersion(f"{task} has no version {version}")
-        return as_bytes(manifest), as_bytes(signature or b"")
-
-    def _check_sizes(
-        self, keys: Keys, task: str, version: str, stages: Sequence[Stage], fields: list[str]
-    ) -> None:
-        """Before a byte of the blobs is fetched, as only this says how many there are."""
-        with reaching(self._client):
-            pipeline = self._client.pipeline(transaction=False)
-            for field in fields:
-                pipeline.hstrlen(keys.blobs, field)
-            sizes = pipeline.execute()
-            # Pruned since its manifest was read: gone is not corrupt.
-            if 0 in sizes and not self._client.hexists(keys.manifests, version):
-                raise UnknownVersion(f"{task} has no version {version}")
-        if sum(sizes) > MAX_ARTIFACT_BYTES:
-            raise CorruptArtifact(f"{version} is larger than any published")
-        for stage, size in zip(stages, sizes, strict=True):
-            if size != stage.bytes:
-                raise CorruptArtifact(
-                    f"stage {stage.name} of {version} has {size} bytes, published {stage.bytes}"
-                )

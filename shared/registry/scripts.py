@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-from shared.registry.base import checked_task
+from shared.registry.checks import checked_task
 
 CHANNEL = "tracer:changes"
 MAX_HISTORY = 1000

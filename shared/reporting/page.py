@@ -55,9 +55,18 @@ def environment_of() -> Environment:
         "whole": lambda share: f"{100 * share:.0f}%",
         "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
         "count": lambda n: f"{n:,.0f}",
+        "dollars": dollars,
+        "points": lambda change: f"{100 * change:+.1f} points",
         "words": lambda name: str(name).replace("_", " "),
     }
     return environment
+
+
+def dollars(amount: float | None) -> str:
+    """Two digits after the point, two that say something for less than a cent."""
+    if amount is None:
+        return "–"
+    return f"${amount:,.2f}" if amount >= 0.01 or amount <= 0 else f"${amount:.2g}"
 
 
 def breakable(name: str) -> Markup:

@@ -37,7 +37,8 @@ class Call:
     """One call of a model.
 
     `fragment` is the record reduced to this call, in the same format, for a dead letter that can
-    be redriven. `fault` says why no mapping can use it, such as that the call failed.
+    be redriven. `fault` says why no mapping can use it, such as that the call failed; `silence`
+    why its own fields are empty, which a mapping that looks elsewhere need not mind.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Call:
     tokens: Tokens | None = None
     cost: float | None = None
     fault: Unusable | None = None
+    silence: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

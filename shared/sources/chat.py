@@ -15,8 +15,13 @@ _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _SILENT_PARTS = ("reasoning", "thinking", "redacted_thinking")
 _TOOL_PARTS = ("tool_call", "tool_use", "function_call", "tool-call")
 _ROLES = {"human": "user", "ai": "assistant", "model": "assistant"}  # LangChain, Google
-_CUT_SHORT = ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")
-_FILTERED = ("content_filter", "refusal", "SAFETY")
+# Why an answer ended, in the words of OpenAI, Anthropic and Google.
+_CUT_SHORT = frozenset(
+    {"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"}
+)
+_FILTERED = frozenset(
+    {"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +119,12 @@ def fault_of(asked: list[Said] | None, finish: Any = None, refusal: Any = None) 
     """Why an answered chat is no trace: cut short, filtered, refused, or about more than text."""
     if isinstance(refusal, str) and refusal:
         return Unusable(f"the model refused: {refusal[:200]}", field="output")
-    if finish in _CUT_SHORT:
+    ended = finish.lower() if isinstance(finish, str) else None
+    if ended in _CUT_SHORT:
         return Unusable(f"the answer was cut short (finish reason {finish})", field="output")
-    if finish in _FILTERED:
+    if ended == "error":
+        return Unusable("the call failed (finish reason error)", field="output")
+    if ended in _FILTERED:
         return Unusable(f"the answer was withheld (finish reason {finish})", field="output")
     for each in asked or ():
         if each.role == "user" and each.other:

@@ -69,6 +69,14 @@ def each_object(
     ]
 
 
+def unpaged(value: bytes, name: str = "data") -> bytes:
+    """An API's page, `{"data": [...]}`, as the array it holds; anything else as it is. Raises
+    Unusable for what is no JSON."""
+    document = parse(value)
+    held = document.get(name) if isinstance(document, dict) else None
+    return msgspec.json.encode(held) if isinstance(held, list) else value
+
+
 def _object(
     document: Any,
     origin: str,

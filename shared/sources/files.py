@@ -1,11 +1,17 @@
-"""Files of logs as records for the adapters, without holding a file in memory where lines allow."""
+"""Files of logs as records for the adapters, without holding a file in memory where lines allow.
+
+A file may be packed by gzip, as exports often are, whatever its name says.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import msgspec
 
@@ -16,6 +22,9 @@ from shared.sources.documents import too_deep
 MAX_LINE_BYTES = 16_000_000
 MAX_WHOLE_BYTES = 1_000_000_000
 _MAX_FIELD_CHARS = 1_000_000
+_GZIP = b"\x1f\x8b"
+# Tried in this order on a header without a comma: spreadsheets of many countries write semicolons.
+_OTHER_DELIMITERS = "\t;|"
 
 
 class UnreadableFile(ValueError):
@@ -51,9 +60,22 @@ def parts(path: Path, format: Format, inputs: Path | None = None) -> Iterator[Pa
             yield from _joined(path, inputs)
         else:
             yield from _json_parts(path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UnreadableFile(f"{path}: its gzip is broken or cut short: {error}") from error
     except OSError as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise UnreadableFile(f"{error.filename or path}: {why}") from error
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The file's content, unpacked where it is gzip. Raises OSError."""
+    file = path.open("rb")
+    packed = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    if not packed:
+        return file
+    file.close()
+    return cast(IO[bytes], gzip.open(path))
 
 
 def _json_parts(path: Path) -> Iterator[Part]:
@@ -72,7 +94,7 @@ def _json_parts(path: Path) -> Iterator[Part]:
 
 
 def _lines(path: Path) -> Iterator[Part]:
-    with path.open("rb") as file:
+    with opened(path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
@@ -103,16 +125,19 @@ def _decoded(value: bytes, path: Path) -> Any:
 
 
 def _whole(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > MAX_WHOLE_BYTES:
-        raise UnreadableFile(f"{path}: {size} bytes; split it, or write one record a line")
-    return path.read_bytes()
+    with opened(path) as file:
+        whole = file.read(MAX_WHOLE_BYTES + 1)
+    if len(whole) > MAX_WHOLE_BYTES:
+        raise UnreadableFile(
+            f"{path}: more than {MAX_WHOLE_BYTES} bytes; split it, or write one record a line"
+        )
+    return whole
 
 
 def _csv_rows(path: Path) -> Iterator[Part]:
     csv.field_size_limit(_MAX_FIELD_CHARS)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True, delimiter=_delimiter(file))
         try:
             if not reader.fieldnames or len(set(reader.fieldnames)) != len(reader.fieldnames):
                 raise UnreadableFile(f"{path}:1: a header with a different name a column is needed")
@@ -125,6 +150,17 @@ def _csv_rows(path: Path) -> Iterator[Part]:
                 yield Part(reader.line_num, msgspec.json.encode(row))
         except (csv.Error, UnicodeDecodeError) as error:
             raise UnreadableFile(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}") from error
+
+
+def _delimiter(file: IO[str]) -> str:
+    """What is between the names of the header."""
+    try:
+        header = file.readline()
+    except UnicodeDecodeError:
+        header = ""  # said, with its line, where rows are read
+    file.seek(0)
+    others = (each for each in _OTHER_DELIMITERS if "," not in header and each in header)
+    return next(others, ",")
 
 
 def _joined(output: Path, inputs: Path) -> Iterator[Part]:

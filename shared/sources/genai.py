@@ -30,13 +30,14 @@ _OPERATIONS = (None, "chat", "text_completion", "generate_content", "completion"
 _MARKS = ("gen_ai.", "langfuse.observation.")
 _INDEXED = re.compile(r"^gen_ai\.(prompt|completion)\.(\d{1,4})\.(role|content|finish_reason)\Z")
 _MESSAGE_EVENT = re.compile(r"^gen_ai\.(system|user|assistant|tool)\.message\Z")
+_SILENCE = "the span carries no messages: let the instrumentation capture message content"
 _DETAILS = "gen_ai.client.inference.operation.details"
 
 
 def from_attributes(
     attributes: dict[str, Any],
     *,
-    record: Any,
+    record: dict[str, Any],
     identity: str,
     fragment: bytes,
     occurred_at: datetime | None,
@@ -44,7 +45,11 @@ def from_attributes(
     fault: Unusable | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Call | Skipped:
-    """A span's attributes and events as a call; skipped where they are not of an LLM's answer."""
+    """A span's attributes and events as a call; skipped where they are not of an LLM's answer.
+
+    `record`: the span, whose attributes are to be seen at `$.record.attributes`, too, with JSON in
+    strings parsed.
+    """
     if not any(name.startswith(_MARKS) for name in attributes):
         return Skipped("no gen_ai attributes")
     operation = text_of(attributes.get("gen_ai.operation.name"))
@@ -55,14 +60,17 @@ def from_attributes(
         return Skipped(f"an observation of type {observation}")
     asked, answer, finish = _chat(attributes, events)
     finish = finish or _last(parse_inner(attributes.get("gen_ai.response.finish_reasons")))
-    if asked is None and answer is None and fault is None:
-        fault = Unusable(
-            "the span carries no messages: let the instrumentation capture message content",
-            field="attributes['gen_ai.input.messages']",
-        )
+    silent = asked is None and answer is None
+    parsed = {name: parse_inner(value) for name, value in attributes.items()}
     return Call(
         id=identity,
-        view=view_of(asked, answer, model=_model(attributes), attributes=attributes, record=record),
+        view=view_of(
+            asked,
+            answer,
+            model=_model(attributes),
+            attributes=attributes,
+            record={**record, "attributes": parsed},
+        ),
         fragment=fragment,
         occurred_at=occurred_at,
         tokens=tokens_of(
@@ -71,6 +79,7 @@ def from_attributes(
         ),
         cost=cost_of(attributes.get("gen_ai.usage.cost")),
         fault=fault or fault_of(asked, finish),
+        silence=_SILENCE if silent else None,
         metadata=metadata or {},
     )
 

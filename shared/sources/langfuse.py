@@ -18,18 +18,15 @@ from shared.sources.documents import (
     first,
     mapping_of,
     moment_of,
-    parse,
     parse_inner,
     text_of,
     tokens_of,
+    unpaged,
 )
 
 
 def langfuse(value: bytes, origin: str) -> list[Item]:
-    document = parse(value)
-    if isinstance(document, dict) and isinstance(document.get("data"), list):
-        value = msgspec.json.encode(document["data"])
-    return each_object(value, origin, _call)
+    return each_object(unpaged(value), origin, _call)
 
 
 def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.sources.base import Call, Item, Skipped, Unusable
-from shared.sources.chat import fault_of, message_of, messages_of, view_of
+from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
     each_object,
@@ -52,7 +52,7 @@ def _call(payload: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipp
         cost=cost_of(payload.get("response_cost")),
         fault=_failure(payload)
         or fault_of(asked, choice.get("finish_reason"), message.get("refusal"))
-        or _redaction(asked),
+        or _redaction(asked, answer),
         metadata={"trace_id": payload["trace_id"]} if payload.get("trace_id") else {},
     )
 
@@ -64,8 +64,8 @@ def _failure(payload: dict[str, Any]) -> Unusable | None:
     return Unusable(f"the call failed: {why[:200]}", field="status")
 
 
-def _redaction(asked: Any) -> Unusable | None:
-    if any(each.content == _REDACTED for each in asked or ()):
+def _redaction(asked: list[Said] | None, answer: Said | None) -> Unusable | None:
+    if any(each is not None and each.content == _REDACTED for each in (*(asked or ()), answer)):
         return Unusable(
             "LiteLLM redacted the messages: turn_off_message_logging must be off for this model",
             field="messages",

@@ -3,7 +3,8 @@
 Four shapes: `{"request", "response"}` as a proxy or a wrapper logs them; a stored completion
 (`object: chat.completion`, with `messages` or `input` beside its `choices`); a row of a fine-tuning
 or distillation file (`messages` that end with the assistant's); and a batch's output row joined
-with its input (`custom_id`, `request`, `response.body`).
+with its input (`custom_id`, `request`, `response.body`). A page of the API (`object: list`) is
+taken as what it lists.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ from typing import Any
 
 from shared.sources.base import Call, Item, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
-from shared.sources.documents import each_object, first, mapping_of, moment_of, text_of, tokens_of
+from shared.sources.documents import (
+    each_object,
+    first,
+    mapping_of,
+    moment_of,
+    text_of,
+    tokens_of,
+    unpaged,
+)
 
 
 def openai_chat(value: bytes, origin: str) -> list[Item]:
-    """One log row, or an array of them."""
-    return each_object(value, origin, _call)
+    """One log row, an array of them, or a page."""
+    return each_object(unpaged(value), origin, _call)
 
 
 def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
@@ -41,9 +50,10 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
     fault = failed or fault_of(asked, choice.get("finish_reason"), message.get("refusal"))
     if fault is None and not choice:
         fault = Unusable("the response holds no choice", field="response.choices")
-    identity = text_of(first(row, "custom_id", "id") or first(response, "id"))
+    # A custom_id is the sender's, who numbers each batch from 1 on: no id for a trace.
+    custom = text_of(row.get("custom_id"))
     return Call(
-        id=identity or origin,
+        id=text_of(first(row, "id") or first(response, "id")) or custom or origin,
         view=view_of(
             asked, message_of(message, "assistant"), model=model, attributes=metadata, record=row
         ),
@@ -51,6 +61,7 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
         occurred_at=moment_of(first(response, "created") or first(row, "created_at", "timestamp")),
         tokens=tokens_of(usage.get("prompt_tokens"), usage.get("completion_tokens")),
         fault=fault,
+        metadata={"custom_id": custom} if custom else {},
     )
 
 

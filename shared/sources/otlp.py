@@ -183,7 +183,7 @@ def _call(
     metadata = {"trace_id": trace_id, "span_id": span_id, "service": resource.get("service.name")}
     return from_attributes(
         attributes,
-        record={"name": name, "attributes": attributes, "resource": resource},
+        record={"name": name, "resource": resource},
         identity=f"{trace_id}-{span_id}" if trace_id and span_id else origin,
         fragment=fragment,
         occurred_at=_moment(nanoseconds),

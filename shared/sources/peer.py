@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from shared.sources.base import Call, Item, Skipped, Unusable
 from shared.sources.chat import Said, view_of
 from shared.sources.documents import (
@@ -19,9 +17,9 @@ from shared.sources.documents import (
     first,
     mapping_of,
     moment_of,
-    parse,
     text_of,
     tokens_of,
+    unpaged,
 )
 from shared.sources.genai import from_attributes
 
@@ -30,10 +28,7 @@ _LABEL = ("teacher", "teacher_output", "label", "intent", "output", "answer")
 
 
 def peer(value: bytes, origin: str) -> list[Item]:
-    document = parse(value)
-    if isinstance(document, dict) and isinstance(document.get("events"), list):
-        value = msgspec.json.encode(document["events"])
-    return each_object(value, origin, _call)
+    return each_object(unpaged(value, "events"), origin, _call)
 
 
 def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
@@ -54,7 +49,7 @@ def _row(row: dict[str, Any], origin: str, fragment: bytes) -> Call:
     view |= {"label": truth} if truth is not None else {}
     model = text_of(first(row, "model") or first(metadata, "response_model", "request_model"))
     return Call(
-        id=text_of(first(row, "id", "trace_id")) or origin,
+        id=_row_id(row, metadata) or origin,
         view=view | ({"model": model} if model else {}),
         fragment=fragment,
         occurred_at=moment_of(first(row, "ts") or metadata.get("ts")),
@@ -66,6 +61,13 @@ def _row(row: dict[str, Any], origin: str, fragment: bytes) -> Call:
         fault=_failure(row),
         metadata=metadata,
     )
+
+
+def _row_id(row: dict[str, Any], metadata: dict[str, Any]) -> str | None:
+    """What was watched and saved as a trace file has the id of its whole tree of calls; with the
+    span's it is that of the watched span."""
+    ids = [text_of(first(row, "id", "trace_id")), text_of(metadata.get("span_id"))]
+    return "-".join(each for each in ids if each) if ids[0] else None
 
 
 def _watched(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:

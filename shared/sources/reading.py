@@ -34,7 +34,6 @@ class Reader:
     def __init__(self, task: Task, mapping: SourceMapping) -> None:
         """Raises InvalidTasks naming the field of a path that cannot be compiled."""
         self.task = task.name
-        self.mapping = mapping
         where = f"task {task.name!r}, source {mapping.format.value!r}"
         parts = mapping.input if isinstance(mapping.input, tuple) else (mapping.input,)
         self._inputs = [_text_reader(part, mapping, f"{where}: input") for part in parts]
@@ -60,16 +59,17 @@ class Reader:
         for condition in self._refuse:
             if condition.holds(call.view):
                 raise Unusable(f"refused by the mapping: {condition}", field="refuse")
-        texts = [read(call.view) for read in self._inputs]
-        if len(texts) == 1 and isinstance(texts[0], list):
-            texts = texts[0]  # a row that holds a pair
-            if len(texts) != 2:
-                raise Unusable("two texts are a pair; any other list is none", field="input")
+        try:
+            texts, teacher = self._texts(call.view), self._teacher(call.view)
+        except Unusable as error:
+            if call.silence is None:
+                raise
+            raise Unusable(f"{error}: {call.silence}", field=error.field) from error
         document = {
             "id": call.id,
             "task": self.task,
             "input": texts[0] if len(texts) == 1 else texts,
-            "teacher": self._label(_single(self._answer(call.view), "answer")),
+            "teacher": teacher,
             "occurred_at": call.occurred_at,
             "model": _clean(text_of(call.view.get("model"))),
             "tokens": call.tokens,
@@ -83,6 +83,18 @@ class Reader:
             raise Unusable(str(error), field=error.field) from error
         except UnicodeEncodeError as error:
             raise Unusable("half a surrogate pair, which is no character") from error
+
+    def _texts(self, view: Mapping[str, Any]) -> list[Any]:
+        """One or two."""
+        texts = [read(view) for read in self._inputs]
+        if len(texts) == 1 and isinstance(texts[0], list):
+            texts = texts[0]  # a row that holds a pair
+            if len(texts) != 2:
+                raise Unusable("two texts are a pair; any other list is none", field="input")
+        return texts
+
+    def _teacher(self, view: Mapping[str, Any]) -> str:
+        return self._label(_single(self._answer(view), "answer"))
 
     def _human_label(self, view: Mapping[str, Any]) -> str | None:
         found = self._human(view)

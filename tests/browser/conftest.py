@@ -24,6 +24,7 @@ ARGUMENTS = [
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
 LOCAL_SCHEMES = ("data", "blob", "about")
+LOCAL_HOSTS = ("127.0.0.1", "localhost")  # the second is where an identity provider is, if any
 
 # Opens a context; keywords are Playwright's.
 Open = Callable[..., BrowserContext]
@@ -66,7 +67,7 @@ def new_context(browser: Browser) -> Iterator[Open]:
 
     def watch(request: Request) -> None:
         parts = urlsplit(request.url)
-        if parts.hostname != "127.0.0.1" and parts.scheme not in LOCAL_SCHEMES:
+        if parts.hostname not in LOCAL_HOSTS and parts.scheme not in LOCAL_SCHEMES:
             wrong.append(f"asked for {request.url}")
 
     def new(**options: object) -> BrowserContext:
@@ -79,7 +80,7 @@ def new_context(browser: Browser) -> Iterator[Open]:
             lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None,
         )
         context.route(
-            lambda url: urlsplit(url).hostname not in ("127.0.0.1", None),
+            lambda url: urlsplit(url).hostname not in (*LOCAL_HOSTS, None),
             lambda route: route.abort(),
         )
         opened.append(context)

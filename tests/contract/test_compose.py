@@ -122,6 +122,30 @@ def test_the_door_is_not_open_to_the_network_unasked() -> None:
     assert COMPOSE["services"]["router-2"]["ports"] == []
 
 
+TOKEN = {"OTLP_TOKEN": "a-long-enough-token"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "starts"),
+    [({}, True), ({"OTLP_HOST": "0.0.0.0"}, False), ({"OTLP_HOST": "0.0.0.0"} | TOKEN, True)],
+)
+def test_spans_are_taken_from_this_machine_alone_and_by_token(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str], starts: bool
+) -> None:
+    """`chosen`: what .env says."""
+    ingest = COMPOSE["services"]["ingest"]
+    assert ingest["ports"] == ["127.0.0.1:4318:4318"]
+    for name, value in ingest["environment"].items():
+        if "OTLP" in name:
+            told = re.sub(r"\$\{(\w+):-(.*?)\}", lambda m: chosen.get(m[1], m[2]), str(value))
+            monkeypatch.setenv(name, told)
+    if starts:
+        assert settings_of("ingest")().model_dump()["otlp_port"] == 4318
+    else:
+        with pytest.raises(ValueError, match="TRACER_OTLP_TOKEN"):
+            settings_of("ingest")()
+
+
 def test_the_console_asks_who_it_is() -> None:
     """Without a token in .env it stops, saying what to set, rather than being open."""
     console = COMPOSE["services"]["console"]

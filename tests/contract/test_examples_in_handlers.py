@@ -17,7 +17,7 @@ from services.ingest.handlers import accept
 from services.router.handlers import Router, Topics
 from services.router.serving import Serving
 from services.router.surrogate import load_version
-from services.teacher.client import Answer
+from services.teacher.answers import Answer
 from services.teacher.handlers import Rules as TeacherRules
 from services.teacher.handlers import teach
 from services.teacher.panel import Reply

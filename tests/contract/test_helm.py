@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_a_broken_manifest_is_found(small: list[Resource], spoil: Callable[[Reso
         ("delivery=twice", "delivery"),
         ("tasks=null", "tasks"),
         ("router.door.enabled=true", "TRACER_DOOR_TOKEN"),
+        ("ingest.otlp.enabled=true", "TRACER_OTLP_TOKEN"),
         ("console.enabled=true", "TRACER_CONSOLE_TOKEN"),
         ("console.url=tracer.example", "url"),
         ("signing.keysConfigMap=", "whose signatures count"),
@@ -194,6 +196,35 @@ def test_policies_select_the_pods_there_are(production: list[Resource]) -> None:
         rule for rule in policies["router"]["spec"]["ingress"] if rule["ports"][0]["port"] == 8010
     ]
     assert door[0]["from"][0]["namespaceSelector"]["matchLabels"]
+
+
+def test_spans_may_be_sent_where_it_is_wanted_and_nowhere_else(
+    production: list[Resource], small: list[Resource]
+) -> None:
+    pod = pods(production)["ingest"]
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "tracer-otlp"}}]
+    assert environment(pod)["TRACER_OTLP_HOST"]["value"] == "0.0.0.0"
+    (port,) = of_kind(production, "Service")["ingest"]["spec"]["ports"]
+    named = {each["name"]: each["containerPort"] for each in pod["containers"][0]["ports"]}
+    assert str(named[port["targetPort"]]) == environment(pod)["TRACER_OTLP_PORT"]["value"]
+    opened = {
+        name: rule["from"]
+        for name, policy in of_kind(production, "NetworkPolicy").items()
+        for rule in policy["spec"]["ingress"]
+        if rule["ports"][0]["port"] == port["port"]
+    }
+    assert list(opened) == ["ingest"]
+    assert opened["ingest"][0]["namespaceSelector"]["matchLabels"]
+    assert "TRACER_OTLP_PORT" not in environment(pods(small)["ingest"])
+    assert "ingest" not in of_kind(small, "Service")
+
+
+def test_the_values_of_the_docs_are_enough(tmp_path: Path) -> None:
+    text = (CHART.parents[2] / "docs" / "helm.md").read_text()
+    (block,) = re.findall(r"```yaml\n(# values.yaml.*?)```", text, re.DOTALL)
+    values = tmp_path / "values.yaml"
+    values.write_text(block)
+    assert pods(render(values)).keys() >= SERVICES - {"console"}
 
 
 def test_the_console_is_open_where_it_is_wanted_and_nowhere_else(

@@ -146,3 +146,40 @@ def test_promtool_accepts_them(check: str) -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_an_alert_says_which_source_s_calls_are_refused(tmp_path: Path) -> None:
+    """On series of an hour: most refused, few refused, nothing said."""
+    if PROMTOOL is None:
+        pytest.skip("no promtool: apt-get install prometheus, or set PROMTOOL")
+    counts = {
+        ("otlp_proto", "taken"): "0+10x60",
+        ("otlp_proto", "refused"): "0+30x60",
+        ("openai", "taken"): "0+30x60",
+        ("openai", "refused"): "0+10x60",
+        ("langfuse", "refused"): "7+0x60",
+    }
+    (rule,) = [rule for rule in RULES if rule["alert"] == "TracerCallsRefused"]
+    said = rule["annotations"]["summary"].replace("{{ $labels.format }}", "otlp_proto")
+    expected = {
+        "exp_labels": {"severity": "warning", "format": "otlp_proto"},
+        "exp_annotations": {**rule["annotations"], "summary": said},
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f'tracer_source_calls_total{{format="{f}",result="{r}"}}', "values": values}
+            for (f, r), values in counts.items()
+        ],
+        "alert_rule_test": [
+            {"eval_time": "45m", "alertname": rule["alert"], "exp_alerts": [expected]}
+        ],
+    }
+    file = tmp_path / "test.yml"
+    rules = str(ROOT / "deploy/prometheus/alerts.yml")
+    file.write_text(yaml.safe_dump({"rule_files": [rules], "tests": [test]}))
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", str(file)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -20,7 +20,8 @@ from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.router.models import POINTERS_PER_POLL, Models
 from shared.registry.base import Registry
 from shared.registry.disk import DiskCopy
-from shared.registry.redis import POINTERS_PER_TRIP, connect
+from shared.registry.redis import connect
+from shared.registry.redis_reads import POINTERS_PER_TRIP
 from tests.contract.registry_laws import publish, settle
 from tests.redis_topologies import cluster
 

@@ -21,7 +21,7 @@ from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.ctl.main import app
 from services.router.calls import read_call
 from shared.contracts.codec import decode
-from shared.contracts.events import RawTrace, Request
+from shared.contracts.events import Decision, RawTrace, Request
 from tests.docs.commands import ROOT, Command, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -140,6 +140,17 @@ def test_there_are_commands_to_run() -> None:
     assert any(text.startswith(".venv/bin/tracerctl whatif --data") for text in texts)
     run = [text for text in texts if not any(re.search(p, text, re.M) for p in OTHERWISE)]
     assert len(run) >= 6
+
+
+def test_the_answer_of_the_door_that_readme_shows_is_a_decision() -> None:
+    (call,) = [command for command in ALL if command.text.startswith("curl")]
+    asked = re.search(r"-d '(.*?)'", call.text, re.S)
+    shown = re.search(r'^\{"request_id".*$', (ROOT / "README.md").read_text(), re.M)
+    assert asked
+    assert shown
+    decision = decode(shown[0].encode(), Decision)
+    (request,) = read_call(asked[1].encode(), lambda request: None).requests
+    assert (decision.request_id, decision.task) == (request.id, request.task)
 
 
 DOCUMENTS = sorted(["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])

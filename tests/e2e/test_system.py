@@ -92,6 +92,8 @@ def five_days_visible(client: httpx.Client, summary: dict[str, Any]) -> None:
     assert overview["saved"] == pytest.approx(summary["dollars_saved"], rel=0.2)
     view = client.get(f"/api/v1/tasks/{task}").json()
     assert view["row"]["active"] == summary["days"][-1]["version"]
+    assert view["row"]["state"] == "serving"
+    assert {entry["kind"] for entry in view["timeline"]} <= {"published", "refused", "kept"}
     windows = [entry["window"] for entry in view["timeline"] if entry["window"]]
     assert windows == [day["day"] for day in reversed(summary["days"])]
     coverage = [day["coverage"] for day in view["days"]]

@@ -7,6 +7,7 @@ on one machine: it includes the teacher where the teacher answered.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import defaultdict
@@ -21,12 +22,14 @@ from tests.faults.evidence import READS
 
 _SAMPLE_SECONDS = 5.0
 _PAGE = 4096
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Sample:
-    """One look. `lag` in records by service, `memory` resident bytes by process, `latency` in
-    milliseconds of the decisions since the look before, of the surrogate and of the teacher."""
+    """One look. `lag` in records by service, `memory` resident bytes and `cpu` seconds used so far
+    by process, `latency` in milliseconds of the decisions since the look before, of the surrogate
+    and of the teacher."""
 
     at: float
     sent: int
@@ -34,6 +37,7 @@ class Sample:
     lag: dict[str, int]
     memory: dict[str, int]
     latency: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
 
 
 class Meter:
@@ -73,9 +77,9 @@ class Meter:
             latency = {who: sorted(values) for who, values in self._latency.items()}
             self._latency.clear()
         memory = {name: _resident(pid) for name, pid in self._pids.items()}
-        self.samples.append(
-            Sample(moment - self._began, self.sent, self.decided, self._lag(), memory, latency)
-        )
+        cpu = {name: _cpu_seconds(pid) for name, pid in self._pids.items()}
+        at = moment - self._began
+        self.samples.append(Sample(at, self.sent, self.decided, self._lag(), memory, latency, cpu))
 
     def close(self) -> None:
         self._stop.set()
@@ -142,6 +146,16 @@ def _resident(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of all threads of a process, in user and kernel; 0 when it is gone (Linux)."""
+    try:
+        # The name of the command is in parentheses and may hold anything, spaces too.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    except (OSError, IndexError):
+        return 0.0
 
 
 def percentile(values: list[float], share: float) -> float | None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sizing
 from benchmarks.tables import replace_section
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ def text(summary: dict[str, Any]) -> str:
 def write_load(figures: dict[str, Any]) -> None:
     save("load", figures)
     replace_section(DOCUMENT, "load", load_text(figures))
+    sizing.write()
 
 
 def load_text(figures: dict[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.faults import report
-from tests.faults.meter import Sample, percentile
+from tests.faults.meter import Sample, _cpu_seconds, _resident, percentile
 from tests.faults.verdict import steady
 
 
@@ -17,7 +18,7 @@ def samples(**grown: int) -> list[Sample]:
         Sample(
             at=5.0 * i, sent=100 * i, decided=100 * i, lag={"router": 3},
             memory={name: 100_000_000 + by * i for name, by in grown.items()},
-            latency={"surrogate": [10.0, 20.0, 30.0]},
+            latency={"surrogate": [10.0, 20.0, 30.0]}, cpu=dict.fromkeys(grown, 7.0 + 2.0 * i),
         )
         for i in range(30)
     ]  # fmt: skip
@@ -26,6 +27,20 @@ def samples(**grown: int) -> list[Sample]:
 def test_a_leak_is_seen_and_a_flat_line_is_flat() -> None:
     assert steady(samples(router=0), 20.0)["memory_flat"]
     assert not steady(samples(router=0, teacher=1_000_000), 20.0)["memory_flat"]
+
+
+def test_cpu_is_in_cores() -> None:
+    assert steady(samples(router=0), 20.0)["cores"] == {"router": 0.4}
+
+
+def test_cpu_and_memory_are_those_of_the_process() -> None:
+    began = _cpu_seconds(os.getpid())
+    assert began > 0
+    deadline = began + 0.05
+    while _cpu_seconds(os.getpid()) < deadline:
+        sum(range(10_000))
+    assert 1_000_000 < _resident(os.getpid()) < 10**11
+    assert _cpu_seconds(2**22 + 1) == _resident(2**22 + 1) == 0
 
 
 def test_growing_lag_and_latency_are_seen() -> None:

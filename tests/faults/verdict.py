@@ -30,6 +30,11 @@ def steady(samples: Sequence[Sample], rate: float) -> dict[str, Any]:
         }
         for name in samples[-1].memory
     }
+    seconds = samples[-1].at - samples[0].at
+    cores = {
+        name: round(max(0.0, used - samples[0].cpu[name]) / seconds, 3)
+        for name, used in samples[-1].cpu.items()
+    }
     lag = {
         name: [_mean(middle, lambda s, n=name: s.lag[n]), _mean(last, lambda s, n=name: s.lag[n])]
         for name in samples[-1].lag
@@ -37,8 +42,9 @@ def steady(samples: Sequence[Sample], rate: float) -> dict[str, Any]:
     latency = {who: _latencies(middle, last, who) for who in ("surrogate", "teacher")}
     return {
         "rate": round(rate, 1),
-        "seconds": round(samples[-1].at - samples[0].at, 1),
+        "seconds": round(seconds, 1),
         "decided": samples[-1].decided - samples[0].decided,
+        "cores": cores,
         "memory": memory,
         "memory_flat": all(of["growth"] <= MOST_GROWTH for of in memory.values()),
         "lag": lag,

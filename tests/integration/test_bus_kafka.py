@@ -149,10 +149,11 @@ class TestTransactional(_KafkaLaws):
 
     def crash_after_publishing(self, pipe: Pipe, records: Sequence[Record]) -> None:
         assert isinstance(pipe, TransactionalPipe)
-        pipe._producer = Dying(pipe._producer, "commit_transaction")  # type: ignore[assignment]
+        publisher = pipe._publisher
+        publisher._producer = Dying(publisher._producer, "commit_transaction")  # type: ignore[assignment]
         with pytest.raises(Died):
             pipe.commit(records)
-        pipe._open = False
+        publisher._open = False
         self.crash(pipe)
 
 
@@ -224,7 +225,7 @@ class Stuck:
         time.sleep(60)
 
 messages = collect(pipe, 10)
-producer, pipe._producer = pipe._producer, Stuck()
+producer, pipe._publisher._producer = pipe._publisher._producer, Stuck()
 pipe.commit([copy(message, out) for message in messages])
 """
 

@@ -198,6 +198,27 @@ def test_a_user_who_may_not(
     assert "transactional id" in found["kafka.transactions"]["fix"]
 
 
+def test_a_source_that_ingest_may_not_read(
+    secured: dict[str, str], prefix: str, tmp_path: Path, admin: AdminClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ensure_topics(secured["inner"], load_topics().values(), prefix=prefix)
+    theirs = f"otlp_spans_{prefix}"
+    for future in admin.create_topics([NewTopic(theirs, 1, 1)]).values():
+        future.result(20)
+    source = f"  sources: [{{format: otlp_proto, topic: {theirs}}}]\n"
+    (tmp_path / "tasks.yaml").write_text(f"tasks:\n- name: support\n{source}")
+    as_tracer(secured, monkeypatch, PASSWORD)
+    literal, topic = ResourcePatternType.LITERAL, ResourceType.TOPIC
+    allow(admin, topic, theirs, literal, "DESCRIBE")
+    found = examined(code=1)
+    assert found[f"source.{theirs}"]["state"] == "ok"
+    assert found[f"may.source.{theirs}"]["found"].endswith("may not read")
+    assert f"--operation Read --topic {theirs}" in found[f"may.source.{theirs}"]["fix"]
+    allow(admin, topic, theirs, literal, "READ")
+    assert examined(code=1)[f"may.source.{theirs}"]["state"] == "ok"
+
+
 def test_a_wrong_password(
     secured: dict[str, str], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

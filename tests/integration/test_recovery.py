@@ -15,7 +15,7 @@ import pytest
 
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.ctl.sample.generator import generate
-from shared.contracts.events import AnnouncementKind
+from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.registry.base import Registry, RegistryError
 from tests.integration.test_trainer import DAY1, DAY2, Bench
 
@@ -36,6 +36,18 @@ def bench(kafka: str, server: EmbeddedRedis, tmp_path: Path) -> Iterator[Bench]:
     made.trainer.terminate()
     made.publisher.close()
     made.registry.close()
+
+
+@pytest.fixture
+def first(bench: Bench) -> ModelAnnouncement:
+    """The first day's version, published by a running trainer and saved on its disk."""
+    bench.send(list(generate(600, seed=3)), DAY1)
+    bench.trainer.start()
+    (published,) = bench.announcements(1)
+    assert published.kind is AnnouncementKind.PUBLISHED
+    epoch = bench.registry.active(bench.task).epoch
+    seconds_until(lambda: saved_epoch(bench) == epoch, bench)
+    return published
 
 
 def seconds_until(holds: Callable[[], bool], bench: Bench, timeout: float = 60.0) -> float:
@@ -68,15 +80,13 @@ def saved_epoch(bench: Bench) -> int:
 
 
 def test_redis_is_lost_and_the_running_trainer_gives_it_back(
-    bench: Bench, server: EmbeddedRedis, record_property: Callable[[str, object], None]
+    bench: Bench,
+    server: EmbeddedRedis,
+    first: ModelAnnouncement,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    bench.send(list(generate(600, seed=3)), DAY1)
-    bench.trainer.start()
-    (first,) = bench.announcements(1)
-    assert first.kind is AnnouncementKind.PUBLISHED
     before = bench.registry.active(bench.task)
     fence = bench.registry.acquire(bench.task)
-    seconds_until(lambda: saved_epoch(bench) == before.epoch, bench)
     lose(server)
     took = seconds_until(
         lambda: active_version(bench.registry, bench.task) == before.version, bench
@@ -96,11 +106,9 @@ def test_redis_is_lost_and_the_running_trainer_gives_it_back(
     seconds_until(lambda: bench.registry.last_fit(bench.task) is not None, bench)
 
 
-def test_redis_is_lost_while_no_trainer_runs(bench: Bench, server: EmbeddedRedis) -> None:
-    bench.send(list(generate(600, seed=3)), DAY1)
-    bench.trainer.start()
-    (first,) = bench.announcements(1)
-    seconds_until(lambda: saved_epoch(bench) > 0, bench)
+def test_redis_is_lost_while_no_trainer_runs(
+    bench: Bench, server: EmbeddedRedis, first: ModelAnnouncement
+) -> None:
     bench.trainer.kill()
     lose(server)
     bench.trainer.start()
@@ -109,12 +117,11 @@ def test_redis_is_lost_while_no_trainer_runs(bench: Bench, server: EmbeddedRedis
 
 
 def test_redis_is_lost_for_good_and_a_person_restores_it(
-    bench: Bench, server: EmbeddedRedis, record_property: Callable[[str, object], None]
+    bench: Bench,
+    server: EmbeddedRedis,
+    first: ModelAnnouncement,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    bench.send(list(generate(600, seed=3)), DAY1)
-    bench.trainer.start()
-    (first,) = bench.announcements(1)
-    seconds_until(lambda: saved_epoch(bench) > 0, bench)
     bench.trainer.kill()
     lose(server)
     environment = os.environ | {
@@ -143,6 +150,7 @@ def test_redis_is_lost_for_good_and_a_person_restores_it(
     bench.registry.load(bench.task, first.version or "")
 
 
+@pytest.mark.usefixtures("first")
 @pytest.mark.parametrize("with_redis", [False, True], ids=["disk only", "disk and Redis"])
 def test_the_disk_is_lost_and_rebuilt_from_kafka(
     bench: Bench,
@@ -150,15 +158,11 @@ def test_the_disk_is_lost_and_rebuilt_from_kafka(
     with_redis: bool,
     record_property: Callable[[str, object], None],
 ) -> None:
-    rows = list(generate(700, seed=3))
-    bench.send(rows[:500], DAY1)
-    bench.trainer.start()
-    bench.announcements(1)
-    bench.send(rows[500:], DAY2)
+    bench.send(list(generate(800, seed=3))[600:], DAY2)  # with ids of their own
     bench.announcements(2)
     version = bench.registry.active(bench.task).version
     expected = [bench.ids(day) for day in (DAY1, DAY2)]
-    assert [len(ids) for ids in expected] == [500, 200]
+    assert [len(ids) for ids in expected] == [600, 200]
     time.sleep(2.0)  # the offsets of both windows are committed
     bench.trainer.kill()
     shutil.rmtree(bench.folder / "windows")

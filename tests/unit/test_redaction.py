@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.contracts.tasks import InvalidTasks, load_tasks
-from shared.redaction.load import InvalidRedactor, load_redactor
+from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.redaction.load import InvalidRedactor, check_redactors, load_redactor
 from shared.redaction.patterns import redact_patterns
 
 
@@ -78,3 +81,50 @@ def test_a_tasks_file_with_a_name_that_is_none_is_refused(tmp_path) -> None:  # 
     path.write_text("tasks:\n  - name: a\n    redact: builtin\n    previews: false\n")
     task = load_tasks(path)["a"]
     assert (task.redact, task.previews) == ("builtin", False)
+
+
+def stumble(text: str) -> str:
+    raise OSError("the model is missing")
+
+
+def test_one_that_fails_is_found_when_a_service_starts() -> None:
+    check_redactors([Task(name="a"), Task(name="b", redact="builtin")])
+    with pytest.raises(InvalidRedactor, match=r"task c: .* fails: OSError: the model is missing"):
+        check_redactors([Task(name="c", redact=f"{__name__}:stumble")])
+
+
+PRESIDIO = "shared.redaction.presidio:redact"
+
+
+def test_without_its_extra_presidio_keeps_a_service_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rather than failing at the first text of the day."""
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    monkeypatch.delitem(sys.modules, "shared.redaction.presidio", raising=False)
+    load_redactor.cache_clear()
+    with pytest.raises(InvalidRedactor, match=r"task a: .*presidio_analyzer"):
+        check_redactors([Task(name="a", redact=PRESIDIO)])
+
+
+@pytest.mark.skipif("NLP_CONF_FILE" not in os.environ, reason="needs a spaCy model, named there")
+def test_presidio_itself() -> None:
+    pytest.importorskip("presidio_analyzer")
+    load_redactor.cache_clear()
+    redact = load_redactor(PRESIDIO)
+    assert redact is not None
+    once = redact("My name is Maria Schmidt, call me at +44 20 7946 0958 or ann@example.org")
+    assert once == "My name is <PERSON>, call me at <PHONE_NUMBER> or <EMAIL_ADDRESS>"
+    assert redact(once) == once
+    assert redact("where is my card?") == "where is my card?"
+
+
+def test_of_presidio_a_model_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("presidio_analyzer")
+    monkeypatch.delenv("NLP_CONF_FILE", raising=False)
+    importlib.import_module("shared.redaction.presidio")._engines.cache_clear()
+    load_redactor.cache_clear()
+    if importlib.util.find_spec("en_core_web_lg"):
+        pytest.skip("it is there")
+    with pytest.raises(InvalidRedactor, match="en_core_web_lg is not installed"):
+        check_redactors([Task(name="a", redact=PRESIDIO)])

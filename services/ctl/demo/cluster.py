@@ -9,12 +9,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import yaml
 
-from services.ctl.demo.plan import Plan
+from services.ctl.demo.plan import Plan, teacher_model
 from services.ctl.embedded.broker import EmbeddedBroker
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.processes import Child, Fleet, run_module
@@ -65,12 +64,7 @@ class Cluster:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -152,9 +146,11 @@ class Cluster:
             "TRACER_UNSIGNED": "refuse",
             "TRACER_LATENESS": "0",
             "TRACER_PARTITION_IDLE": "2",
+            # The traces that close the last day are no day: a console left open shows five.
+            "TRACER_IDLE": "86400",
             "TRACER_FIT_JOBS": "2",
             "TRACER_TEACHER_BASE_URL": f"http://127.0.0.1:{llm_port}/v1",
-            "TRACER_TEACHER_MODEL": "recorded",
+            "TRACER_TEACHER_MODEL": teacher_model(self._rows),
             "TRACER_TEACHER_CONCURRENCY": "16",
         }
 

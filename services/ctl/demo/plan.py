@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row
 FIRST_DAY = date(2026, 1, 5)
 # Of each next day, this many traces come before the day's verdict: they move the watermark.
 HEAD = 60
+RECORDED = "recorded"  # the teacher's model where no row names one
 LIVE_SHARE = 0.2  # of the rows, where the file has no test split
 DAY_SECONDS = 86_400
 
@@ -72,6 +74,13 @@ def make_plan(
         ],
         head=head,
     )
+
+
+def teacher_model(rows: Sequence[Row]) -> str:
+    """The model that gave most of the answers. The live teacher answers from the same recording and
+    goes by that name: under another one it would be another teacher, and void every certificate."""
+    named = Counter(str(row.raw["model"]) for row in rows if row.raw.get("model"))
+    return named.most_common(1)[0][0] if named else RECORDED
 
 
 def raw_trace(task: str, row: Row, day: date, position: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
@@ -84,6 +84,20 @@ def topics(admin: AdminClient, cluster: ClusterMetadata, patient: Patient) -> It
             yield ok(check, f"{name}, on the demo's broker, which takes no settings")
         else:
             yield _judged(check, name, spec, cluster, settings.get(name))
+
+
+def source_topics(names: Iterable[str], cluster: ClusterMetadata) -> Iterator[Finding]:
+    """One finding per topic of another system's that ingest reads: is it there?"""
+    for name in names:
+        if name in cluster.topics:
+            partitions = len(cluster.topics[name].partitions)
+            yield ok(f"source.{name}", f"{name}: {partitions} partitions")
+        else:
+            fix = (
+                "name the topic that the other system writes to in the task's `sources`, or make "
+                "it; where it exists, this user may not describe it"
+            )
+            yield failed(f"source.{name}", f"{name} is not there", fix)
 
 
 def _judged(

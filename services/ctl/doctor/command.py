@@ -50,7 +50,7 @@ def doctor(
     ] = 1.0,
     json: Json = False,
 ) -> None:
-    """Look at broker, topics, permissions, Redis, clocks, tasks, keys and encoder.
+    """Look at broker, topics, permissions, Redis, clocks, tasks, sources, keys and encoder.
 
     Reads the environment that a service would. Exit codes: 0 all well, warnings included; 1 a
     check failed; 2 a setting cannot be used.
@@ -75,6 +75,9 @@ def examine(patient: Patient) -> Iterator[Finding]:
     """Every check, in the order in which one would mend things."""
     found, tasks = files.tasks(patient)
     yield found
+    mapped, sources = files.sources(patient, tasks)
+    if mapped is not None:
+        yield mapped
     yield files.keys(patient)
     found, digest = files.encoder(patient)
     yield found
@@ -84,10 +87,10 @@ def examine(patient: Patient) -> Iterator[Finding]:
         yield found
     if answers:
         yield from versions.examine(patient, sorted(tasks), digest)
-    yield from _kafka(patient)
+    yield from _kafka(patient, sources)
 
 
-def _kafka(patient: Patient) -> Iterator[Finding]:
+def _kafka(patient: Patient, sources: list[str]) -> Iterator[Finding]:
     try:
         reached = broker.Broker(patient)
         admin = reached.admin
@@ -97,10 +100,13 @@ def _kafka(patient: Patient) -> Iterator[Finding]:
             yield skipped("kafka.topics", "the broker does not answer")
             return
         yield from broker.topics(admin, cluster, patient)
+        yield from broker.source_topics(sources, cluster)
         if not broker.is_real(cluster):
             yield skipped("kafka.permissions", "the demo's broker lets everybody do everything")
             return
         yield from permissions.of_topics(admin, set(cluster.topics), patient)
+        there = [name for name in sources if name in cluster.topics]
+        yield from permissions.of_sources(admin, there, patient)
         yield from permissions.of_groups(admin, patient)
         if patient.probe:
             yield from probe.probe(admin, patient)

@@ -1,16 +1,26 @@
-"""What is on this machine: the tasks file, the keys, the encoder."""
+"""What is on this machine: the tasks file and its mappings, the keys, the encoder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from services.ctl.doctor.findings import Finding, Patient, failed, ok, skipped, warning
+from services.ctl.doctor.findings import (
+    Finding,
+    Patient,
+    Service,
+    failed,
+    ok,
+    skipped,
+    warning,
+)
+from shared.contracts.mapping import Format
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.encoder.errors import EncoderError
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.redaction.load import InvalidRedactor, check_redactors
 from shared.registry.trust import trust_of
+from shared.sources.catalogue import readers_by_topic, readers_of
 
 
 def tasks(patient: Patient) -> tuple[Finding, dict[str, Task]]:
@@ -28,6 +38,25 @@ def tasks(patient: Patient) -> tuple[Finding, dict[str, Task]]:
         fix = f"describe a task in {path}; see docs/tutorial.md"
         return failed("tasks.file", f"{path} has no task", fix), {}
     return ok("tasks.file", f"{path}: {', '.join(sorted(found))}"), found
+
+
+def sources(patient: Patient, found: dict[str, Task]) -> tuple[Finding | None, list[str]]:
+    """Can the paths of the tasks' mappings be compiled? And the topics that ingest reads by them.
+
+    No finding where no task has a mapping, or ingest is none of these services.
+    """
+    mappings = [mapping for task in found.values() for mapping in task.sources]
+    if not mappings or Service.INGEST not in patient.services:
+        return None, []
+    try:
+        readers_of(found.values(), *Format)
+        topics = sorted(readers_by_topic(found.values()))
+    except InvalidTasks as error:
+        fix = f"correct it in {patient.settings.tasks}; `tracerctl sources check` tries it on a log"
+        return failed("sources.mappings", str(error), fix), []
+    return ok(
+        "sources.mappings", f"{len(mappings)}, of topics: {', '.join(topics) or 'none'}"
+    ), topics
 
 
 def keys(patient: Patient) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -20,19 +20,31 @@ _REFUSED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATIO
 def of_topics(admin: AdminClient, present: set[str], patient: Patient) -> Iterator[Finding]:
     """One finding per topic that is there: may these services do what they do with it?"""
     wanted = {name: spec for name, spec in used_topics(patient).items() if name in present}
-    if not wanted:
-        return
-    asked: dict[str, Any] = admin.describe_topics(
-        TopicCollection(list(wanted)),
-        include_authorized_operations=True,
-        request_timeout=patient.patience,
-    )
+    asked = _described(admin, wanted, patient)
     services = set(patient.services)
     for name, spec in wanted.items():
         needed = {AclOperation.DESCRIBE}
         needed |= {AclOperation.READ} if services & set(spec.consumers) else set()
         needed |= {AclOperation.WRITE} if services & set(spec.producers) else set()
         yield _judged(f"may.{spec.topic}", "topic", name, asked[name], needed, patient)
+
+
+def of_sources(admin: AdminClient, present: Collection[str], patient: Patient) -> Iterator[Finding]:
+    """One finding per topic of another system's that is there: may ingest read it?"""
+    needed = {AclOperation.DESCRIBE, AclOperation.READ}
+    for name, answer in _described(admin, present, patient).items():
+        yield _judged(f"may.source.{name}", "topic", name, answer, needed, patient)
+
+
+def _described(admin: AdminClient, names: Collection[str], patient: Patient) -> dict[str, Any]:
+    if not names:
+        return {}
+    asked: dict[str, Any] = admin.describe_topics(
+        TopicCollection(list(names)),
+        include_authorized_operations=True,
+        request_timeout=patient.patience,
+    )
+    return asked
 
 
 def of_groups(admin: AdminClient, patient: Patient) -> Iterator[Finding]:

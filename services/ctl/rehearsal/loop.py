@@ -20,7 +20,7 @@ from services.ingest.handlers import Rules as IngestRules
 from services.ingest.handlers import accept
 from services.router.handlers import Router, Topics
 from services.router.models import Models
-from services.teacher.client import Answer
+from services.teacher.answers import Answer
 from services.teacher.handlers import Rules as TeacherRules
 from services.teacher.handlers import teach
 from services.teacher.panel import Key, Question, Reply

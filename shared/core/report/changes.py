@@ -25,16 +25,18 @@ class Shares:
     n_now: int
 
 
-def credible_changes(shares: Sequence[Shares], *, risk: float) -> list[tuple[int, float]]:
-    """Which of them changed, and the corrected p-value, surest first. Of those told at most a
-    share `risk` is expected to be none."""
+def credible_changes(
+    shares: Sequence[Shares], *, risk: float
+) -> tuple[int, list[tuple[int, float]]]:
+    """How many were compared; which of them changed, and the corrected p-value, surest first. Of
+    those told at most a share `risk` is expected to be none."""
     tested = [i for i, s in enumerate(shares) if min(s.n_before, s.n_now) >= MINIMUM_ROWS]
     if not tested:
-        return []
+        return 0, []
     p_values = np.asarray([_p_value(shares[i]) for i in tested])
     corrected = benjamini_hochberg(p_values)
     order = np.argsort(p_values, kind="stable").tolist()
-    return [(tested[i], float(corrected[i])) for i in order if corrected[i] <= risk]
+    return len(tested), [(tested[i], float(corrected[i])) for i in order if corrected[i] <= risk]
 
 
 def _p_value(s: Shares) -> float:

@@ -20,6 +20,7 @@ from shared.fitting.report.money import money_part
 from shared.fitting.report.parts import (
     RISK,
     confusions_part,
+    coverage_bounds,
     deferrals_part,
     labels_part,
     material_of,
@@ -79,7 +80,11 @@ def make_report(
     training, judged = tried.training, tried.fitted.judged
     parts = material_of(boundary, training, texts, refused=certificate is None)
     labels = labels_part(parts)
+    if certificate is not None:
+        lower, upper = coverage_bounds(parts)
+        certificate = replace(certificate, coverage_lower=lower, coverage_upper=upper)
     changes: dict[str, Any] = {
+        "certificate": certificate,
         "slices": slices_part(parts, seed=seed),
         "labels": labels,
         "deferrals": deferrals_part(parts),
@@ -97,7 +102,7 @@ def make_report(
             all_before=set(before.labels),
         )
     if calls is not None and certificate is not None:
-        changes["money"] = money_part(calls, certificate.coverage, subject.audit_share)
+        changes["money"] = money_part(calls, certificate, subject.audit_share)
     return replace(report, **changes)
 
 

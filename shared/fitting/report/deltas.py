@@ -19,7 +19,7 @@ def deltas_part(
 ) -> Deltas:
     """all_labels, all_before: names of the labels of both."""
     before = previous.certificate
-    changes = _changes(previous.labels, labels)
+    n_compared, changes = _changes(previous.labels, labels)
     added, removed = sorted(all_labels - all_before), sorted(all_before - all_labels)
     return Deltas(
         previous=previous.key,
@@ -33,30 +33,48 @@ def deltas_part(
         labels_removed=tuple(removed),
         changes=changes,
         sentence=_sentence(previous.key, before, certificate, added, removed, changes),
+        coverage_before_lower=before.coverage_lower if before else None,
+        coverage_before_upper=before.coverage_upper if before else None,
+        coverage_now_lower=certificate.coverage_lower if certificate else None,
+        coverage_now_upper=certificate.coverage_upper if certificate else None,
+        agreement_lower_before=before.agreement_lower if before else None,
+        agreement_lower_now=certificate.agreement_lower if certificate else None,
+        n_compared=n_compared,
+        risk=RISK,
     )
 
 
-def _changes(before: tuple[LabelRow, ...], now: tuple[LabelRow, ...]) -> tuple[SliceChange, ...]:
+def _changes(
+    before: tuple[LabelRow, ...], now: tuple[LabelRow, ...]
+) -> tuple[int, tuple[SliceChange, ...]]:
     earlier = {row.label: row for row in before}
     both = [(earlier[row.label], row) for row in now if row.label in earlier]
     shares = [
         *(Shares(a.n_handled, a.n, b.n_handled, b.n) for a, b in both),
         *(Shares(_agreed(a), a.n_handled, _agreed(b), b.n_handled) for a, b in both),
     ]
-    found = []
-    for i, p_value in credible_changes(shares, risk=RISK):
-        a, b = both[i % len(both)]
-        coverage = i < len(both)
-        found.append(
-            SliceChange(
-                label=b.label,
-                measure="coverage" if coverage else "agreement",
-                before=a.coverage if coverage else a.agreement or 0.0,
-                now=b.coverage if coverage else b.agreement or 0.0,
-                p_value=float(f"{p_value:.3g}"),
-            )
-        )
-    return tuple(found)
+    n_compared, found = credible_changes(shares, risk=RISK)
+    return n_compared, tuple(
+        _change(*both[i % len(both)], coverage=i < len(both), p_value=float(f"{p_value:.3g}"))
+        for i, p_value in found
+    )
+
+
+def _change(before: LabelRow, now: LabelRow, *, coverage: bool, p_value: float) -> SliceChange:
+    if coverage:
+        return SliceChange(
+            label=now.label, measure="coverage", p_value=p_value,
+            before=before.coverage, now=now.coverage, n_before=before.n, n_now=now.n,
+            before_lower=before.coverage_lower, before_upper=before.coverage_upper,
+            now_lower=now.coverage_lower, now_upper=now.coverage_upper,
+        )  # fmt: skip
+    return SliceChange(
+        label=now.label, measure="agreement", p_value=p_value,
+        before=before.agreement or 0.0, now=now.agreement or 0.0,
+        n_before=before.n_handled, n_now=now.n_handled,
+        before_lower=before.agreement_lower, before_upper=before.agreement_upper,
+        now_lower=now.agreement_lower, now_upper=now.agreement_upper,
+    )  # fmt: skip
 
 
 def _agreed(row: LabelRow) -> int:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from shared.contracts.report import Money
+from shared.contracts.report import Certificate, Money
 from shared.fitting.prices import DAYS_PER_MONTH, Calls
 
 
-def money_part(calls: Calls, coverage: float, audit_share: float) -> Money | None:
-    """calls: of a day like those to come; coverage: certified, of which the share `audit_share` is
+def money_part(calls: Calls, certificate: Certificate, audit_share: float) -> Money | None:
+    """calls: of a day like those to come; of the certified coverage the share `audit_share` is
     asked of the teacher nevertheless. None for a day without calls."""
     requests = float(calls.weights.sum())
     if requests <= 0:
         return None
-    saved = coverage * (1.0 - audit_share)
+    asked = 1.0 - audit_share
+    saved = certificate.coverage * asked
     spent = calls.spent()
+    bounds = [
+        None if bound is None else bound * asked
+        for bound in (certificate.coverage_lower, certificate.coverage_upper)
+    ]
+    least, most = (_month(spent, bound) for bound in bounds)
     tokens = None if calls.tokens is None else round(float(calls.weights @ calls.tokens) * saved, 1)
     per_day = None if spent is None else round(spent * saved, 6)
-    per_month = None if per_day is None else round(per_day * DAYS_PER_MONTH, 6)
+    per_month = _month(spent, saved)
     return Money(
         requests_per_day=round(requests, 1),
         calls_saved_per_1000=round(1000 * saved, 1),
@@ -27,7 +33,21 @@ def money_part(calls: Calls, coverage: float, audit_share: float) -> Money | Non
         spent_per_day=spent,
         price_from=calls.source,
         sentence=_sentence(requests, saved, per_month, calls.source),
+        calls_saved_per_1000_lower=_per_1000(bounds[0]),
+        calls_saved_per_1000_upper=_per_1000(bounds[1]),
+        saved_per_month_lower=least,
+        saved_per_month_upper=most,
     )
+
+
+def _month(spent_per_day: float | None, saved: float | None) -> float | None:
+    if spent_per_day is None or saved is None:
+        return None
+    return round(spent_per_day * saved * DAYS_PER_MONTH, 6)
+
+
+def _per_1000(saved: float | None) -> float | None:
+    return None if saved is None else round(1000 * saved, 1)
 
 
 def _sentence(requests: float, saved: float, per_month: float | None, source: str | None) -> str:

@@ -124,6 +124,14 @@ def deferrals_part(material: Material) -> Deferrals:
     )
 
 
+def coverage_bounds(material: Material) -> tuple[float, float]:
+    """Of the share of all evidence that is handled."""
+    boundary = material.boundary
+    share = share_of(boundary.handled, boundary.weights, boundary.groups, RISK / 2)
+    assert share is not None  # a boundary has rows
+    return _rounded(share.lower), _rounded(share.upper)
+
+
 def pairs_part(material: Material) -> tuple[BoundaryPair, ...]:
     boundary = material.boundary
     parts = []
@@ -200,10 +208,16 @@ def _deferral(material: Material, name: ReasonName, rows: Ints) -> Deferral:
     elif name in ("few_traces", "label_floor"):
         named = _labels_of(material, name, rows)
     n = len(rows)
+    of_it = np.zeros(len(boundary), dtype=np.bool_)
+    of_it[rows] = True
+    share = share_of(of_it, boundary.weights, boundary.groups, RISK / 2)
+    assert share is not None  # a boundary has rows
     return Deferral(
         reason=name,
         n=n,
-        share=_rounded(boundary.weights[rows].sum() / boundary.weights.sum()),
+        share=_rounded(share.share),
+        lower=_rounded(share.lower),
+        upper=_rounded(share.upper),
         sentence=deferral_sentence(name, n, pairs, named, few=FEW_TRACES),
         pairs=pairs,
         labels=tuple(named),

@@ -128,6 +128,24 @@ def test_the_trainers_table(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == "| 10,000 | 9,900 | 81 | 21 | 35 | 900 |"
 
 
+def test_what_pods_ask_for_stands_beside_what_services_took(tmp_path: Path) -> None:
+    peaks = {"router-1": 300.0, "router-2": 310.0, "trainer": 900.0, "ingest": 90.0,
+             "teacher": 150.0, "redis": 50.0}  # fmt: skip
+    cores = {"router-1": 0.4, "router-2": 0.25, "trainer": 0.5, "ingest": 0.1}
+    found = {
+        "steady": {"memory": {name: {"peak_mb": mb} for name, mb in peaks.items()}, "cores": cores},
+        "overload": {"peak_mb": {name: mb + 20 for name, mb in peaks.items()}},
+    }
+    (tmp_path / "load.json").write_text(json.dumps(found))
+    rows = sizing.sections(tmp_path)["sizing-pods"].splitlines()[2:]
+    assert rows == [
+        "| router | 310 | 330 | 0.40 | 1 CPU, 512Mi | 1Gi |",
+        "| trainer | 900 | 920 | 0.50 | 1 CPU, 2Gi | 4Gi |",
+        "| ingest | 90 | 110 | 0.10 | 250m CPU, 256Mi | 512Mi |",
+        "| teacher | 150 | 170 | not measured | 250m CPU, 256Mi | 512Mi |",
+    ]
+
+
 def test_the_routers_table() -> None:
     mode = {"per_s": 4_000, "cpu_s_per_1000": 0.25, "memory_mb": 300}
     found = {

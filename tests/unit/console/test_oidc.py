@@ -1,4 +1,5 @@
-"""Signing in at a provider: a real one over HTTP doubles, with real keys and bad answers."""
+"""Signing in at a provider: bad answers by a double of its HTTP, with real keys; and the whole
+exchange with one over real HTTP (`tests/browser/test_oidc.py` has it in a browser)."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ from starlette.testclient import TestClient
 
 from services.console.config import ConsoleSettings
 from services.console.oidc import Provider, SignInFailed
-from shared.clock import FakeClock
+from shared.clock import FakeClock, SystemClock
 from shared.http.tokens import Tokens
+from tests.oidc_issuer import CLIENT, SECRET, Issuer
 
 ISSUER = "https://id.example.com/realm"
 KEY = RSAKey.generate_key(2048, {"kid": "one"})
@@ -216,6 +218,48 @@ def test_a_provider_that_is_away_is_said_without_secrets(idp: Idp) -> None:
     assert "secret-of-the-client" not in answer.text + repr(idp.provider())
 
 
+# --- over real HTTP
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_the_exchange_over_http(method: str) -> None:
+    """In the way of proving oneself that the provider's description names."""
+    with Issuer(method=method, host="127.0.0.1") as issuer, httpx.Client() as browser:
+        provider = Provider(
+            issuer=issuer.url, client_id=CLIENT, client_secret=SECRET, scope="openid",
+            redirect_uri="http://localhost/sign-in/answer", clock=SystemClock(),
+            tasks_claim="tracer_tasks", role_claim="tracer_role",
+        )  # fmt: skip
+        location, kept = provider.begin("/")
+        assert "Who are you?" in browser.get(location).text
+        chosen = browser.get(f"{location}&who=maria").headers["location"]
+        back = {name: values[0] for name, values in parse_qs(urlsplit(chosen).query).items()}
+        person = provider.finish(code=back["code"], state=back["state"], kept=kept)
+        assert (person.name, person.tasks) == ("maria@example.org", ("support",))
+        assert not person.read_only
+        assert issuer.refused == []
+        with pytest.raises(SignInFailed, match="400 at /realms/shop/token"):  # a code is good once
+            provider.finish(code=back["code"], state=back["state"], kept=kept)
+        provider.client.close()
+
+
+def test_a_client_that_the_provider_does_not_know_is_told_so() -> None:
+    with Issuer(host="127.0.0.1") as issuer, httpx.Client() as browser:
+        provider = Provider(
+            issuer=issuer.url, client_id=CLIENT, client_secret="of-another", scope="openid",
+            redirect_uri="http://localhost/sign-in/answer", clock=SystemClock(),
+            tasks_claim="tracer_tasks", role_claim="tracer_role",
+        )  # fmt: skip
+        location, kept = provider.begin("/")
+        chosen = browser.get(f"{location}&who=maria").headers["location"]
+        code = parse_qs(urlsplit(chosen).query)["code"][0]
+        with pytest.raises(SignInFailed, match="401 at /realms/shop/token") as failed:
+            provider.finish(code=code, state=kept["state"], kept=kept)
+        assert issuer.refused == ["client"]
+        assert "of-another" not in str(failed.value)
+        provider.client.close()
+
+
 # --- settings
 
 
@@ -229,6 +273,8 @@ def test_a_provider_that_is_away_is_said_without_secrets(idp: Idp) -> None:
         ({"oidc_issuer": ISSUER}, "TRACER_OIDC_CLIENT_ID"),
         ({"oidc_issuer": ISSUER, "oidc_client_id": "c", "oidc_client_secret": "s"},
          "TRACER_CONSOLE_URL"),
+        ({"oidc_issuer": "http://id.example.com", "oidc_client_id": "c",
+          "oidc_client_secret": "s", "console_url": "https://tracer.example.com"}, "https://"),
         ({"console_tokens": '[{"name": "a", "token": "short"}]'}, "less than 16"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from console_desk import OPERATOR, READER, TENANT, Desk
 from starlette.testclient import TestClient
@@ -11,6 +12,8 @@ from starlette.testclient import TestClient
 from services.console.config import ConsoleSettings
 from services.console.sessions import COOKIE
 from shared.contracts.events import AnnouncementKind
+from shared.contracts.report import decode_report
+from shared.contracts.topics import schemas_folder
 from shared.http.tokens import Tokens
 from shared.registry.base import State
 from tests.artifacts import make_artifact, make_report
@@ -335,6 +338,21 @@ def test_the_api_describes_itself(desk: Desk) -> None:
     described = desk.client().get("/api/v1/openapi.json").json()
     assert "/api/v1/tasks/{task}/actions/{action}" in described["paths"]
     assert all(path.startswith("/api/v1/") for path in described["paths"])
+
+
+def test_no_text_is_shown_once_the_previews_of_a_task_are_off(desk: Desk) -> None:
+    """Not even of a report that was made before they were."""
+    example = schemas_folder() / "reports" / "examples" / "typical.json"
+    report = decode_report(example.read_bytes())
+    text = report.confusions[0].a_as_b[0].texts[0]
+    client = desk.client(OPERATOR)
+    for task, shown in (("support", True), ("intents", False)):  # the second has no previews
+        kept = msgspec.structs.replace(report, task=task, version=None, window="2026-01-09")
+        assert kept.previews
+        desk.registry.put_report(kept)
+        there = f"/tasks/{task}/reports/unpublished-2026-01-09"
+        for path in (there, f"{there}.html", f"/api/v1{there}"):
+            assert (text in client.get(path).text) == shown, path
 
 
 def test_reports_are_shown_kept_and_answered(desk: Desk) -> None:

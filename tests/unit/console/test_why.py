@@ -30,8 +30,10 @@ FOUND = Explanation(
     answered_by=None, label="refund", summary="Deferred to the teacher: not sure enough.",
     stages=[StageSaid("lexical", "refund", "card", 0.4, 0.8, 0.1, 0.9, False, "not sure enough")],
     words=[Word("refund", 1.2), Word(HOSTILE, -0.4)], words_for="refund", words_against="card",
-    nearest_handled=[Neighbour(("refund please",), "refund", "refund", 0.97, 0.81)],
-    nearest_deferred=[Neighbour((), "card", "refund", 0.3, 0.7)],
+    nearest_handled=[
+        Neighbour(("refund please",), "refund", "refund", 0.97, 0.81, "sure enough: 0.970")
+    ],
+    nearest_deferred=[Neighbour((), "card", "refund", 0.99, 0.7, "unlike its training traffic")],
     would_be_handled=["A score of 0.800 instead of 0.400."], notes=["Something lacks."],
 )  # fmt: skip
 
@@ -96,6 +98,24 @@ def test_a_text_is_explained_with_all_there_is(desk: Desk) -> None:
     assert 'class="word against s1"' in answer.text
 
 
+def test_a_neighbour_above_the_threshold_says_why_it_is_deferred(desk: Desk) -> None:
+    page = ask(sign_in(desk)).text
+    assert "unlike its training traffic" in page
+    assert "Deferred because" in page
+
+
+def test_a_placeholder_is_marked_and_an_overruled_answer_is_none(desk: Desk) -> None:
+    desk.explaining.answer = replace(
+        FOUND, handled=True, words=[Word("[EMAIL]", 1.0, placeholder=True)],
+        overruled="the version is paused",
+    )  # fmt: skip
+    page = ask(sign_in(desk)).text
+    assert "Deferred at present" in page
+    assert "the version is paused" in page
+    assert 'class="word for s4 placeholder"' in page
+    assert "placeholder of personal data" in page
+
+
 def test_texts_do_nothing_on_the_page(desk: Desk) -> None:
     answer = ask(sign_in(desk), text=f"</textarea>{HOSTILE}")
     assert HOSTILE not in answer.text
@@ -136,7 +156,9 @@ def test_a_program_gets_what_the_command_prints(desk: Desk) -> None:
     found = answer.json()
     assert found["summary"] == FOUND.summary
     assert found["stages"][0]["threshold"] == 0.8
-    assert found["words"][1] == {"text": HOSTILE, "contribution": -0.4}
+    assert found["words"][1] == {
+        "text": HOSTILE, "contribution": -0.4, "placeholder": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a", "b", "c"], ["a" * (MAX_TEXT_CHARS + 1)]])

@@ -119,6 +119,23 @@ def test_topics_that_are_missing(stack: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "topic.decisions" not in found  # none of ingest's
 
 
+def test_the_sources_that_ingest_reads(stack: Path, broker: EmbeddedBroker) -> None:
+    broker.create_topics(["otlp_spans"])
+    mapping = "  sources: [{format: otlp_proto, topic: %s}]\n"
+    stack.write_text(TASKS + mapping % "otlp_spans")
+    found = examined("--service", "ingest", code=0)
+    assert found["sources.mappings"]["found"] == "1, of topics: otlp_spans"
+    assert found["source.otlp_spans"]["state"] == "ok"
+    assert "source.otlp_spans" not in examined("--service", "teacher", code=0)
+    stack.write_text(TASKS + mapping % "otel_spans")
+    found = examined("--service", "ingest", code=1)
+    assert found["source.otel_spans"]["state"] == "failed"
+    assert "`sources`" in found["source.otel_spans"]["fix"]
+    stack.write_text(TASKS + "  sources: [{format: jsonl, input: '$.['}]\n")
+    found = examined("--service", "ingest", code=1)
+    assert "task 'support', source 'jsonl': input" in found["sources.mappings"]["found"]
+
+
 def test_a_setting_that_is_none_is_a_usage_error(
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

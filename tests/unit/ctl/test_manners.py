@@ -3,8 +3,10 @@ in a pipe."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 
 from services.ctl import output
 from services.ctl.main import app
+from services.ctl.output import fail, print_table
 
 ROOT = typer.main.get_command(app)
 runner = CliRunner()
@@ -139,3 +142,39 @@ def test_nothing_but_output_makes_a_console_for_results() -> None:
         if re.search(r"\bConsole\(", path.read_text())
     }
     assert made == {"encoder_commands.py"}  # which shows an encoder's own facts
+
+
+def test_what_others_wrote_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Reasons, texts and paths are no markup: `[/x]` ended a command, `[red]` vanished."""
+    said = "a [/x] and a [red] and :key:"
+    print_table(said, [said], [[said]])
+    with pytest.raises(typer.Exit):
+        fail(said)
+    printed = capsys.readouterr()
+    assert printed.out.count(said) == 3
+    assert printed.err == f"error: {said}\n"
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for those who want them: https://no-color.org."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    seen = {}
+    for name, environment in [
+        ("a terminal", {"TERM": "xterm-256color"}),
+        ("NO_COLOR", {"TERM": "xterm-256color", "NO_COLOR": "1"}),
+    ]:
+        own, theirs = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-c", "from services.ctl.output import fail; fail('no such file')"],
+            stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | environment,
+        ) as process:  # fmt: skip
+            os.close(theirs)
+            said = b""
+            with contextlib.suppress(OSError):  # how a terminal says that its other end is closed
+                while part := os.read(own, 1000):
+                    said += part
+            process.wait(60)
+        os.close(own)
+        assert b"no such file" in said
+        seen[name] = b"\x1b[31m" in said
+    assert seen == {"a terminal": True, "NO_COLOR": False}

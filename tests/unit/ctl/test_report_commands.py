@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 from doubles import HashEncoder
 from surrogates import LABELS, make_surrogate, text_of
@@ -17,6 +18,8 @@ from services.ctl.demo.report import write_last_report
 from services.ctl.main import app
 from shared.contracts.events import Trace
 from shared.contracts.report import decode_report
+from shared.contracts.topics import schemas_folder
+from shared.registry.base import State
 from shared.registry.redis import RedisRegistry, connect
 from shared.store.parquet import WindowStore
 from tests.artifacts import make_report
@@ -101,6 +104,19 @@ class TestReport:
         assert result.exit_code == 1
         assert "unpublished-2026-01-06" in result.stderr
 
+    def test_shows_no_text_once_the_tasks_previews_are_off(self, bench: Bench) -> None:
+        example = schemas_folder() / "reports" / "examples" / "typical.json"
+        stored = decode_report(example.read_bytes())
+        stored = msgspec.structs.replace(stored, task=bench.task, version=bench.version)
+        bench.registry.put_report(stored)
+        text = stored.confusions[0].a_as_b[0].texts[0]
+        assert text in run("report", "--task", bench.task, "--json").stdout
+        bench.write_task("    previews: false\n")
+        out = bench.folder / "report.html"
+        told = run("report", "--task", bench.task, "--json", "--out", str(out))
+        assert told.exit_code == 0
+        assert text not in told.stdout + out.read_text(encoding="utf-8")
+
     def test_needs_to_know_what_to_make(self, bench: Bench) -> None:
         result = run("report", "--task", bench.task)
         assert result.exit_code == 2
@@ -133,6 +149,20 @@ class TestExplain:
         assert result.exit_code == 0, result.output
         assert "lexical" in result.stdout
         assert ("Handled" in result.stdout) or ("would have made it handled" in result.stdout)
+
+    def test_says_when_routers_defer_what_the_version_handles(self, bench: Bench) -> None:
+        assert "at present" not in bench.explain("invoice charged payment").stdout
+        bench.registry.set_state(
+            bench.task, State.PAUSED, version=bench.version, at=AT, reason="a new prompt"
+        )
+        told = " ".join(bench.explain("invoice charged payment").stdout.split())
+        assert "Yet routers defer it at present: the version is paused" in told
+
+    def test_says_why_each_neighbour_is_on_its_side(self, bench: Bench) -> None:
+        found = json.loads(bench.explain("invoice parcel", "--json").stdout)
+        for side, sure in (("nearest_handled", True), ("nearest_deferred", False)):
+            for near in found[side]:
+                assert near["why"].startswith("sure enough") == sure
 
     def test_redacts_and_hides_as_the_task_says(self, bench: Bench) -> None:
         bench.write_task("    redact: builtin\n")

@@ -73,6 +73,35 @@ def test_a_batch_needs_both_its_files() -> None:
     assert json.loads(joined.stdout)["taken"] == 2
 
 
+def ids_in(file: Path, format: str) -> list[str]:
+    result = run(
+        "sources", "check", str(file), "--format", format, "--task", "support", "--json"
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return [row["trace"]["id"] for row in json.loads(result.stdout)["calls"]]
+
+
+@pytest.mark.parametrize(
+    ("format", "header", "row"),
+    [
+        ("csv", "text,intent\n", "{},other\n"),
+        ("openai", "", '{{"messages": [{{"role": "user", "content": "{}"}},'
+         ' {{"role": "assistant", "content": "other"}}]}}\n'),
+    ],
+)  # fmt: skip
+def test_rows_without_ids_are_repeats_only_of_themselves(
+    tmp_path: Path, format: str, header: str, row: str
+) -> None:
+    """Ingest drops what has the id of another: Tuesday's file must not be taken for Monday's."""
+    monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
+    monday.write_text(header + row.format("a") + row.format("a") + row.format("b"))
+    tuesday.write_text(header + row.format("c") + row.format("d"))
+    first = ids_in(monday, format)
+    assert len({*first, *ids_in(tuesday, format)}) == 5
+    monday.write_text(monday.read_text() + row.format("e"))
+    assert ids_in(monday, format)[:3] == first, "a file that has grown is sent again in vain"
+
+
 def test_mistakes_name_the_fix() -> None:
     unknown = checked("jsonl/row.json", task="unheard-of")
     assert unknown.exit_code == 2

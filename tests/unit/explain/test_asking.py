@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from shared.explain.asking import Explainer, Question, Unanswerable, open_encode
 from shared.explain.explain import explain, explain_lexically
 from shared.explain.wire import Answered, Asked, Fault, failed
 from shared.explain.worker import ExplainSettings, answering, serve
-from shared.registry.base import UnknownVersion
+from shared.registry.base import State, UnknownVersion
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import WindowStore
 from tests.doubles import HashEncoder
@@ -67,6 +68,60 @@ def test_texts_are_redacted_before_and_after(registry: MemoryRegistry, store: st
     assert near
     assert SECRET not in json.dumps(msgspec.to_builtins(found))
     assert any("Personal data" in note for note in found.notes)
+
+
+def test_a_placeholder_is_told_from_a_word(registry: MemoryRegistry, store: str) -> None:
+    task = Task(name="support", redact="builtin")
+    for whole in (True, False):
+        asking = explainer(registry, store, whole=whole)
+        found = asking.answer(Question(task, (f"invoice for {SECRET}",)))
+        assert [word.text for word in found.words or () if word.placeholder] == ["[EMAIL]"]
+        assert any(note.startswith("[EMAIL]: no word") for note in found.notes)
+        # Without a redactor it is what somebody wrote.
+        plain = asking.answer(Question(Task(name="support"), ("invoice for [EMAIL]",)))
+        assert not any(word.placeholder for word in plain.words or ())
+        assert not any("no word" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (State.PAUSED, "until it is resumed"),
+        (State.PROBATION, "until it is cleared"),
+        (State.TRIPPED, "answers no more"),
+    ],
+)
+def test_what_keeps_a_version_from_answering_is_said(state: State, said: str, store: str) -> None:
+    """Routers would defer what the version would handle: an explanation that says only half of
+    that would be wrong."""
+    made = MemoryRegistry()
+    artifact = make_surrogate(HashEncoder(), threshold=0.9)
+    made.publish(artifact, fence=made.acquire("support"), at=AT, reason="")
+    question = Question(Task(name="support"), (SURE,))
+    assert explainer(made, store).answer(question).overruled is None
+    made.set_state("support", state, version=artifact.version, at=AT, reason="")
+    found = explainer(made, store).answer(question)
+    assert found.handled
+    assert said in (found.overruled or "")
+    # What it defers anyway is overruled by nothing.
+    assert explainer(made, store).answer(replace(question, texts=(MUDDLE,))).overruled is None
+
+
+def test_more_agreement_asked_for_and_labels_removed_are_said(store: str) -> None:
+    made = MemoryRegistry()
+    first = make_surrogate(HashEncoder(), threshold=0.9)
+    second = make_surrogate(HashEncoder(), threshold=0.9, window="2026-01-06")
+    for artifact in (first, second):
+        made.publish(artifact, fence=made.acquire("support"), at=AT, reason="")
+    asking = explainer(made, store)
+
+    def overruled(task: Task, version: str | None = None) -> str:
+        return asking.answer(Question(task, (SURE,), version)).overruled or ""
+
+    assert overruled(Task(name="support")) == ""
+    assert "not the active one" in overruled(Task(name="support"), first.version)
+    assert "0.99 is asked for" in overruled(Task(name="support", alpha=0.99))
+    assert "no longer one of" in overruled(Task(name="support", labels=("account", "delivery")))
 
 
 def test_without_previews_no_stored_text_is_shown(registry: MemoryRegistry, store: str) -> None:

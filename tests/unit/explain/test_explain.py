@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from shared.explain.explain import explain
 from shared.explain.explanation import Explanation
 from shared.explain.lexical_words import linear_of, words_of
 from shared.explain.neighbours import Trace
+from shared.explain.reasons import stage_says
 from shared.onnx.cascade import CascadeSession
 from shared.registry.base import Artifact
 from tests.doubles import HashEncoder
@@ -36,6 +40,17 @@ def traces() -> list[Trace]:
             words += list(rng.choice(text_of(LABELS[(i + 1) % 3]).split(), 3))
         some.append(Trace((" ".join(words),), LABELS[i % 3]))
     return [*some, Trace(("one", "two"), "billing"), some[0]]
+
+
+def judged_otherwise(artifact: Artifact, *, deferred: str = "", cut: float = 1.0) -> Artifact:
+    """The same graphs: novel from `cut` on, and a label deferred whole."""
+    manifest = artifact.manifest
+    changed = msgspec.structs.replace(
+        manifest,
+        stages=tuple(msgspec.structs.replace(s, novelty_cut=cut) for s in manifest.stages),
+        deferred_labels=(deferred,) if deferred else (),
+    )
+    return Artifact(changed.encode(), artifact.blobs)
 
 
 def of(text: str, artifact: Artifact, encoder: HashEncoder) -> Explanation:
@@ -90,6 +105,76 @@ def test_words_of_a_label_speak_for_it(artifact: Artifact, encoder: HashEncoder)
     assert told["charged"] > 0
     assert told["parcel"] < 0
     assert told["my"] == pytest.approx(0.0, abs=0.2)
+
+
+def test_a_placeholder_is_one_word_and_marked(artifact: Artifact, encoder: HashEncoder) -> None:
+    """What is asked is the redacted text: the placeholder's word pieces do count."""
+    text = "invoice of [EMAIL] with my parcel"
+    stage = artifact.manifest.stages[0]
+    linear = linear_of(artifact.blobs[stage.blob], stage, len(LABELS))
+    told = words_of([text], encoder, linear, 1, 2, redacted=True)
+    as_words = words_of([text.replace("[EMAIL]", "email")], encoder, linear, 1, 2)
+    assert told is not None
+    assert as_words is not None
+    assert [word.text for word in told if word.placeholder] == ["[EMAIL]"]
+    assert [w.contribution for w in told] == pytest.approx([w.contribution for w in as_words])
+    assert "email" in text_of("account")  # or nothing above would differ from nothing
+    assert told[2].contribution != pytest.approx(0.0, abs=0.05)
+
+
+def test_a_placeholder_is_left_out_as_a_whole(artifact: Artifact, encoder: HashEncoder) -> None:
+    told = []
+    for text in ("invoice charged [EMAIL]", "parcel courier [EMAIL]", "invoice payment [EMAIL]"):
+        found = explain((text,), artifact, encoder, [], redacted=True)
+        told += [s for s in found.would_be_handled if "EMAIL" in s]
+    assert told
+    assert all("“[EMAIL]”" in sentence for sentence in told)
+
+
+def test_each_neighbour_says_why_it_is_on_its_side(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    """Also where the score is above the threshold, and something else is the reason."""
+    kinds: Counter[str] = Counter()
+    low_cut = float(
+        np.median([of(t.texts[0], artifact, encoder).stages[-1].novelty for t in traces()[:40]])
+    )
+    for version in (
+        artifact,
+        judged_otherwise(artifact, cut=low_cut),
+        judged_otherwise(artifact, deferred="delivery"),
+    ):
+        for text in (MUDDLE, "parcel courier late", "invoice charged payment"):
+            found = of(text, version, encoder)
+            near = [(n, True) for n in found.nearest_handled]
+            near += [(n, False) for n in found.nearest_deferred]
+            for one, handled in near:
+                again = of(one.texts[0], version, encoder)
+                deciding = next((s for s in again.stages if s.answers), again.stages[-1])
+                assert again.handled == handled == one.why.startswith("sure enough")
+                kind = one.why.split(":")[0].split(",")[0]
+                assert deciding.why.startswith(kind)
+                if one.accept >= deciding.threshold and not handled:
+                    kinds[kind] += 1
+    assert set(kinds) == {
+        "unlike its training traffic", "delivery is below the task's floor and deferred whole",
+    }  # fmt: skip
+
+
+def test_of_a_label_deferred_whole_it_says_what_to_do(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    found = of("parcel courier late", judged_otherwise(artifact, deferred="delivery"), encoder)
+    assert not found.handled
+    assert "delivery is below the task's floor" in found.summary
+    assert "`label_floor`" in found.would_be_handled[0]
+
+
+def test_a_score_at_the_edge_is_told_to_the_digit_that_decides() -> None:
+    answers, why = stage_says("a", 0.95004, 0.95001, novel=None, dropped=False)
+    assert answers
+    assert why == "sure enough: 0.950040, certified from 0.950010 on"
+    assert stage_says("a", float("nan"), 0.5, novel=None, dropped=False)[0] is False
 
 
 def test_neighbours_are_the_nearest_of_their_side(artifact: Artifact, encoder: HashEncoder) -> None:

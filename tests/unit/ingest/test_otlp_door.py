@@ -120,7 +120,7 @@ def serve() -> Iterator[Serve]:
     loop.close()
 
 
-@pytest.mark.parametrize("compression", [Compression.NoCompression, Compression.Gzip])
+@pytest.mark.parametrize("compression", Compression)
 def test_the_sdk_s_exporter_can_point_at_it(serve: Serve, compression: Compression) -> None:
     served = serve()
     exporter = OTLPSpanExporter(endpoint=served.url, compression=compression)
@@ -176,6 +176,20 @@ def test_what_tracer_llm_posts_is_taken_as_it_is(serve: Serve) -> None:
     assert [trace.teacher for trace in served.broker.traces] == ["delivery_status"]
 
 
+def test_calls_without_ids_are_repeats_only_of_themselves(serve: Serve) -> None:
+    served = serve()
+
+    def span(text: str) -> bytes:
+        attributes = {"gen_ai.prompt": text, "gen_ai.completion": "other"}
+        return json.dumps([{"span_id": None, "attributes": attributes}]).encode()
+
+    for text in ("one", "two", "one"):
+        assert served.post(span(text), content_type="application/json").status_code == 200
+    first, second, again = (trace.id for trace in served.broker.traces)
+    assert first == again
+    assert first != second
+
+
 def test_an_empty_request_is_fine(serve: Serve) -> None:
     served = serve()
     assert served.post(b"").status_code == 200
@@ -189,7 +203,7 @@ def test_an_empty_request_is_fine(serve: Serve) -> None:
         (b"{", {"content_type": "application/json"}, 400, b"not valid JSON"),
         (b"[]", {"content_type": "application/json"}, 400, b"not an ExportTraceServiceRequest"),
         (GOOD, {"content_type": "text/plain"}, 415, b"application/x-protobuf"),
-        (GOOD, {"content_encoding": "br"}, 415, b"send gzip or none"),
+        (GOOD, {"content_encoding": "br"}, 415, b"send gzip, deflate or none"),
         (GOOD, {"content_encoding": "gzip"}, 400, b"not gzip"),
         (gzip.compress(GOOD)[:-9], {"content_encoding": "gzip"}, 400, b"cut short"),
         (gzip.compress(GOOD) * 2, {"content_encoding": "gzip"}, 400, b"send one member"),

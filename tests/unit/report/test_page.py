@@ -8,9 +8,18 @@ from typing import get_args
 import msgspec
 import pytest
 
-from shared.contracts.report import DeferralKind, Report, decode_report
+from shared.contracts.report import (
+    Certificate,
+    Deferral,
+    DeferralKind,
+    Deltas,
+    Money,
+    Report,
+    SliceChange,
+    decode_report,
+)
 from shared.contracts.topics import schemas_folder
-from shared.reporting.page import REASONS, breakable, render, script_json
+from shared.reporting.page import REASONS, breakable, dollars, render, script_json
 from shared.web import VENDOR
 from tests.artifacts import make_report
 from tests.unit.report.hostile import HOSTILE, hostile
@@ -100,6 +109,77 @@ def test_it_shows_what_the_report_says() -> None:
         report.slices.found[1].name, report.notes[0], "</script><img src=x onerror=alert(1)>",
     ):  # fmt: skip
         assert said in text
+
+
+def part(page: str, id: str) -> str:
+    """The text of one section, spaces made one."""
+    section = page.split(f'<section id="{id}">')[1].split("</section>")[0]
+    return " ".join(" ".join(Elements(section.replace("<wbr>", "")).text).split())
+
+
+def test_figures_have_units_and_intervals() -> None:
+    page = render(typical())
+    money = part(page, "money")
+    for said in (
+        "Calls saved of 1,000 requests 777.1 768.7 to 785.3",
+        "Calls saved a day, of 1,800 requests 1,399 1,384 to 1,414",
+        "Spent a day without the surrogate, US dollars $3.60",
+        "Saved a month of 30 days, US dollars $83.90 $83.00 to $84.80",
+        "prices from the task", "audits taken off",
+    ):  # fmt: skip
+        assert said in money
+    changes = part(page, "changes")
+    for said in (
+        "Coverage, certified 76.1% 75.1% to 77.1% 79.3% 78.4% to 80.1% +3.2 points",
+        "at least 95.5%", "Traces fitted on 7,200 9,003 +1,803",
+        "refund_status: coverage 31.0%", " of 210 42.0%", "+11.0 points 0.003",
+        "16 comparisons of labels were made; of the changes shown at most 5% are expected",
+    ):  # fmt: skip
+        assert said in changes
+    slices = part(page, "slices")
+    assert "at most 5% are expected to be chance (Benjamini and Hochberg)" in slices
+    first = typical().slices.found[0]
+    assert f"{100 * first.lower:.1f}% to {100 * first.upper:.1f}%" in slices
+    assert f"{first.p_value:.2g}" in slices
+    deferrals = part(page, "deferrals")
+    assert "of the traffic (10.6% to 11.9%), 1,010 traces" in deferrals
+    curve = typical().curves.curves[0]
+    curves = part(page, "curves")
+    assert curve.verdict.replace("_", " ") in curves
+    for point, kind in ((curve.points[0], "measured"), (curve.forecast[-1], "forecast")):
+        assert (
+            f"{point.n:,} {100 * point.agreement:.1f}% {100 * point.lower:.1f}% to "
+            f"{100 * point.upper:.1f}% {kind}" in curves
+        )
+
+
+def test_a_report_of_before_intervals_were_told_is_still_shown() -> None:
+    plain = json.loads(typical().encode())
+    added = {
+        Certificate: [plain["certificate"]],
+        Deferral: plain["deferrals"]["reasons"],
+        Deltas: [plain["deltas"]],
+        Money: [plain["money"]],
+        SliceChange: plain["deltas"]["changes"],
+    }
+    for struct, nodes in added.items():
+        for field in msgspec.structs.fields(struct):
+            if field.default is None:
+                for node in nodes:
+                    del node[field.name]
+    old = decode_report(json.dumps(plain).encode())
+    assert old.deltas is not None
+    assert old.deltas.coverage_now_lower is None
+    page = render(old)
+    assert "Coverage, certified 76.1% 79.3% +3.2 points" in part(page, "changes")
+    assert "Saved a month of 30 days, US dollars $83.90" in part(page, "money")
+    assert "None" not in part(page, "changes") + part(page, "money") + part(page, "deferrals")
+
+
+def test_small_money_says_something() -> None:
+    assert [dollars(each) for each in (None, 0.0, 0.00042, 3.057, 12345.0)] == [
+        "–", "$0.00", "$0.00042", "$3.06", "$12,345.00",
+    ]  # fmt: skip
 
 
 def test_a_chart_has_data_for_every_place() -> None:

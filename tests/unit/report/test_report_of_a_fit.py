@@ -7,6 +7,7 @@ from functools import cache
 import msgspec
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from shared.contracts.report import MAX_REPORT_BYTES, PREVIEW_CHARS, Report, decode_report
 from shared.contracts.tasks import Price
@@ -138,6 +139,30 @@ def test_money_is_of_the_certified_coverage_after_audits() -> None:
     assert found.money.saved_per_day == pytest.approx(200 * 0.01 * saved, abs=1e-3)
     assert found.money.tokens_saved_per_day == pytest.approx(200 * 60 * saved, rel=1e-3)
     assert found.money.price_from == "task"
+    certificate, money = found.certificate, found.money
+    for per_1000, month, coverage in (
+        (money.calls_saved_per_1000_lower, money.saved_per_month_lower, certificate.coverage_lower),
+        (money.calls_saved_per_1000_upper, money.saved_per_month_upper, certificate.coverage_upper),
+    ):
+        assert coverage is not None
+        assert per_1000 == pytest.approx(980 * coverage, abs=0.1)
+        assert month == pytest.approx(30 * 200 * 0.01 * 0.98 * coverage, abs=1e-3)
+
+
+def test_shares_have_intervals_no_narrower_than_the_exact_ones() -> None:
+    """Near-duplicates are one observation, so intervals are wider than SciPy's of single rows."""
+    found = report()
+    evidence = found.deferrals.n_evidence
+    assert found.certificate is not None
+    told = found.certificate
+    shares = [(evidence - found.deferrals.n, told.coverage_lower, told.coverage_upper)]
+    shares += [(one.n, one.lower, one.upper) for one in found.deferrals.reasons]
+    for n, lower, upper in shares:
+        assert lower is not None
+        assert upper is not None
+        exact = binomtest(n, evidence).proportion_ci(0.95, "exact")
+        assert 0.0 <= lower <= exact.low + 1e-4
+        assert exact.high - 1e-4 <= upper <= 1.0
 
 
 def test_deltas_name_labels_and_what_changed() -> None:
@@ -155,7 +180,17 @@ def test_deltas_name_labels_and_what_changed() -> None:
     assert found.previous == "2026-11-21-abcdef012345"
     assert (found.labels_added, found.labels_removed) == (("other",), ("gone",))
     assert [(c.label, c.measure) for c in found.changes] == [("billing", "coverage")]
-    assert found.changes[0].before == 0.1
+    change = found.changes[0]
+    assert change.before == 0.1
+    now = next(row for row in before.labels if row.label == "billing")
+    assert (change.n_before, change.n_now) == (now.n, now.n)
+    assert (change.now, change.now_lower, change.now_upper) == (
+        now.coverage, now.coverage_lower, now.coverage_upper,
+    )  # fmt: skip
+    assert (found.n_compared, found.risk) == (6, 0.05)  # two shares of three labels with 30 rows
+    assert before.certificate is not None
+    assert found.coverage_before_lower == before.certificate.coverage_lower is not None
+    assert found.agreement_lower_now == before.certificate.agreement_lower
     assert "billing" in found.sentence
     same = make_report(SUBJECT, Tried(*trained()), before=Before(before, frozenset(LABELS))).deltas
     assert same is not None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import gc
+import gzip
+import io
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from shared.contracts.mapping import Format, SourceMapping
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.contracts.topics import schemas_folder
 from shared.sources.base import MAX_DEPTH, Unusable
 from shared.sources.catalogue import ADAPTERS, Sorted, default_reader, readers_by_topic, sort
 from shared.sources.files import UnreadableFile, parts
@@ -312,3 +317,51 @@ def test_an_answer_of_blanks_is_read_at_once(answer: str) -> None:
     began = time.process_time()
     assert not row({"input": "a", "teacher": answer}, label={"read": "json"}).taken
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_csv_as_spreadsheets_write_it(
+    tmp_path: Path, delimiter: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """A byte order mark, CR LF, quotes in quotes, line breaks and delimiters in a field."""
+    rows = [
+        ["text", "intent"],
+        ['He said "now"; or, else|never', "refund_request"],
+        ["two\nlines\tand a tab", "other"],
+    ]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
+    file = tmp_path / "tickets.csv"
+    file.write_bytes(pack(b"\xef\xbb\xbf" + text.getvalue().encode()))
+    found = [json.loads(part.value) for part in parts(file, Format.CSV)]
+    assert [[row["text"], row["intent"]] for row in found] == rows[1:]
+
+
+def test_a_file_packed_by_gzip_is_read_as_what_it_holds(tmp_path: Path) -> None:
+    for format, example in [
+        (Format.JSONL, "jsonl/row.json"),
+        (Format.LANGFUSE, "langfuse/api-page.json"),
+        (Format.OTLP_PROTO, "otlp_proto/current-attributes.binpb"),
+    ]:
+        plain = schemas_folder() / "sources" / example
+        packed = tmp_path / "export"
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        assert list(parts(packed, format)) == list(parts(plain, format))
+    packed.write_bytes(gzip.compress(b'{"a": 1}\n' * 1_000)[:-20])
+    with pytest.raises(UnreadableFile, match="export: its gzip is broken or cut short"):
+        list(parts(packed, Format.JSONL))
+
+
+@pytest.mark.parametrize("ended", ["length", "MAX_TOKENS", "content_filter", "SAFETY", "error"])
+def test_an_answer_that_did_not_end_by_itself_is_no_label(ended: str) -> None:
+    call = {
+        "request": {"messages": [{"role": "user", "content": "hello"}]},
+        "response": {
+            "choices": [{"finish_reason": ended, "message": {"role": "assistant", "content": "a"}}]
+        },
+    }
+    readers = [default_reader(TASK, Format.OPENAI)]
+    field, said = why(sort(json.dumps(call).encode(), "here", Format.OPENAI, readers))
+    assert field == "output"
+    assert f"finish reason {ended}" in said

@@ -17,13 +17,8 @@ import msgspec
 import pytest
 
 from services.ctl.recorded_llm import RecordedLLM
-from services.teacher.client import (
-    Answer,
-    CannotAnswer,
-    EndpointRefuses,
-    OpenAITeacher,
-    PassingFault,
-)
+from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault
+from services.teacher.client import OpenAITeacher
 from shared.clock import FakeClock, SystemClock
 from shared.contracts.prompting import prompt_digest, read_answer, system_prompt, user_message
 from shared.contracts.tasks import Task

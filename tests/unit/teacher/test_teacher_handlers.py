@@ -11,8 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from services.ctl.recorded_llm import RecordedLLM
+from services.teacher.answers import Answer, CannotAnswer
 from services.teacher.app import Teacher
-from services.teacher.client import Answer, CannotAnswer, OpenAITeacher
+from services.teacher.client import OpenAITeacher
 from services.teacher.config import TeacherSettings
 from services.teacher.handlers import Rules, teach
 from services.teacher.panel import Limits, Panel, Question, Reply

@@ -14,13 +14,8 @@ from typing import Any
 import pytest
 
 from services.ctl.recorded_llm import RecordedLLM
-from services.teacher.client import (
-    Answer,
-    CannotAnswer,
-    EndpointRefuses,
-    OpenAITeacher,
-    PassingFault,
-)
+from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault
+from services.teacher.client import OpenAITeacher
 from services.teacher.panel import Limits, Panel, Question
 from services.teacher.retries import Interrupted, Policy, with_retries
 from shared.bus.errors import Retryable

@@ -89,6 +89,41 @@ def test_an_endpoint_without_schemas_is_asked_in_words_from_then_on(
     assert llm.calls == 3
 
 
+def refused(parameter: str | None) -> tuple[int, dict[str, str], bytes]:
+    said = {"message": "Unsupported value", "param": parameter, "code": "unsupported_value"}
+    return 400, {}, json.dumps({"error": said}).encode()
+
+
+@pytest.mark.parametrize("task", [WORDS, STRUCTURED], ids=["words", "structured"])
+def test_what_a_reasoning_model_refuses_is_left_out_from_then_on(task: Task) -> None:
+    good = (200, {}, json.dumps(answered(Provider.OPENAI, "Refund")).encode())
+    server = Scripted([refused("temperature"), refused("max_tokens"), good, good])
+    with server as url:
+        ask = OpenAITeacher(
+            base_url=url, api_key=KEY, model="gpt-5-mini", clock=SystemClock(), max_tokens=9
+        )
+        assert [ask(task, "x", timeout=5).label for _ in range(2)] == ["Refund", "Refund"]
+    sent = [json.loads(request["body"]) for request in server.requests]
+    names = ("temperature", "max_tokens", "max_completion_tokens")
+    assert [{name: body[name] for name in names if name in body} for body in sent] == [
+        {"temperature": 0.0, "max_tokens": 9},
+        {"max_tokens": 9},
+        {"max_completion_tokens": 9},
+        {"max_completion_tokens": 9},
+    ]
+    asked_by_schema = ["response_format" in body for body in sent]
+    assert asked_by_schema == [task is STRUCTURED] * 4, "and nothing else is given up for it"
+
+
+@pytest.mark.parametrize("parameter", ["messages", "top_p", None])
+def test_a_refused_parameter_that_is_not_ours_is_said(parameter: str | None) -> None:
+    with (
+        Scripted([refused(parameter)]) as url,
+        pytest.raises(CannotAnswer, match="Unsupported value"),
+    ):
+        client(Provider.OPENAI, url.removesuffix("/v1"))(WORDS, "x", timeout=5)
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_structured_request_names_every_label(provider: Provider) -> None:
     server = Scripted([(200, {}, json.dumps(answered(provider, "Refund")).encode())])

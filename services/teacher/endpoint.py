@@ -1,0 +1,115 @@
+"""What the clients of all providers have in common: a structured answer where the endpoint knows
+how, words where it does not, and one fate for each way to fail."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from services.teacher.answers import (
+    Answer,
+    CannotAnswer,
+    EndpointRefuses,
+    PassingFault,
+    fate,
+    may_not_know_how,
+)
+from shared.clock import Clock
+from shared.contracts.events import Input
+from shared.contracts.prompting import answers_structured
+from shared.contracts.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """A client library's exceptions. `timeout` is a `connection` fault; `status` has the attributes
+    `status_code`, `response` and `message`."""
+
+    timeout: type[Exception]
+    connection: type[Exception]
+    status: type[Exception]
+
+
+class Endpoint(ABC):
+    """Implements `Teaches` over a provider's client, whose own retries are off: `retries.py` has
+    the only policy. `structure`: what its structured answers are made by, for the log."""
+
+    def __init__(
+        self, *, url: str, secret: str, clock: Clock, faults: Faults, structure: str
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._clock = clock
+        self._faults = faults
+        self._structure = structure
+        self._in_words_only = False
+
+    def __call__(self, task: Task, text: Input, *, timeout: float) -> Answer:
+        """Raises PassingFault, EndpointRefuses or CannotAnswer."""
+        structured = answers_structured(task) and not self._in_words_only
+        try:
+            return self._answer(task, text, timeout, structured)
+        except self._faults.status as error:
+            if not structured or not may_not_know_how(_status(error)):
+                raise self._fate(error) from error
+        try:
+            answer = self._answer(task, text, timeout, False)
+        except self._faults.status as error:
+            raise self._fate(error) from error
+        log.warning("%s does not answer by %s: asking in words", self._url, self._structure)
+        self._in_words_only = True
+        return answer
+
+    def probe(self, *, timeout: float) -> None:
+        """Whether the endpoint is there and lets us in. Raises PassingFault or EndpointRefuses."""
+        try:
+            self._list_models(timeout)
+        except self._faults.connection as error:
+            raise PassingFault(f"no connection to {self._url}") from error
+        except self._faults.status as error:
+            found = self._fate(error)
+            # Not every endpoint lists its models; any other answer shows that it is there.
+            if not isinstance(found, CannotAnswer):
+                raise found from error
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
+        """The body of the answer."""
+
+    @abstractmethod
+    def _read(self, body: bytes, structured: bool) -> Answer:
+        """Raises PassingFault or CannotAnswer."""
+
+    @abstractmethod
+    def _list_models(self, timeout: float) -> None: ...
+
+    def _answer(self, task: Task, text: Input, timeout: float, structured: bool) -> Answer:
+        """Raises PassingFault, CannotAnswer, or the library's status fault."""
+        try:
+            body = self._ask(task, text, timeout, structured)
+        except self._faults.timeout as error:
+            raise PassingFault(f"no answer within {timeout:.1f} s") from error
+        except self._faults.connection as error:
+            raise PassingFault(f"no connection to {self._url}") from error
+        return self._read(body, structured)
+
+    def _fate(self, error: Any) -> PassingFault | EndpointRefuses | CannotAnswer:
+        return fate(
+            _status(error),
+            error.response.headers,
+            str(error.message),
+            url=self._url,
+            secret=self._secret,
+            now=self._clock.now(),
+        )
+
+
+def _status(error: Any) -> int:
+    return int(error.status_code)

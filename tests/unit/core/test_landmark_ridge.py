@@ -1,0 +1,62 @@
+"""Distances to landmarks that are kept along a few directions only."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from shared.core.landmark_ridge import KEPT, LandmarkRidge
+
+DIM = 32
+
+
+def rows(n: int, spread: float, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors that lie in four dimensions of DIM, but for `spread` in the others."""
+    rng = np.random.default_rng(seed)
+    found = rng.normal(size=(n, DIM)) * np.where(np.arange(DIM) < 4, 1.0, spread)
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def fitted(spread: float) -> LandmarkRidge:
+    X = rows(300, spread)
+    return LandmarkRidge().fit(X, (X[:, 0] > 0).astype(np.int64))
+
+
+def exact(model: LandmarkRidge, X: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The kernel between rows and whole landmarks, which are found again."""
+    train = rows(300, 0.02)
+    landmarks = model._find_landmarks(train, model._most_landmarks(DIM))
+    return np.exp(-model.gamma * cdist(X, landmarks, "sqeuclidean"))
+
+
+def test_the_fewest_directions_that_hold_the_share() -> None:
+    model = fitted(0.3)
+    directions = model.directions_.astype(np.float64)
+    r = directions.shape[1]
+    assert 4 < r < DIM
+    assert np.allclose(directions.T @ directions, np.eye(r), atol=1e-6)
+    along = (model.landmarks_.astype(np.float64) ** 2).sum(axis=0)
+    assert along.sum() >= KEPT * model.squares_.sum() * (1 - 1e-6)
+    assert along[:-1].sum() < KEPT * model.squares_.sum()
+
+
+def test_the_kernel_is_the_one_of_whole_landmarks_where_rows_lie_with_them() -> None:
+    model, X = fitted(0.02), rows(50, 0.02, seed=1)
+    assert model.directions_.shape == (DIM, 4)
+    assert np.abs(model.kernel(X) - exact(model, X)).max() < 0.01
+
+
+def test_a_row_unlike_all_is_as_far_away_as_it_is() -> None:
+    """What lies outside of the directions counts in full: novelty feeds on it."""
+    model = fitted(0.02)
+    strange = np.zeros((1, DIM), np.float32)
+    strange[0, DIM - 1] = 1.0
+    assert np.allclose(model.kernel(strange), exact(model, strange), atol=0.05)
+    assert model.kernel(strange).max() < model.kernel(rows(50, 0.02)).max(axis=1).min()
+
+
+def test_embeddings_of_nothing_but_zeros_are_no_crash() -> None:
+    X = np.zeros((30, DIM), np.float32)
+    model = LandmarkRidge().fit(X, np.arange(30) % 2)
+    assert np.isfinite(model.decision_function(X)).all()
