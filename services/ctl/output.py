@@ -1,4 +1,8 @@
-"""What tracerctl prints: results on standard output, everything else on standard error."""
+"""What tracerctl prints: results on standard output, everything else on standard error.
+
+Much of it is what others wrote, in a trace or a request: it is shown as it is, and moves no cursor,
+has no colour and breaks no table.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-# No markup and no emoji codes: what is printed comes from files, topics and people. Rich takes
-# colours away by itself where the channel is no terminal, or NO_COLOR is set.
-console = Console(highlight=False, markup=False, emoji=False)
-messages = Console(stderr=True, highlight=False, markup=False, emoji=False)
+# What terminals obey: C0 but for line ends and tabs, C1, and what turns the writing round.
+_OBEYED = (*range(9), *range(11, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F),
+           *range(0x2066, 0x206A))  # fmt: skip
+_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _OBEYED}
+_IN_JSON = {code: f"\\u{code:04x}" for code in _OBEYED if code >= 0x7F}
+
+
+def plain_text(text: str) -> str:
+    """`text` with what a terminal would obey written out."""
+    return text.translate(_SHOWN)
+
+
+class PlainConsole(Console):
+    """Strings are text: no markup, no emoji by name, nothing that a terminal obeys."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(plain_text(text), **how)
+
+
+console = PlainConsole()
+messages = PlainConsole(stderr=True)
 
 
 def print_json(result: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(result, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(text.translate(_IN_JSON) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -37,7 +62,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """End the command with a message that says what to do."""
-    messages.print(Text.assemble(("error:", "red"), " ", message), soft_wrap=True)
+    messages.print(Text.assemble(("error:", "red"), f" {plain_text(message)}"), soft_wrap=True)
     raise typer.Exit(code)
 
 

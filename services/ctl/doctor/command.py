@@ -23,7 +23,7 @@ from services.ctl.doctor.findings import (
     skipped,
 )
 from services.ctl.environment import told
-from services.ctl.output import console, print_json
+from services.ctl.output import console, plain_text, print_json
 from services.ctl.registry_access import Json
 from shared.bus.errors import Fatal
 
@@ -121,9 +121,9 @@ def _kafka(patient: Patient, sources: list[str]) -> Iterator[Finding]:
 def _print(findings: list[Finding]) -> None:
     table = Table("check", "", "found, and what to do", title="tracer", title_justify="left")
     for finding in findings:
-        said = Text(finding.found)
+        said = Text(plain_text(finding.found))
         if finding.fix:
-            said.append(f"\n→ {finding.fix}", style="bold")
+            said.append(f"\n→ {plain_text(finding.fix)}", style="bold")
         table.add_row(finding.check, Text(finding.state, style=_COLOURS[finding.state]), said)
     console.print(table)
     counts = Counter(finding.state for finding in findings)

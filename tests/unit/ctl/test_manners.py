@@ -7,15 +7,18 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from services.ctl import output
 from services.ctl.main import app
 from services.ctl.output import fail, print_table
 
@@ -102,6 +105,43 @@ def test_completion_for_the_shell_in_use() -> None:
     done = tracerctl("--show-completion", "bash", **told)
     assert done.returncode == 0
     assert "complete" in done.stdout
+
+
+HOSTILE = [
+    "unknown label '[/red]'", "[bold red]forged[/]", "[link=https://evil.example]x[/link]",
+    "a\x1b]0;title\x07\x1b[2J\x1b[31mred", "b\x9b31mred", "c\u202egnp.exe", "d\roverwritten",
+    ":smile:",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_others_wrote_is_shown_and_does_nothing(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Messages of dead letters hold what a sender made up; an operator reads them in a terminal."""
+    output.print_table("title", ["why"], [(text,)])
+    output.console.print(text)
+    with pytest.raises(typer.Exit):
+        output.fail(text)
+    said = capsys.readouterr()
+    for shown in (said.out, said.err):
+        assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e", "\r"}
+        assert output.plain_text(text) in shown
+    output.print_json({"why": text})
+    document = capsys.readouterr().out
+    assert json.loads(document) == {"why": text}
+    assert not set(document) & {"\x1b", "\x07", "\x9b", "\u202e", "\r"}
+
+
+def test_nothing_but_output_makes_a_console_for_results() -> None:
+    """So that what holds of it holds of every command."""
+    folder = Path(output.__file__).parent
+    made = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if re.search(r"\bConsole\(", path.read_text())
+    }
+    assert made == {"encoder_commands.py"}  # which shows an encoder's own facts
 
 
 def test_what_others_wrote_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import gc
 import gzip
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,13 @@ def test_a_template_fills_once_and_does_not_read_what_it_filled_in() -> None:
 
 
 def test_labels_read_from_json_and_by_pattern() -> None:
-    fenced = {"input": "a", "teacher": '```json\n{"label": "refund"}\n```'}
-    assert row(fenced, label={"read": "json"}).taken[0].trace.teacher == "refund"
+    for answer in (
+        '```json\n{"label": "refund"}\n```',
+        '\n ```\n\n{"label": "refund"}```  \n',
+        '```JSON  \r\n{"label": "refund"}\n\n  ```',
+    ):
+        fenced = {"input": "a", "teacher": answer}
+        assert row(fenced, label={"read": "json"}).taken[0].trace.teacher == "refund"
     two = {"input": "a", "teacher": "maybe <l>x</l>, no: <l>y</l>"}
     rule = {"read": "regex", "pattern": "<l>(.*?)</l>"}
     assert row(two, label=rule).taken[0].trace.teacher == "y"
@@ -299,6 +305,18 @@ def test_a_json_document_over_many_lines_is_taken_whole(tmp_path: Path) -> None:
     ]
     file.write_text('{"a": 1}\n\nbroken\n')
     assert [p.number for p in parts(file, Format.JSONL)] == [1, 3], "a bad line is the adapter's"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["```" + "\n" * 90_000, "```\n" + "\n" * 90_000 + "x", "```" + " \n" * 45_000 + "```x",
+     " " * 90_000 + "```", "`" * 90_000, "<think>" * 12_000, "label" + " " * 90_000],
+)  # fmt: skip
+def test_an_answer_of_blanks_is_read_at_once(answer: str) -> None:
+    """A pattern that tries every way to share them out would hold ingest up for days."""
+    began = time.process_time()
+    assert not row({"input": "a", "teacher": answer}, label={"read": "json"}).taken
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
