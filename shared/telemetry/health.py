@@ -8,7 +8,9 @@ Ready means able to do its work now.
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.clock import Clock
 from shared.telemetry.metrics import ALIVE, READY
+
+log = logging.getLogger(__name__)
 
 # From a connection to the end of its one answer. Probes wait for a second, scrapes for ten.
 PROBE_SECONDS = 15.0
@@ -129,7 +133,10 @@ class _Server(ThreadingHTTPServer):
                         connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Who goes before the answer is no news."""
+        """Who goes before the answer is no news; anything else is a bug."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            log.error("a probe could not be answered", exc_info=error)
 
 
 class HealthServer:

@@ -153,3 +153,20 @@ def test_silent_connections_are_bounded_and_make_room(
         pytest.fail("there was never room again")
     for connection in silent:
         connection.close()
+
+
+def test_a_probe_that_fails_is_said_and_ends_no_server(
+    server: HealthServer, health: Health, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter((ZeroDivisionError("nobody thought of this"),))
+
+    def broken() -> str | None:
+        for error in answers:
+            raise error
+        return None
+
+    health.require(alive=broken)
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        ask(server, "/healthz")
+    assert ask(server, "/healthz") == (200, "alive\n")
+    assert "nobody thought of this" in caplog.text
