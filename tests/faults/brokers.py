@@ -30,6 +30,9 @@ _REPLICATED = {
     "num.io.threads": "2",
     "group.coordinator.threads": "1",
     "log.cleaner.enable": "false",
+    # Where retention is short, it is meant.
+    "log.segment.bytes": str(64 * 2**20),
+    "log.retention.check.interval.ms": "60000",
 }
 
 

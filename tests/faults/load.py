@@ -41,6 +41,8 @@ _MARKERS = 16  # offsets of transactions' own records, which no reader ever comm
 _DAYS = 6  # windows that close, and refits, in the steady phase
 _PATIENCE = 3_600.0
 # Ingest remembers a million ids before it forgets any: here few enough to be full when measured.
+# Longer than any backlog here, and short enough that an hour's records find room on this disk.
+_RETENTION = "20m"
 _ENVIRONMENT = {"TRACER_INGEST_MEMORY_KEYS": "2000", "TRACER_TEACHER_CONCURRENCY": "16"}
 
 
@@ -156,6 +158,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             direct=True,
             environment=_ENVIRONMENT,
             audit_share=_AUDITS,
+            retention=_RETENTION,
         ) as system,
         playing(system) as player,
     ):

@@ -18,7 +18,7 @@ import yaml
 from services.ctl.embedded.processes import Child, Fleet, run_module
 from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from shared.bus.admin import ensure_topics
-from shared.contracts.topics import load_topics
+from shared.contracts.topics import Topic, TopicSpec, load_topics
 from tests.faults.brokers import Brokers
 from tests.faults.clocks import WallClock
 from tests.faults.disk import SmallDisk
@@ -34,6 +34,7 @@ TASK, UNTRAINED = "support", "greeting"
 ALPHAS = {TASK: 0.9, UNTRAINED: 0.9999}  # nothing reaches the second: the teacher answers it all
 TEACHER = "word-counter"
 PARTITIONS = 4
+_BUSY = (Topic.REQUESTS, Topic.DECISIONS, Topic.DEFERRED)
 _READY_SECONDS = 90.0
 
 # Production's settings but for patience: a member that died is missed after six seconds.
@@ -50,7 +51,8 @@ class System:
     """Start it in a `with` block; whatever ends the block ends every process by its own pid.
 
     `direct`: for load, where no link may be the bottleneck; nothing can be parted then, and no
-    clock jumps. `environment` is added to every service's.
+    clock jumps. `environment` is added to every service's. `retention`: of requests, decisions and
+    deferrals, where not the production's.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class System:
         direct: bool = False,
         environment: Mapping[str, str] | None = None,
         audit_share: float = 0.2,
+        retention: str | None = None,
     ) -> None:
         self.folder, self.encoder = folder, encoder
         self._direct = direct
         self._audit_share = audit_share
+        self._retention = retention
         self._environment = dict(environment or {})
         folder.mkdir(parents=True, exist_ok=True)
         self.links = Links()
@@ -141,10 +145,7 @@ class System:
         self.disk.start()
         self.brokers.start()
         self.redis.start()
-        specs = [
-            msgspec.structs.replace(spec, partitions=min(spec.partitions, PARTITIONS))
-            for spec in load_topics().values()
-        ]
+        specs = [self._spec(spec) for spec in load_topics().values()]
         ensure_topics(self.brokers.bootstrap(), specs)
         self._write_tasks()
         make_key(self.folder / "keys", "of the fault suite")
@@ -152,6 +153,12 @@ class System:
             self.services[name] = self._fleet.start(self._child(name))
         for child in self.services.values():
             child.wait_ready(_READY_SECONDS)
+
+    def _spec(self, spec: TopicSpec) -> TopicSpec:
+        spec = msgspec.structs.replace(spec, partitions=min(spec.partitions, PARTITIONS))
+        if self._retention is None or spec.topic not in _BUSY:
+            return spec
+        return msgspec.structs.replace(spec, retention=self._retention)
 
     def _write_tasks(self) -> None:
         tasks = [
