@@ -82,7 +82,7 @@ class Load:
         return taken
 
     def _send(self, run: str, n: int, per_second: float, begun: float) -> None:
-        producer = Producer({"bootstrap.servers": self._place.kafka, "linger.ms": 1})
+        producer = Producer({"bootstrap.servers": self._place.kafka})  # lingering as clients do
         for i in range(n):
             wait = begun + i / per_second - time.monotonic()
             if wait > 0:
