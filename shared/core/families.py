@@ -21,10 +21,12 @@ from shared.core.types import Mask
 
 # Floors of the lexical stage, as parts of 1 - α around α: an answer that agrees with this
 # probability is good enough for the cheap stage.
-FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
+FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75)
 # The lexical stage costs a hundredth of the encoder, and the encoder far less than the teacher: it
 # may add this share to what is deferred.
 LEXICAL_COST = 0.0125
+# Coverages a step of the walk apart are as good as the same.
+SAME_COVERAGE = 0.001
 # A residual stage doubles the semantic part: it must earn this much coverage.
 RESIDUAL_GAIN = 0.005
 
@@ -64,7 +66,7 @@ def base_families(outputs: Outputs, rows: TrainingSet, chosen: Mask, rule: Rule)
 
 def _enough(best: float) -> float:
     """The coverage that is as good as the best for a cheaper cascade."""
-    return best - LEXICAL_COST * (1.0 - best)
+    return best - max(LEXICAL_COST * (1.0 - best), SAME_COVERAGE)
 
 
 def _floor(alpha: float, part: float) -> float:
