@@ -22,7 +22,7 @@ from shared.bus.kafka import KafkaPublisher
 from shared.contracts.codec import encode
 from shared.contracts.events import Request
 from shared.contracts.topics import Topic, load_topics
-from shared.registry.base import Artifact
+from shared.registry.base import Artifact, Registry
 from shared.registry.redis import connect
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -68,10 +68,7 @@ class Place:
 
     def publish(self, artifact: Artifact) -> str:
         """Make it the active version of this place's task."""
-        fence = self.registry.acquire(self.task)
-        at = datetime.now(UTC)
-        self.registry.publish(artifact, fence=fence, at=at, reason="benchmark")
-        return artifact.version
+        return publish(self.registry, artifact)
 
     def router(self, number: int = 1, **settings: object) -> Child:
         """A router process, ready; `settings` as in TRACER_<NAME>."""
@@ -123,6 +120,13 @@ class Place:
         finally:
             watcher.close()
         return seen
+
+
+def publish(registry: Registry, artifact: Artifact) -> str:
+    """Make it the active version of its task, as a trainer does; its name."""
+    fence = registry.acquire(artifact.manifest.task)
+    registry.publish(artifact, fence=fence, at=datetime.now(UTC), reason="benchmark")
+    return artifact.version
 
 
 def rate(seen: Sequence[tuple[float, int]], n: int) -> float:

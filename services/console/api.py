@@ -114,9 +114,12 @@ async def live(
 ) -> Response:
     visitor.check_may_see(task)
     context.sources.task(task)
-    context.feed.check_room()
+    caller = visitor.caller.name
+    context.feed.check_room(caller)
     return StreamingResponse(
-        decisions(context.feed, task, context.stop, request.is_disconnected, seconds=seconds),
+        decisions(
+            context.feed, task, caller, context.stop, request.is_disconnected, seconds=seconds
+        ),
         media_type="text/event-stream",
     )
 

@@ -23,6 +23,7 @@ from shared.contracts.events import Decision, Request
 log = logging.getLogger(__name__)
 
 MAX_WATCHERS = 100
+MAX_OF_ONE = 25  # of one caller, lest one tenant's pages leave no room for another's
 BATCH = 1_000
 POLL_SECONDS = 0.25
 RETRY_SECONDS = 2.0
@@ -35,8 +36,10 @@ class TooManyWatchers(Exception):
 
 @dataclass
 class Watcher:
-    """One page's view: the newest decisions it has not taken yet, and how many it missed."""
+    """One page's view: the newest decisions it has not taken yet, and how many it missed. `caller`:
+    whose page it is."""
 
+    caller: str
     size: int = 40
     _waiting: deque[Decision] = field(default_factory=deque)
     _missed: int = 0
@@ -66,22 +69,23 @@ class LiveFeed:
     open_requests: Callable[[], Reading]
     recent: RecentRequests
     max_watchers: int = MAX_WATCHERS
+    max_of_one: int = MAX_OF_ONE
     trouble: str | None = None
     _watchers: dict[str, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wanted: threading.Event = field(default_factory=threading.Event)
 
-    def check_room(self) -> None:
-        """Raises TooManyWatchers, before an answer has begun."""
+    def check_room(self, caller: str) -> None:
+        """For a page of `caller`. Raises TooManyWatchers, before an answer has begun."""
         with self._lock:
-            self._check_room()
+            self._check_room(caller)
 
     @contextmanager
-    def watch(self, task: str) -> Iterator[Watcher]:
+    def watch(self, task: str, caller: str) -> Iterator[Watcher]:
         """Raises TooManyWatchers."""
-        watcher = Watcher()
+        watcher = Watcher(caller)
         with self._lock:
-            self._check_room()
+            self._check_room(caller)
             self._watchers[task].append(watcher)
             self._wanted.set()
         try:
@@ -124,9 +128,12 @@ class LiveFeed:
         self.recent.decision(decision)
         self._offer(decision)
 
-    def _check_room(self) -> None:
-        if sum(map(len, self._watchers.values())) >= self.max_watchers:
+    def _check_room(self, caller: str) -> None:
+        watching = [watcher for some in self._watchers.values() for watcher in some]
+        if len(watching) >= self.max_watchers:
             raise TooManyWatchers(f"{self.max_watchers} pages are watching already")
+        if sum(watcher.caller == caller for watcher in watching) >= self.max_of_one:
+            raise TooManyWatchers(f"{self.max_of_one} pages of yours are watching already")
 
     def _offer(self, decision: Decision) -> None:
         with self._lock:

@@ -21,6 +21,7 @@ _KEEP_ALIVE = 15.0
 async def decisions(
     feed: LiveFeed,
     task: str,
+    caller: str,
     stop: threading.Event,
     gone: Callable[[], Awaitable[bool]],
     *,
@@ -28,7 +29,7 @@ async def decisions(
 ) -> AsyncIterator[bytes]:
     """Events `decisions`: a list, oldest first, and how many were `missed` in between. `trouble`:
     why none come."""
-    with feed.watch(task) as watcher:
+    with feed.watch(task, caller) as watcher:
         yield b"retry: 3000\n\n"
         began = said = time.monotonic()
         trouble: str | None = None

@@ -19,6 +19,7 @@ from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
 from shared.core.training import TrainingSet
 from shared.encoder.base import Encoder
+from shared.encoder.wrapped import WrappedEncoder
 from shared.fitting.artifact import candidates, families, make_artifact
 from shared.fitting.challenger import Tried
 from shared.fitting.graphs import serve_as_onnx
@@ -44,30 +45,12 @@ class Scan:
     tried: Tried
 
 
-class ProgressEncoder:
+class ProgressEncoder(WrappedEncoder):
     """Encodes in chunks and moves a progress bar."""
 
     def __init__(self, encoder: Encoder, bar: Progress) -> None:
-        self._encoder = encoder
+        super().__init__(encoder)
         self._bar = bar
-
-    @property
-    def digest(self) -> str:
-        return self._encoder.digest
-
-    @property
-    def vocabulary(self) -> int:
-        return self._encoder.vocabulary
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoder.tokenize(texts)
-
-    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return self._encoder.encode_tokens(rows)
-
-    @property
-    def dim(self) -> int:
-        return self._encoder.dim
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         parts = [np.empty((0, self.dim), dtype=np.float32)]

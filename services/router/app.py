@@ -6,10 +6,10 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.router.announcing import PATIENCE, Announcer
 from services.router.config import RouterSettings
-from services.router.door_service import PUBLISHING, DoorService
 from services.router.handlers import Router, Topics
 from services.router.heartbeat import Heartbeat
 from services.router.models import Models
@@ -20,8 +20,7 @@ from shared.bus.runner import run_pipe
 from shared.clock import Clock
 from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic
-from shared.encoder.onnx_encoder import OnnxEncoder
-from shared.encoder.threads import usable_threads
+from shared.encoder.base import Encoder
 from shared.redaction.load import check_redactors
 from shared.registry.base import RegistryError
 from shared.registry.disk import DiskCopy
@@ -31,6 +30,9 @@ from shared.rejecting import rejecting
 from shared.telemetry import metrics
 from shared.telemetry.health import Health
 from shared.telemetry.tracing import traced
+
+if TYPE_CHECKING:
+    from services.router.door_service import DoorService
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +98,12 @@ class RouterService:
         self.models.registry.close()
 
 
-def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterService:
-    """Everything the router needs, from its settings."""
+def build(
+    settings: RouterSettings, encoder: Encoder, *, threads: int, clock: Clock, health: Health
+) -> RouterService:
+    """Everything else the router needs, from its settings. `threads`: of the stages."""
     tasks = load_tasks(settings.tasks)
     check_redactors(tasks.values())
-    threads = settings.threads or usable_threads()
-    encoder = OnnxEncoder(settings.encoder, threads=threads)
     trust = settings.trust()
     trust.warn_if_blind()
     models = Models(
@@ -157,6 +159,9 @@ def build(settings: RouterSettings, *, clock: Clock, health: Health) -> RouterSe
 
 def _open_door(settings: RouterSettings, router: Router, clock: Clock) -> DoorService:
     """Its publisher is its own: the pipe's writes in the pipe's transactions. Raises Fatal."""
+    # Here, so that a router without a door loads no web server: a tenth of its imports.
+    from services.router.door_service import PUBLISHING, DoorService
+
     publisher = _publisher(settings, PUBLISHING * settings.door_timeout)
     return DoorService(settings, router, publisher, clock)
 

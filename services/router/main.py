@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
-from services.router.app import build
 from services.router.config import RouterSettings
+from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.encoder.threads import usable_threads
 from shared.running import Surroundings, run_service
 
 
@@ -16,7 +18,15 @@ def main() -> int:
 
 
 def _run(settings: RouterSettings, around: Surroundings) -> None:
-    router = build(settings, clock=around.clock, health=around.health)
+    threads = settings.threads or usable_threads()
+    with ThreadPoolExecutor(1, "starting") as beside:
+        loading = beside.submit(OnnxEncoder, settings.encoder, threads=threads)
+        # Here, because it takes as long as the encoder does and a core of its own: most of it are
+        # the clients of Kafka and Redis.
+        from services.router.app import build
+
+        encoder = loading.result()
+    router = build(settings, encoder, threads=threads, clock=around.clock, health=around.health)
     try:
         router.run(around.stop)
     finally:

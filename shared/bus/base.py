@@ -51,7 +51,7 @@ class Pipe(Protocol):
     """Consume, transform, produce: records leave and offsets advance together.
 
     Between two commits a pipe hands out every message at most once; after a crash, an abort or a
-    rebalance it hands out again what was not committed.
+    rebalance it hands out again what was not committed. For one thread.
     """
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
@@ -61,11 +61,24 @@ class Pipe(Protocol):
         """
         ...
 
-    def commit(self, records: Sequence[Record]) -> None:
-        """Publish `records` and mark everything polled so far as done; in that order or at once.
+    def begin_commit(self, records: Sequence[Record]) -> None:
+        """Begin to publish `records` and to mark everything polled so far as done; in that order
+        or at once. What is polled from here on belongs to the next commit.
 
-        Raises Retryable after which the pipe has rewound to the last commit, or Fatal.
+        One commit is in flight at a time: this waits for the one before. Raises as `settled`.
         """
+        ...
+
+    def settled(self, timeout: float) -> bool:
+        """Whether no commit is in flight, after waiting for its end at most `timeout` seconds.
+
+        Raises Retryable when it failed: the pipe has rewound to the last commit that succeeded,
+        and hands out again what was polled since. Or Fatal.
+        """
+        ...
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """`begin_commit`, and wait for its end."""
         ...
 
     def lag(self) -> int:

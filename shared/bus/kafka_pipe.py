@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import Retryable
@@ -13,20 +16,86 @@ from shared.bus.kafka_writer import Writer
 from shared.clock import Clock, SystemClock
 
 
-class _KafkaPipe:
-    """What both pipes have in common: the consuming half."""
+class _KafkaPipe(ABC):
+    """What both pipes have in common: the consuming half, and a thread for the commit in flight.
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    That thread writes, and does not touch what the reader knows; this one polls meanwhile. Before
+    partitions leave, in a rebalance, the commit in flight is waited for: what it covers is done
+    then, or comes again to whoever has the partition next.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap: str,
+        group: str,
+        topics: Sequence[str],
+        instance_id: str | None,
+        client_config: ClientConfig | None,
+        clock: Clock,
+    ) -> None:
+        config = consumer_config(bootstrap, group, instance_id, client_config or {})
+        self._reader = Reader(config, topics, clock, self._land)
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._flight: Future[None] | None = None
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         return self._reader.poll(max_messages, timeout)
+
+    def begin_commit(self, records: Sequence[Record]) -> None:
+        self.settled(None)
+        offsets = self._reader.uncommitted()
+        if not records and not offsets and not self._reader.torn():
+            return
+        try:
+            write = self._writer_of(records, offsets)
+        except Retryable:
+            self._reader.rewind()
+            raise
+        self._reader.sending()
+        self._flight = self._writing.submit(write)
+
+    def settled(self, timeout: float | None) -> bool:
+        """`timeout`: None waits for as long as the commit takes, which is bounded."""
+        if self._flight is None:
+            return True
+        wait([self._flight], timeout)
+        if not self._flight.done():
+            return False
+        flight, self._flight = self._flight, None
+        try:
+            flight.result()
+        except Retryable:
+            self._reader.rewind()
+            raise
+        self._reader.committed()
+        return True
+
+    def commit(self, records: Sequence[Record]) -> None:
+        self.begin_commit(records)
+        self.settled(None)
 
     def lag(self) -> int:
         return self._reader.lag()
 
     def waiting(self, timeout: float) -> int | None:
         return self._reader.waiting(timeout)
+
+    def close(self) -> None:
+        """What is in flight ends first; whether it succeeded shows in the group's offsets."""
+        self._writing.shutdown()
+
+    @abstractmethod
+    def _writer_of(
+        self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
+    ) -> Callable[[], None]:
+        """What the other thread has to do. Raises Retryable when it would be wrong to."""
+
+    def _land(self) -> None:
+        """Runs inside a poll, where nothing may be raised or rewound: a failure is `settled`'s."""
+        if self._flight is not None and self._flight.exception() is None:
+            self._flight = None
+            self._reader.committed()
 
 
 class AtLeastOncePipe(_KafkaPipe):
@@ -42,25 +111,30 @@ class AtLeastOncePipe(_KafkaPipe):
         client_config: ClientConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        theirs = client_config or {}
-        config = consumer_config(bootstrap, group, instance_id, theirs)
-        self._writer = Writer(producer_config(bootstrap, theirs))
-        super().__init__(Reader(config, topics, clock or SystemClock()))
+        self._writer = Writer(producer_config(bootstrap, client_config or {}))
+        super().__init__(
+            bootstrap=bootstrap,
+            group=group,
+            topics=topics,
+            instance_id=instance_id,
+            client_config=client_config,
+            clock=clock or SystemClock(),
+        )
 
-    def commit(self, records: Sequence[Record]) -> None:
-        offsets = self._reader.uncommitted()
-        try:
+    def close(self) -> None:
+        super().close()
+        self._reader.close()
+        self._writer.close()
+
+    def _writer_of(
+        self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
+    ) -> Callable[[], None]:
+        def write() -> None:
             if records:
                 self._writer.write(records)
             self._reader.commit(offsets)
-        except Retryable:
-            self._reader.rewind()
-            raise
-        self._reader.committed()
 
-    def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        return write
 
 
 class TransactionalPipe(_KafkaPipe):
@@ -82,7 +156,7 @@ class TransactionalPipe(_KafkaPipe):
         patience: float = 20.0,
     ) -> None:
         clock = clock or SystemClock()
-        config = consumer_config(bootstrap, group, instance_id, client_config or {})
+        # First of all: what a predecessor has in flight is settled before anything is read.
         self._publisher = TransactionalPublisher(
             bootstrap=bootstrap,
             transactional_id=transactional_id,
@@ -90,28 +164,27 @@ class TransactionalPipe(_KafkaPipe):
             patience=patience,
             clock=clock,
         )
-        super().__init__(Reader(config, topics, clock))
-
-    def commit(self, records: Sequence[Record]) -> None:
-        offsets = self._reader.uncommitted()
-        if not records and not offsets and not self._reader.torn():
-            return
-        try:
-            self._publisher.settle()
-            if self._reader.torn():
-                raise Retryable("partitions moved away while their messages were in work")
-            self._publisher.publish(records, self._progress(offsets))
-        except Retryable:
-            self._reader.rewind()
-            raise
-        self._reader.committed()
+        super().__init__(
+            bootstrap=bootstrap,
+            group=group,
+            topics=topics,
+            instance_id=instance_id,
+            client_config=client_config,
+            clock=clock,
+        )
 
     def close(self) -> None:
+        super().close()
         self._publisher.close()
         self._reader.close()
 
-    def _progress(self, offsets: Mapping[TopicPartition, int]) -> GroupOffsets | None:
-        """Raises Retryable when this member is no longer in its group."""
-        if not offsets:
-            return None
-        return GroupOffsets(raw_offsets(offsets), self._reader.group_metadata())
+    def _writer_of(
+        self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
+    ) -> Callable[[], None]:
+        """The membership is that of now: a later one would vouch for what this one polled."""
+        if self._reader.torn():
+            raise Retryable("partitions moved away while their messages were in work")
+        progress = None
+        if offsets:
+            progress = GroupOffsets(raw_offsets(offsets), self._reader.group_metadata())
+        return partial(self._publisher.publish, records, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,19 @@ _SHORTEST_ASK = 0.1
 class _Position:
     """Offsets in one owned partition.
 
-    `next` is the next to hand out, and what a commit stores; `redo` is the first one handed out
-    since the last commit, None when there is none.
+    `next` is the next to hand out, and what a commit stores. `sent` is the first one that the
+    commit in flight covers, `redo` the first one handed out since that began (or since the last
+    commit); None when there is none.
     """
 
     next: int = _UNKNOWN
+    sent: int | None = None
     redo: int | None = None
+
+    @property
+    def open(self) -> int | None:
+        """The first one handed out that no commit has covered yet."""
+        return self.redo if self.sent is None else self.sent
 
 
 class Reader:
@@ -39,10 +46,20 @@ class Reader:
 
     Rebalance callbacks run inside `poll` and `close` only. They leave assigning to the binding,
     which calls (un)assign or incremental_(un)assign as the assignor's protocol demands.
+
+    `leaving` is called before partitions are given up: whoever has a commit in flight ends it
+    there, so that nobody reads them again before.
     """
 
-    def __init__(self, config: Mapping[str, Any], topics: Sequence[str], clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topics: Sequence[str],
+        clock: Clock,
+        leaving: Callable[[], None] = lambda: None,
+    ) -> None:
         self._clock = clock
+        self._leaving = leaving
         self._errors = ErrorInbox("consumer")
         self._positions: dict[TopicPartition, _Position] = {}
         self._filling: list[Message] = []
@@ -76,32 +93,38 @@ class Reader:
         return frozenset(self._positions)
 
     def uncommitted(self) -> dict[TopicPartition, int]:
-        """The next offset of each owned partition with messages handed out since the commit."""
+        """The next offset of each owned partition with messages that no commit covers yet, nor the
+        one in flight."""
         return {at: p.next for at, p in self._positions.items() if p.redo is not None}
 
     def torn(self) -> bool:
         """True when a partition left while messages of it were handed out and uncommitted."""
         return self._torn
 
-    def committed(self) -> None:
-        """Everything handed out so far is done."""
+    def sending(self) -> None:
+        """A commit of what is `uncommitted` is in flight from here on."""
         for position in self._positions.values():
-            position.redo = None
+            position.sent, position.redo = position.redo, None
+
+    def committed(self) -> None:
+        """The commit in flight has succeeded."""
+        for position in self._positions.values():
+            position.sent = None
         self._errors.recovered()
 
     def rewind(self) -> None:
-        """Hand out again what is uncommitted. Raises Fatal when the consumer can't go back."""
+        """Hand out again what no commit has covered. Raises Fatal when the consumer can't go
+        back."""
         self._torn = False
         for at, position in self._positions.items():
-            if position.redo is None:
+            first = position.open
+            if first is None:
                 continue
             try:
-                self._consumer.seek(
-                    confluent_kafka.TopicPartition(at.topic, at.partition, position.redo)
-                )
+                self._consumer.seek(confluent_kafka.TopicPartition(at.topic, at.partition, first))
             except KafkaException as exception:
-                raise Fatal(f"rewinding {at} to {position.redo}: {exception}") from exception
-            position.next, position.redo = position.redo, None
+                raise Fatal(f"rewinding {at} to {first}: {exception}") from exception
+            position.next, position.sent, position.redo = first, None, None
 
     def group_metadata(self) -> object:
         """The membership to commit under. Raises Retryable when it is no longer the one polled in.
@@ -135,7 +158,7 @@ class Reader:
         lag = 0
         for at, position in self._positions.items():
             raw = confluent_kafka.TopicPartition(at.topic, at.partition)
-            start = position.next if position.redo is None else position.redo
+            start = position.next if position.open is None else position.open
             _, high = self._consumer.get_watermark_offsets(raw, cached=True)
             if start != _UNKNOWN and high > start:
                 lag += high - start
@@ -208,10 +231,11 @@ class Reader:
     def _revoked(
         self, consumer: Consumer, partitions: Iterable[confluent_kafka.TopicPartition]
     ) -> None:
+        self._leaving()
         gone = {TopicPartition(p.topic, p.partition) for p in partitions}
         for at in gone:
             position = self._positions.pop(at, None)
-            self._torn = self._torn or (position is not None and position.redo is not None)
+            self._torn = self._torn or (position is not None and position.open is not None)
         self._filling = [m for m in self._filling if (m.topic, m.partition) not in gone]
         logger.info("gave up %s", _listed(gone), extra={"member": self._member})
 

@@ -64,8 +64,8 @@ class _Member:
             at: offset for at, offset in self.positions.items() if offset != self._committed[at]
         }
 
-    def committed(self) -> None:
-        self._committed = dict(self.positions)
+    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._committed.update(self.owned(offsets))
 
     def rewind(self) -> None:
         self.positions = dict(self._committed)
@@ -112,15 +112,43 @@ class MemoryPipe:
         self._exactly_once = delivery == "exactly_once"
         self._member = _Member(broker, group, topics)
         self._crash: CrashPoint | None = None
+        self._flight: tuple[Sequence[Record], Mapping[TopicPartition, int]] | None = None
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         return self._member.poll(max_messages, timeout)
 
+    def begin_commit(self, records: Sequence[Record]) -> None:
+        self.settled(0.0)
+        offsets = self._member.uncommitted()
+        if records or offsets or self._member.torn:
+            self._flight = records, offsets
+
+    def settled(self, timeout: float) -> bool:
+        """Does what is in flight: here is nobody else to do it meanwhile."""
+        if self._flight is not None:
+            (records, offsets), self._flight = self._flight, None
+            self._commit(records, offsets)
+        return True
+
     def commit(self, records: Sequence[Record]) -> None:
+        self.begin_commit(records)
+        self.settled(0.0)
+
+    def lag(self) -> int:
+        return self._member.lag()
+
+    def waiting(self, timeout: float) -> int | None:
+        return self._member.waiting()
+
+    def close(self) -> None:
+        self._member.leave()
+
+    def crash_next_commit(self, point: CrashPoint) -> None:
+        """The next commit that has anything to do raises Crash there; the member is gone then."""
+        self._crash = point
+
+    def _commit(self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]) -> None:
         member = self._member
-        offsets = member.uncommitted()
-        if not records and not offsets and not member.torn:
-            return
         self._crash_at(CrashPoint.BEFORE_PUBLISH)
         try:
             if self._exactly_once:
@@ -135,20 +163,7 @@ class MemoryPipe:
         except Retryable:
             member.rewind()
             raise
-        member.committed()
-
-    def lag(self) -> int:
-        return self._member.lag()
-
-    def waiting(self, timeout: float) -> int | None:
-        return self._member.waiting()
-
-    def close(self) -> None:
-        self._member.leave()
-
-    def crash_next_commit(self, point: CrashPoint) -> None:
-        """The next commit that has anything to do raises Crash there; the member is gone then."""
-        self._crash = point
+        member.committed(offsets)
 
     def _crash_at(self, point: CrashPoint) -> None:
         if self._crash is point:

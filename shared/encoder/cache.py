@@ -17,6 +17,7 @@ import numpy as np
 from shared.encoder.base import Encoder, Matrix
 from shared.encoder.lock import locked
 from shared.encoder.onnx_encoder import ENCODING
+from shared.encoder.wrapped import WrappedEncoder
 
 _log = logging.getLogger(__name__)
 
@@ -37,37 +38,19 @@ class _Damage(sqlite3.DatabaseError):
     """SQLite's own check failed."""
 
 
-class CachedEncoder:
-    """An Encoder that remembers, keyed by (encoder digest and ENCODING, SHA-256 of the text).
+class CachedEncoder(WrappedEncoder):
+    """An Encoder that remembers, keyed by (encoder digest and ENCODING, SHA-256 of the text);
+    nothing of word pieces.
 
     Several processes may share the file. A damaged file is moved aside and begun anew, with a
     warning; when the file cannot be written (disk full), encoding goes on without remembering.
     """
 
     def __init__(self, encoder: Encoder, path: Path) -> None:
-        self._encoder = encoder
+        super().__init__(encoder)
         self._path = Path(path).absolute()
         self._lock = threading.Lock()
         self._connection, self._encoder_id = self._open()
-
-    @property
-    def digest(self) -> str:
-        return self._encoder.digest
-
-    @property
-    def dim(self) -> int:
-        return self._encoder.dim
-
-    @property
-    def vocabulary(self) -> int:
-        return self._encoder.vocabulary
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoder.tokenize(texts)
-
-    def encode_tokens(self, rows: Sequence[Sequence[int]]) -> Matrix:
-        """As the wrapped encoder's; nothing is remembered of word pieces."""
-        return self._encoder.encode_tokens(rows)
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         """As the wrapped encoder's; each different text unknown so far is encoded once."""

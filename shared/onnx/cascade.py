@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shared.batching import Rows, batches, filled
 from shared.contracts.manifest import Manifest
-from shared.onnx.session import InvalidStage, Scored, StageSession
+from shared.onnx.session import UNASKED, InvalidStage, Scored, StageSession
 
 # Word pieces of one batch: bounds what the lexical graph holds at a time.
 BATCH_TOKENS = 8_192
@@ -32,22 +32,32 @@ class Answers(NamedTuple):
     """What the cascade makes of n rows.
 
     stage: int64[n], the stage that answered or -1. label: int64[n], its label, or the last
-    stage's. accept, threshold: float64[n], of the stage that answered, or of the last. novel,
-    dropped: bool[n], deferred because the last stage saw something unlike its traffic, or a label
-    that is deferred whole.
+    stage's. accept, threshold: float32[n] and float64[n], of the stage that answered, or of the
+    last. novel, dropped: bool[n], deferred because the last stage saw something unlike its traffic,
+    or a label that is deferred whole.
     """
 
     stage: NDArray[np.int64]
     label: NDArray[np.int64]
-    accept: NDArray[np.float64]
+    accept: NDArray[np.float32]
     threshold: NDArray[np.float64]
     novel: NDArray[np.bool_]
     dropped: NDArray[np.bool_]
 
 
 _NOTHING = Answers(
-    *(np.empty(0, kind) for kind in (np.int64, np.int64, float, float, np.bool_, np.bool_))
+    *(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, float, np.bool_, np.bool_))
 )
+
+
+class _Found(NamedTuple):
+    """As in `Answers`."""
+
+    stage: NDArray[np.int64]
+    label: NDArray[np.int64]
+    accept: NDArray[np.float32]
+    novel: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
 
 
 class CascadeSession:
@@ -74,56 +84,66 @@ class CascadeSession:
         deferred = set(manifest.deferred_labels)
         self._dropped = np.asarray([label in deferred for label in manifest.labels])
         self._drops = bool(self._dropped.any())
+        self._thresholds = np.asarray([stage.threshold for stage in manifest.stages])
+        # As the graphs' outputs are, so that every comparison is the cheapest.
+        self._limits = [
+            (np.float32(stage.threshold), np.float32(stage.novelty_cut))
+            for stage in manifest.stages
+        ]
+        self._asked = {name for stage in manifest.stages for name in stage.scores_of}
 
     def answer(self, n: int, tokens: Rows | None, features: Features) -> Answers:
         """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that
         the lexical stage leaves over; non-finite ones are never answered."""
         if not n:
             return _NOTHING
-        answers: Answers | None = None
+        found: _Found | None = None
         left = np.arange(n)
         embedded: NDArray[np.float32] | None = None
         scores: dict[str, NDArray[np.float32]] = {}
         last = len(self.sessions) - 1
         for number, session in enumerate(self.sessions):
+            name = session.stage.name
+            asked = name in self._asked
             if session.stage.features == "token_ids":
-                said = _run_tokens(session, [(tokens or [])[i] for i in left.tolist()])
+                said = _run_tokens(session, [(tokens or [])[i] for i in left.tolist()], asked)
             else:
                 if embedded is None:
                     embedded = features(left)
-                said = self._run_features(session, embedded, scores)
-            found = self._found(number, said)
-            answers = found if answers is None else _overwritten(answers, left, found)
+                said = self._run_features(session, embedded, scores, asked)
+            these = self._found(number, said)
+            found = these if found is None else _overwritten(found, left, these)
             if number == last:
                 break
-            over = found.stage < 0
+            over = these.stage < 0
             if not over.any():
                 break
-            scores[session.stage.name] = said.scores
+            if asked:
+                scores[name] = said.scores
             scores = {name: values[over] for name, values in scores.items()}
             embedded = None if embedded is None else embedded[over]
             left = left[over]
-        assert answers is not None  # a manifest has at least one stage
-        return answers
+        assert found is not None  # a manifest has at least one stage
+        # Stage -1 is nobody, and the last one's threshold.
+        threshold = self._thresholds[found.stage]
+        return Answers(
+            found.stage, found.label, found.accept, threshold, found.novel, found.dropped
+        )
 
-    def _found(self, number: int, said: Scored) -> Answers:
-        """What a stage says of the rows it was given, as if it were the last."""
-        stage = self.sessions[number].stage
-        novel = said.novelty >= stage.novelty_cut
-        known = ~novel
-        able = (said.accept >= stage.threshold) & known & np.isfinite(said.accept)
+    def _found(self, number: int, said: Scored) -> _Found:
+        """What a stage says of the rows it was given, as if it were the last.
+
+        For one row each call of NumPy's is a few µs, as ONNX Runtime has emptied the caches for
+        its weights: few calls are made here. NaN is never at least a threshold."""
+        threshold, cut = self._limits[number]
+        able = said.accept >= threshold
+        able &= said.novelty < cut
         dropped = np.zeros(len(able), np.bool_)
         if self._drops:
-            dropped = self._dropped[said.label] & known
+            dropped = self._dropped[said.label] & (said.novelty < cut)
             able &= ~dropped
-        return Answers(
-            stage=np.where(able, number, -1),
-            label=said.label,
-            accept=said.accept.astype(np.float64),
-            threshold=np.full(len(able), stage.threshold),
-            novel=novel,
-            dropped=dropped,
-        )
+        stage = np.where(able, number, -1)
+        return _Found(stage, said.label, said.accept, said.novelty >= cut, dropped)
 
     def every_stage(
         self, tokens: Rows | None, features: NDArray[np.float32] | None
@@ -134,11 +154,11 @@ class CascadeSession:
         said = []
         for session in self.sessions:
             if session.stage.features == "token_ids":
-                said.append(_run_tokens(session, tokens or []))
+                said.append(_run_tokens(session, tokens or [], True))
             elif features is None:
                 break
             else:
-                said.append(self._run_features(session, features, scores))
+                said.append(self._run_features(session, features, scores, True))
             scores[session.stage.name] = said[-1].scores
         return said
 
@@ -147,36 +167,39 @@ class CascadeSession:
         session: StageSession,
         rows: NDArray[np.float32],
         scores: Mapping[str, NDArray[np.float32]],
+        asked: bool,
     ) -> Scored:
-        """In parts of BATCH_ROWS, `threads` of them side by side."""
+        """In parts of BATCH_ROWS, `threads` of them side by side. `asked`: for its scores."""
         if len(rows) <= BATCH_ROWS:
-            return session.run(rows, scores)
+            return session.run(rows, scores, asked=asked)
 
         def run(start: int) -> Scored:
             part = slice(start, start + BATCH_ROWS)
-            return session.run(rows[part], {name: values[part] for name, values in scores.items()})
+            earlier = {name: values[part] for name, values in scores.items()}
+            return session.run(rows[part], earlier, asked=asked)
 
         starts = range(0, len(rows), BATCH_ROWS)
         parts = map(run, starts) if self._threads < 2 else _pool(self._threads).map(run, starts)
         return Scored(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _overwritten(answers: Answers, rows: NDArray[np.int64], found: Answers) -> Answers:
-    """`answers` with what a later stage found of `rows`."""
-    for before, now in zip(answers, found, strict=True):
+def _overwritten(earlier: _Found, rows: NDArray[np.int64], found: _Found) -> _Found:
+    """`earlier` with what a later stage found of `rows`."""
+    for before, now in zip(earlier, found, strict=True):
         before[rows] = now
-    return answers
+    return earlier
 
 
-def _run_tokens(session: StageSession, rows: Rows) -> Scored:
-    """In batches of similar length, so that little is filled up."""
+def _run_tokens(session: StageSession, rows: Rows, asked: bool) -> Scored:
+    """In batches of similar length, so that little is filled up. `asked`: for its scores."""
     n = len(rows)
-    n_labels = session.n_labels
-    label, scores = np.empty(n, np.int64), np.empty((n, n_labels), np.float32)
-    accept, novelty = np.empty(n, np.float32), np.empty(n, np.float32)
+    label, accept, novelty = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.float32)
+    scores = np.empty((n, session.n_labels), np.float32) if asked else UNASKED
     for batch in batches([len(row) for row in rows], BATCH_TOKENS):
-        found = session.run(filled([rows[i] for i in batch], PADDING))
-        label[batch], accept[batch], novelty[batch], scores[batch] = found
+        found = session.run(filled([rows[i] for i in batch], PADDING), asked=asked)
+        label[batch], accept[batch], novelty[batch] = found.label, found.accept, found.novelty
+        if asked:
+            scores[batch] = found.scores
     return Scored(label, accept, novelty, scores)
 
 

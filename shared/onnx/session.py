@@ -23,6 +23,9 @@ OUTPUTS = {
     "scores": "tensor(float)",
 }
 _OUTPUT_NAMES = list(OUTPUTS)
+_WITHOUT_SCORES = [name for name in OUTPUTS if name != "scores"]
+# Scores that nobody has asked for: one number a label and row, which need not be copied.
+UNASKED = np.empty((0, 0), np.float32)
 
 
 class InvalidStage(ValueError):
@@ -31,7 +34,7 @@ class InvalidStage(ValueError):
 
 class Scored(NamedTuple):
     """label: int64[n], index into the manifest's labels. accept, novelty: float32[n] in [0, 1].
-    scores: float32[n, k]."""
+    scores: float32[n, k], or UNASKED."""
 
     label: NDArray[np.int64]
     accept: NDArray[np.float32]
@@ -69,14 +72,19 @@ class StageSession:
         rows: NDArray[np.float32] | NDArray[np.int64],
         earlier: Mapping[str, NDArray[np.float32]] | None = None,
         options: Any = None,
+        *,
+        asked: bool = True,
     ) -> Scored:
         """`rows`: float32[n, dim] features, or int64[n, length] word pieces for a lexical stage;
         `earlier`: the scores of the stages that this one's manifest names; `options`: ONNX
-        Runtime's, of this run."""
+        Runtime's, of this run; `asked`: for its scores."""
         inputs = {self.stage.input: rows}
         for name in self.stage.scores_of:
             inputs[f"{name}_scores"] = (earlier or {})[name]
-        return Scored(*self._session.run(_OUTPUT_NAMES, inputs, options))
+        if asked:
+            return Scored(*self._session.run(_OUTPUT_NAMES, inputs, options))
+        label, accept, novelty = self._session.run(_WITHOUT_SCORES, inputs, options)
+        return Scored(label, accept, novelty, UNASKED)
 
     def _check(self, n_labels: int) -> None:
         name = f"stage {self.stage.name}"

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
@@ -49,6 +48,9 @@ class Signer:
     @classmethod
     def from_pem(cls, pem: str) -> Signer:
         """Raises InvalidKey."""
+        # Here, because who only checks signatures, as routers do, need not load it.
+        from cryptography.hazmat.primitives import serialization
+
         try:
             key = serialization.load_pem_private_key(pem.encode(), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -59,6 +61,8 @@ class Signer:
 
     def pem(self) -> bytes:
         """The private key, PKCS 8. Keep it where only its user reads it."""
+        from cryptography.hazmat.primitives import serialization
+
         return self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,

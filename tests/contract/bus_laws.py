@@ -185,6 +185,49 @@ class BusLaws(ABC):
         pipe.commit([copy(message, out) for message in again])
         self.seen_as_promised(out, values)
 
+    def test_a_commit_in_flight_covers_what_was_polled_before_it(
+        self, wide: str, out: str, group: str
+    ) -> None:
+        values = numbered(30)
+        self.publish([Record(wide, value, value) for value in values])
+        pipe = self.open(group, wide)
+        first = collect(pipe, 10)
+        pipe.begin_commit([copy(message, out) for message in first])
+        collect(pipe, 10)
+        until(lambda: pipe.settled(0.5))
+        assert pipe.lag() >= 10  # the second ten; of the third as far as they are fetched
+        self.seen_as_promised(out, [m.value for m in first])
+        self.crash(pipe)
+        successor = self.open(group, wide)
+        copy_all(successor, out, 20)
+        self.seen_as_promised(out, values)
+
+    def test_commits_follow_each_other_in_flight(self, topic: str, out: str, group: str) -> None:
+        values = numbered(40)
+        self.publish([Record(topic, b"k", value) for value in values])
+        pipe = self.open(group, topic)
+        for _ in range(4):
+            pipe.begin_commit([copy(message, out) for message in collect(pipe, 10)])
+        until(lambda: pipe.settled(0.5))
+        assert pipe.lag() == 0
+        assert [m.value for m in self.read(out)] == values
+
+    def test_when_a_commit_in_flight_fails_what_was_polled_after_it_comes_again_too(
+        self, wide: str, out: str, group: str
+    ) -> None:
+        values = numbered(20)
+        self.publish([Record(wide, value, value) for value in values])
+        pipe = self.open(group, wide)
+        before = collect(pipe, 8)
+        pipe.begin_commit([Record(MISSING, b"k", b"lost"), Record(out, b"k", b"lost too")])
+        before += collect(pipe, 12)
+        with pytest.raises(Retryable, match=MISSING):
+            until(lambda: pipe.settled(0.5))
+        again = collect(pipe, 20)
+        assert by_partition(again) == by_partition(before)
+        pipe.commit([copy(message, out) for message in again])
+        self.seen_as_promised(out, values)
+
     def test_what_waits_is_what_was_not_handed_out(self, topic: str, group: str) -> None:
         pipe = self.open(group, topic)
         self.publish([Record(topic, b"k", b"first")])
@@ -289,6 +332,29 @@ class BusLaws(ABC):
         until(all_done)
         self.seen_as_promised(out, values)
 
+    def test_partitions_are_handed_over_with_commits_in_flight(
+        self, wide: str, out: str, group: str
+    ) -> None:
+        sent: list[bytes] = []
+        first = self.open(group, wide)
+        members, shared = [first], False
+
+        def all_done() -> bool:
+            nonlocal shared
+            if not shared:
+                values = [f"{len(sent) + i:05}".encode() for i in range(20)]
+                sent.extend(values)
+                self.publish([Record(wide, value, value) for value in values])
+            for member in members:
+                with suppress(Retryable):
+                    shared = (begin(member, out) > 0 and member is not first) or shared
+            if len(members) == 1:
+                members.append(self.open(group, wide, member="b"))
+            return shared and {m.value for m in self.read(out)} == set(sent)
+
+        until(all_done)
+        self.seen_as_promised(out, sent)
+
     def rounds(
         self,
         sent: list[bytes],
@@ -364,6 +430,14 @@ def step(pipe: Pipe, out: str) -> list[Message]:
             pipe.commit([copy(message, out) for message in messages])
         return messages
     return []
+
+
+def begin(pipe: Pipe, out: str) -> int:
+    """One turn of a loop that polls and copies while the commit before is in flight; how many."""
+    messages = pipe.poll(5, 0.02)
+    if messages or pipe.settled(0.0):
+        pipe.begin_commit([copy(message, out) for message in messages])
+    return len(messages)
 
 
 def copy_all(pipe: Pipe, out: str, count: int, *, batch: int = 100) -> None:

@@ -116,7 +116,9 @@ def test_a_router_that_was_suspended_is_fenced_by_its_successor(place: Place) ->
         while zombie.alive() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert zombie.exit_code == 1, zombie.tail()
-        assert "fenced" in zombie.tail(40).lower()
+        # Suspended inside a call for longer than any may take, it ends for that.
+        ends = ("fenced", "only a new process can go on")
+        assert any(why in zombie.tail(40).lower() for why in ends)
         first, second = traffic.end(), later.end()
     finally:
         zombie.kill()

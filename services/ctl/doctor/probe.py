@@ -23,9 +23,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from services.ctl.doctor.broker import quiet, said
 from services.ctl.doctor.findings import Finding, Patient, clock, failed, ok, skipped
+from shared.bus.errors import Fatal
+from shared.bus.kafka_calls import BoundedCalls
 from shared.bus.kafka_config import consumer_config, producer_config, transactional_config
 
 _CHECKS = ("kafka.round_trip", "kafka.clock", "kafka.transactions")
+_GRACE = 5.0  # seconds the calls of a transaction may come back later than they were told to
 
 
 _now = time.time
@@ -138,17 +141,27 @@ def _transaction(name: str, patient: Patient) -> Finding:
     transactional_id = f"{settings.group('doctor')}-{patient.me}"
     config = transactional_config(settings.bootstrap_servers, transactional_id, settings.kafka)
     producer = Producer(config, logger=quiet)
-    try:
+
+    def commit_one() -> None:
         producer.init_transactions(patient.patience)
         producer.begin_transaction()
         producer.produce(name, b"doctor")
         producer.commit_transaction(patient.patience)
+
+    calls = BoundedCalls()
+    try:
+        calls.run(commit_one, 2 * patient.patience + _GRACE)
+    except Fatal:
+        fix = "look into the log of the transaction coordinator, the leader of __transaction_state"
+        return failed(check, "the client did not come back from a transaction", fix)
     except KafkaException as error:
         fix = (
             "grant Write and Describe on transactional id tracer-* "
             "(kafka-acls.sh --transactional-id), or set TRACER_DELIVERY=at_least_once"
         )
         return failed(check, said(error), fix)
+    finally:
+        calls.end()
     return ok(check, f"one was committed as {transactional_id}")
 
 

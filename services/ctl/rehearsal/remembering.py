@@ -8,29 +8,15 @@ import numpy as np
 
 from shared.core.types import Matrix
 from shared.encoder.base import Encoder
+from shared.encoder.wrapped import WrappedEncoder
 
 
-class RememberingEncoder:
+class RememberingEncoder(WrappedEncoder):
     """Embeds each different row of word pieces once, in memory."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        super().__init__(encoder)
         self._known: dict[tuple[int, ...], Matrix] = {}
-
-    @property
-    def digest(self) -> str:
-        return self._encoder.digest
-
-    @property
-    def dim(self) -> int:
-        return self._encoder.dim
-
-    @property
-    def vocabulary(self) -> int:
-        return self._encoder.vocabulary
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._encoder.tokenize(texts)
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         return self.encode_tokens(self.tokenize(texts))

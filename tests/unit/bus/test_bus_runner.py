@@ -101,7 +101,7 @@ def test_it_handles_in_batches_and_finishes_the_one_in_work(
     diary = run(MemoryPipe(broker, group="g", topics=["in"]), handle, stop, clock)
     assert handle.batches == [VALUES[:4], VALUES[4:8], VALUES[8:]]
     assert copied(broker) == VALUES
-    assert diary.lines == ["ready", "beat"]
+    assert diary.lines == ["beat", "ready", "beat"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,9 @@ def test_a_commit_is_retried_with_the_same_messages_after_longer_and_longer_wait
     assert handle.batches[:5] == [VALUES[:4]] * 5
     assert [message.value for message in broker.messages("later")] == VALUES
     assert waited == pytest.approx([0.0, 0.1, 0.3, 0.7])
-    assert diary.lines == ["not ready: no such topic: later", "beat"] * 4 + ["ready", "beat"]
+    assert diary.lines == ["beat", "not ready: no such topic: later"] * 4 + [
+        "beat", "ready", "beat"
+    ]  # fmt: skip
 
 
 def test_a_handler_is_retried_with_its_batch_and_without_polling(
@@ -243,10 +245,13 @@ def test_an_empty_poll_after_a_failed_commit_is_no_recovery(
                 stop.set()
             return polled
 
-        def commit(self, records: Sequence[Record]) -> None:
+        def begin_commit(self, records: Sequence[Record]) -> None:
             self.commits += 1
             if self.commits == 1:
                 raise Retryable("broker away")
+
+        def settled(self, timeout: float) -> bool:
+            return True
 
         def lag(self) -> int:
             return 2 - self.commits
@@ -285,8 +290,8 @@ class Silent:
         self.clock.sleep(1.0)
         return []
 
-    def commit(self, records: Sequence[Record]) -> None:
-        pass
+    def settled(self, timeout: float) -> bool:
+        return True
 
     def lag(self) -> int:
         return 0
@@ -374,8 +379,107 @@ def test_the_lag_is_told_about_once_a_second_and_what_each_batch_took(
 
     pipe, took = MemoryPipe(broker, group="g", topics=["in"]), list[float]()
     run(pipe, handle, stop, clock, max_batch=2, on_lag=lags.append, on_batch=took.append)
-    assert lags == [8, 4, 0]
+    assert lags == [10, 6, 2]  # at 0.6, 1.8 and 3 seconds, when a batch is handled and in flight
     assert took == pytest.approx([0.6] * 5)
+
+
+class Flying(MemoryPipe):
+    """Its commits end when `lands(handled batches)` says so; `commits` says what each covered."""
+
+    def __init__(self, broker: MemoryBroker, lands: Callable[[], bool]) -> None:
+        super().__init__(broker, group="g", topics=["in"])
+        self.lands = lands
+        self.commits: list[list[bytes]] = []
+        self.polled: list[int] = []
+        self.waits: list[float] = []
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        self.polled.append(max_messages)
+        return super().poll(min(max_messages, 2), timeout)
+
+    def begin_commit(self, records: Sequence[Record]) -> None:
+        self.commits.append([record.value for record in records])
+        super().begin_commit(records)
+
+    def settled(self, timeout: float) -> bool:
+        if self._flight is not None and not self.lands():
+            self.waits.append(timeout)
+            return False
+        return super().settled(timeout)
+
+
+def test_while_a_commit_is_in_flight_batches_are_handled_that_share_the_next(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    handle = Copier(stop)
+    pipe = Flying(broker, lambda: len(handle.batches) >= 3)
+    run(pipe, handle, stop, clock, max_batch=6)
+    assert pipe.commits == [VALUES[:2], VALUES[2:6], VALUES[6:8], VALUES[8:]]
+    assert copied(broker) == VALUES
+
+
+def test_no_more_is_polled_than_one_commit_takes(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    handle = Copier(stop)
+    pipe = Flying(broker, lambda: len(pipe.waits) >= 10)
+    run(pipe, handle, stop, clock, max_batch=4)
+    assert pipe.polled[:3] == [4, 4, 2]
+    assert pipe.commits[:2] == [VALUES[:2], VALUES[2:6]]
+    # A look, then a short wait for more to share it, and long ones when there is no room for any.
+    assert {0.0, 0.005, 0.5} == set(pipe.waits)
+    assert copied(broker) == VALUES
+
+
+def test_a_commit_that_fails_takes_back_what_was_handled_after_it(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    failed: list[Retryable] = []
+
+    def later(error: Retryable) -> None:
+        failed.append(error)
+        broker.create_topic("later")
+
+    handle = Copier(stop, out="later")
+    pipe = Flying(broker, lambda: len(handle.batches) >= 2)
+    run(pipe, handle, stop, clock, on_retry=later)
+    assert len(failed) == 1
+    assert handle.batches[:4] == [VALUES[:2], VALUES[2:4], VALUES[:2], VALUES[2:4]]
+    assert [message.value for message in broker.messages("later")] == VALUES
+
+
+def test_a_stop_waits_for_the_commit_in_flight_and_sends_what_was_handled(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    handle = Copier(stop)
+    pipe = Flying(broker, lambda: stop.is_set())
+    run(pipe, handle, stop, clock, max_batch=10)
+    assert pipe.commits == [VALUES[:2], VALUES[2:]]
+    assert copied(broker) == VALUES
+
+
+def test_a_stop_while_a_batch_cannot_be_handled_commits_nothing_of_that_commit(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    copy = Copier(stop)
+
+    def handle(messages: list[Message]) -> list[Record]:
+        if messages[0].value == VALUES[4]:
+            raise Retryable("store away")
+        return copy(messages)
+
+    pipe = Flying(broker, lambda: stop.is_set())
+    run(pipe, handle, stop, clock, max_batch=10, on_retry=lambda _: stop.set())
+    assert copied(broker) == VALUES[:2]  # [2:4] was handled, and would have shared the commit
+    assert list(broker.committed("g").values()) == [2]
+
+
+def test_a_last_commit_that_fails_is_left_to_the_successor(
+    broker: MemoryBroker, stop: threading.Event, clock: FakeClock
+) -> None:
+    handle = Copier(stop, out="nowhere")
+    run(MemoryPipe(broker, group="g", topics=["in"]), handle, stop, clock, max_batch=10)
+    assert broker.committed("g") == {}
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_the_timeline_has_each_change_once_with_who_made_it() -> None:
 
 
 def test_who_looks_late_sees_the_newest_and_is_told_how_many_it_missed() -> None:
-    watcher = Watcher(size=3)
+    watcher = Watcher("anna", size=3)
     for n in range(5):
         watcher.offer(decision(n))
     taken, missed = watcher.take()
@@ -148,7 +148,7 @@ def test_the_topic_is_read_only_while_somebody_looks(monkeypatch: pytest.MonkeyP
     with Running(feed.run):
         time.sleep(0.1)
         assert topic.opened == 0
-        with feed.watch("support") as mine, feed.watch("intents") as others:
+        with feed.watch("support", "anna") as mine, feed.watch("intents", "anna") as others:
             topic.add(decision(1), decision(2, "intents"))
             until(lambda: topic.opened == 1)
             got: list[Decision] = []
@@ -162,7 +162,7 @@ def test_a_broker_that_is_away_is_said_and_comes_back() -> None:
     topic = Topic()
     topic.away = True
     feed = LiveFeed(topic.open, Topic().open, RecentRequests(()))
-    with Running(feed.run), feed.watch("support") as watcher:
+    with Running(feed.run), feed.watch("support", "anna") as watcher:
         until(lambda: feed.trouble is not None)
         topic.away = False
         topic.add(decision(1))
@@ -172,9 +172,18 @@ def test_a_broker_that_is_away_is_said_and_comes_back() -> None:
 
 def test_only_so_many_may_watch() -> None:
     feed = LiveFeed(Topic().open, Topic().open, RecentRequests(()), max_watchers=1)
-    with feed.watch("support"), pytest.raises(TooManyWatchers), feed.watch("support"):
-        pass
-    feed.check_room()
+    with feed.watch("support", "anna"), pytest.raises(TooManyWatchers):
+        feed.check_room("ben")
+    feed.check_room("ben")
+
+
+def test_one_caller_leaves_room_for_others() -> None:
+    feed = LiveFeed(Topic().open, Topic().open, RecentRequests(()), max_watchers=3, max_of_one=1)
+    with feed.watch("support", "anna"):
+        with pytest.raises(TooManyWatchers, match="1 pages of yours"):
+            feed.check_room("anna")
+        feed.check_room("ben")
+    feed.check_room("anna")
 
 
 def test_decisions_are_streamed_as_events_without_texts() -> None:
@@ -188,5 +197,5 @@ def test_decisions_are_streamed_as_events_without_texts() -> None:
     assert '"request_id":"r1"' in said.text
     assert "r2" not in said.text
     desk.context.stop.set()
-    with desk.context.feed.watch("support"), desk.context.feed.watch("support"):
+    with desk.context.feed.watch("support", "anna"), desk.context.feed.watch("support", "anna"):
         assert client.get("/api/v1/tasks/support/live").status_code == 503

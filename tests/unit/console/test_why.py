@@ -256,7 +256,7 @@ def test_the_live_reader_remembers_requests_and_shows_decisions_alone(desk: Desk
     thread = threading.Thread(target=feed.run, args=(desk.context.stop,))
     thread.start()
     try:
-        with feed.watch("support") as watcher:
+        with feed.watch("support", "anna") as watcher:
             desk.requests.add(Request(id="r3", task="support", input="a text"))
             desk.decisions.add(decided(3))
             until(lambda: feed.recent.of("support", "r3") == Seen(("a text",), decided(3)))

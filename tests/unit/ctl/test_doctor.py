@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from services.ctl.doctor import files, redis_checks
+from services.ctl.doctor import files, probe, redis_checks
 from services.ctl.doctor.findings import (
     DoctorSettings,
     Finding,
@@ -257,6 +258,25 @@ def test_a_redis_cluster(tmp_path: Path) -> None:
 )
 def test_clocks(ahead: float, state: State) -> None:
     assert clock("redis.clock", ahead, 0.5, Patient(DoctorSettings()), "Redis").state is state
+
+
+def test_a_transaction_that_does_not_come_back_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    class Away:
+        def __init__(self, config: object, logger: object) -> None: ...
+
+        def init_transactions(self, timeout: float) -> None:
+            answered.wait(30)
+
+    monkeypatch.setattr(probe, "Producer", Away)
+    monkeypatch.setattr(probe, "_GRACE", 0.05)
+    found = probe._transaction("topic", Patient(DoctorSettings(), patience=0.05))
+    assert found.state is State.FAILED
+    assert "did not come back" in found.found
+    answered.set()
 
 
 def test_redis_of_another_time(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

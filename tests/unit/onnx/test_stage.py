@@ -11,7 +11,7 @@ from shared.core.grouping import group_folds
 from shared.core.stages import FOLDS, fit_stages
 from shared.fitting.graphs import export_cascade, run_graphs
 from shared.onnx.parity import ParityError, check_parity
-from shared.onnx.session import InvalidStage, StageSession
+from shared.onnx.session import UNASKED, InvalidStage, StageSession
 
 Exported = tuple[dict[str, Stage], dict[str, bytes]]
 
@@ -50,6 +50,15 @@ def test_any_word_pieces_give_finite_answers(exported: Exported, ids: list[list[
     for values in said:
         assert np.isfinite(values).all()
     assert ((said.accept >= 0) & (said.accept <= 1)).all()
+
+
+def test_scores_that_nobody_asks_for_are_left_out(exported: Exported) -> None:
+    lexical = session(exported, "lexical")
+    ids = np.asarray([[5, 6], [7, -1]], np.int64)
+    whole, without = lexical.run(ids), lexical.run(ids, asked=False)
+    assert without.scores is UNASKED
+    for one, two in zip(whole[:3], without[:3], strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_filling_up_changes_nothing(exported: Exported) -> None:
