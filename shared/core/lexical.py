@@ -42,7 +42,7 @@ BYTES_OF_LABEL, BYTES_OF_FEATURE = 2, 12
 # Bigrams are found by their code modulo a prime; those the table has no room for are left out.
 TABLE_SIZES = (131_071, 1_048_573)
 TABLE_ROOM = 8
-ROWS_AT_ONCE = 4_096  # bounds the float64 copies of embeddings
+ROWS_AT_ONCE = 4_096  # products in single precision are summed in double
 TABLE_BYTES = 4 * TABLE_SIZES[-1]
 # What a model trained only on other labels says of a label.
 UNSEEN_SCORE = -1.0
@@ -158,14 +158,17 @@ def _parting_directions(embeddings: Matrix, mean: Floats, y: Ints) -> Floats:
     """float64[d, r] of length 1: linear discriminant analysis (Fisher 1936, Rao 1948)."""
     _, label, sizes = np.unique(y, return_inverse=True, return_counts=True)
     n, d = embeddings.shape
-    sums, scatter = np.zeros((len(sizes), d)), -n * np.outer(mean, mean)
-    np.add.at(sums, label, embeddings)
+    of_label = sp.csr_matrix((np.ones(n), (label, np.arange(n))), shape=(len(sizes), n))
+    sums, scatter = of_label @ embeddings, -n * np.outer(mean, mean)
     for start in range(0, n, ROWS_AT_ONCE):
-        some = embeddings[start : start + ROWS_AT_ONCE].astype(np.float64)
-        scatter += some.T @ some
+        some = embeddings[start : start + ROWS_AT_ONCE]
+        scatter += some.T @ some  # single precision is enough beside the shrinkage
     between = (sums / sizes[:, None] - mean) * np.sqrt(sizes)[:, None]
     within = scatter - between.T @ between
-    within.flat[:: d + 1] += SHRINKAGE * max(float(within.trace()), 1e-9) / d
+    squares = float(scatter.trace()) + n * float(mean @ mean)
+    # At least what single precision may be wrong by, where rows of a label are all the same.
+    variance = max(float(within.trace()), 0.01 * squares, 1e-9)
+    within.flat[:: d + 1] += SHRINKAGE * variance / d
     root = cholesky(within, lower=True)
     parting = svd(solve_triangular(root, between.T, lower=True), full_matrices=False)[0]
     most = min(MEANING_DIRECTIONS, len(sizes) - 1)
