@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from typing import Any
 
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import Retryable
@@ -19,22 +20,12 @@ from shared.clock import Clock, SystemClock
 class _KafkaPipe(ABC):
     """What both pipes have in common: the consuming half, and a thread for the commit in flight.
 
-    That thread writes, and does not touch what the reader knows; this one polls meanwhile. Before
-    partitions leave, in a rebalance, the commit in flight is waited for: what it covers is done
-    then, or comes again to whoever has the partition next.
+    That thread writes, and changes nothing of what the reader knows; this one polls meanwhile.
+    Before partitions leave, in a rebalance, the commit in flight is waited for: what it covers is
+    done then, or comes again to whoever has the partition next.
     """
 
-    def __init__(
-        self,
-        *,
-        bootstrap: str,
-        group: str,
-        topics: Sequence[str],
-        instance_id: str | None,
-        client_config: ClientConfig | None,
-        clock: Clock,
-    ) -> None:
-        config = consumer_config(bootstrap, group, instance_id, client_config or {})
+    def __init__(self, config: Mapping[str, Any], topics: Sequence[str], clock: Clock) -> None:
         self._reader = Reader(config, topics, clock, self._land)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._flight: Future[None] | None = None
@@ -111,15 +102,10 @@ class AtLeastOncePipe(_KafkaPipe):
         client_config: ClientConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._writer = Writer(producer_config(bootstrap, client_config or {}))
-        super().__init__(
-            bootstrap=bootstrap,
-            group=group,
-            topics=topics,
-            instance_id=instance_id,
-            client_config=client_config,
-            clock=clock or SystemClock(),
-        )
+        theirs = client_config or {}
+        config = consumer_config(bootstrap, group, instance_id, theirs)
+        self._writer = Writer(producer_config(bootstrap, theirs))
+        super().__init__(config, topics, clock or SystemClock())
 
     def close(self) -> None:
         super().close()
@@ -156,6 +142,7 @@ class TransactionalPipe(_KafkaPipe):
         patience: float = 20.0,
     ) -> None:
         clock = clock or SystemClock()
+        config = consumer_config(bootstrap, group, instance_id, client_config or {})
         # First of all: what a predecessor has in flight is settled before anything is read.
         self._publisher = TransactionalPublisher(
             bootstrap=bootstrap,
@@ -164,14 +151,7 @@ class TransactionalPipe(_KafkaPipe):
             patience=patience,
             clock=clock,
         )
-        super().__init__(
-            bootstrap=bootstrap,
-            group=group,
-            topics=topics,
-            instance_id=instance_id,
-            client_config=client_config,
-            clock=clock,
-        )
+        super().__init__(config, topics, clock)
 
     def close(self) -> None:
         super().close()

@@ -136,12 +136,9 @@ class _Loop:
     def finish(self) -> None:
         """Commit what was handled; what fails is left to the successor."""
         try:
-            while not self._landed(_NAP_SECONDS):
-                self._health.beat()
-            if self._handled is not None:
-                self._send()
-            while not self._landed(_NAP_SECONDS):
-                self._health.beat()
+            self._wait_landed()
+            self._send()
+            self._wait_landed()
         except Retryable as error:
             logger.warning("ending without the last commit: %s", error)
 
@@ -190,6 +187,10 @@ class _Loop:
             self._in_flight = None
             self._succeeded()
         return True
+
+    def _wait_landed(self) -> None:
+        while not self._landed(_NAP_SECONDS):
+            self._health.beat()
 
     def _polled(self, count: int) -> None:
         """Tell health what came in, and after a while of nothing what waits at the broker."""

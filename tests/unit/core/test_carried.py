@@ -7,6 +7,7 @@ import pytest
 from carrying import carried_by, fit_after, folds_after
 from horizons import clusters
 
+from shared.core.candidates import fit_one
 from shared.core.carried import HELD_OUT, UNKNOWN, FoldSays, deal, prepare_carried
 from shared.core.cascade import in_numpy
 from shared.core.fit import Fit, Judged, Settings, fit
@@ -79,7 +80,7 @@ def test_what_is_served_is_what_a_full_fit_with_those_candidates_serves(
     assert incremental.verdict.n_evidence == NOW
     assert incremental.cascade is not None
     for stage, before in zip(incremental.cascade.stages, judged.fits.stages, strict=True):
-        anew = before.candidate.fit(rows, SETTINGS.seed)
+        anew = fit_one(before.candidate, rows, SETTINGS.seed)
         np.testing.assert_allclose(stage.scorer.scores(rows), anew.scores(rows), atol=1e-6)
     heads = [stage.head for stage in judged.fits.served.stages]
     assert [stage.head for stage in incremental.cascade.stages] == heads

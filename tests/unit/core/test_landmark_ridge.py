@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
-from shared.core.landmark_ridge import KEPT, LandmarkRidge
+from shared.core.landmark_ridge import KEPT, LONE_UP_TO, LandmarkRidge
 
 DIM = 32
 
@@ -82,3 +82,34 @@ def test_embeddings_of_nothing_but_zeros_are_no_crash() -> None:
     X = np.zeros((30, DIM), np.float32)
     model = LandmarkRidge().fit(X, np.arange(30) % 2)
     assert np.isfinite(model.decision_function(X)).all()
+
+
+def test_a_row_alone_in_its_cell_makes_a_landmark_with_its_nearest() -> None:
+    X = np.asarray([[0, 0], [0, 1], [5, 0], [5, 3]], np.float32)
+    found = LandmarkRidge()._with_nearest(X, np.asarray([0, 1, 2]))
+    assert found.tolist() == [[0.0, 0.5], [5.0, 1.5]]  # 0 and 1 are each other's: one pair
+
+
+def test_the_nearest_is_found_among_all_rows() -> None:
+    """Also where they are looked at in several parts."""
+    X, alone = rows(1_300, 0.3), np.asarray([0, 511, 512, 1_299])
+    apart = cdist(X[alone], X)
+    apart[np.arange(4), alone] = np.inf
+    expected = (X[alone] + X[apart.argmin(axis=1)]) / 2.0
+    found = LandmarkRidge()._with_nearest(X, alone)
+    assert cdist(expected, found).min(axis=1).max() < 1e-6
+
+
+def test_no_landmark_is_a_copy_of_a_row() -> None:
+    X = rows(600, 0.3)
+    everywhere = LandmarkRidge()._find_landmarks(X, 3_000)
+    assert cdist(everywhere, X).min() > 1e-3
+    assert 400 < len(everywhere) < 600  # two rows that are each other's nearest share one
+    fewer = LandmarkRidge()._find_landmarks(X, 100)
+    assert cdist(fewer, X).min() > 1e-3
+    assert 90 < len(fewer) <= 100
+
+
+def test_rows_alone_make_landmarks_as_long_as_there_is_room() -> None:
+    X = rows(6_000, 0.3)
+    assert LONE_UP_TO - 200 < len(LandmarkRidge()._find_landmarks(X, 3_000)) <= LONE_UP_TO
