@@ -24,7 +24,7 @@ from shared.core.types import Mask
 FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75)
 # The lexical stage costs a hundredth of the encoder, and the encoder far less than the teacher: it
 # may add this share to what is deferred.
-LEXICAL_COST = 0.0125
+LEXICAL_COST = 0.02
 # Coverages a step of the walk apart are as good as the same.
 SAME_COVERAGE = 0.001
 # A residual stage doubles the semantic part: it must earn this much coverage.
