@@ -202,6 +202,10 @@ bench-fanout: setup ## 1,000 simulated routers over 10,000 tasks on one Redis; w
 ablation: setup ## What each feature of the acceptor is worth; writes docs/ablation.md
 	@$(BIN)/python -m benchmarks.ablation --data-dir $(DATA_DIR)
 
+.PHONY: bench-limits
+bench-limits: setup ## What keeps certified coverage from being higher; writes docs/gate.md
+	@$(BIN)/python -m benchmarks.limits --data-dir $(DATA_DIR)
+
 .PHONY: bench-console
 bench-console: setup ## The console's pages with 50 tasks and 200 versions; writes docs/console.md
 	@$(BIN)/python -m benchmarks.console

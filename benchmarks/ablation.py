@@ -19,7 +19,7 @@ from shared.core.grouping import group_folds
 from shared.core.head import acceptor_rows, fit_linear, fit_mixture, mix
 from shared.core.policies import Evidence
 from shared.core.stages import FOLDS, StageFits, fit_stages
-from shared.core.types import Floats, Mask
+from shared.core.types import Floats, Ints, Mask
 
 FILES = ("banking77", "banking77_qwen3_30b")
 SPLITS = 5
@@ -117,13 +117,19 @@ def _neighbour_agreement(fits: StageFits, label: np.ndarray) -> Floats:
 
 def _certified(features: Floats, agrees: Mask, fits: StageFits) -> list[float]:
     """The coverage certified at each α, by acceptors that did not see a row's fold."""
-    scores = np.empty(len(agrees))
-    for fold in range(FOLDS):
-        inside = fits.folds == fold
-        scores[inside] = fit_linear(features[~inside], agrees[~inside])(features[inside])
+    scores = out_of_fold(features, agrees, fits.folds)
     evidence = Evidence(scores, agrees, fits.rows.groups, np.ones(len(agrees)), "crossfit")
     verdicts = frontier(evidence, ALPHAS, Settings().delta)
     return [v.coverage if isinstance(v, Certified) else 0.0 for v in verdicts]
+
+
+def out_of_fold(features: Floats, agrees: Mask, folds: Ints) -> Floats:
+    """float64[n]: accept scores."""
+    scores = np.empty(len(agrees))
+    for fold in range(FOLDS):
+        inside = folds == fold
+        scores[inside] = fit_linear(features[~inside], agrees[~inside])(features[inside])
+    return scores
 
 
 def _table(title: str, coverages: Coverages) -> str:

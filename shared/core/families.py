@@ -21,9 +21,12 @@ from shared.core.types import Mask
 
 # Floors of the lexical stage, as parts of 1 - α around α: an answer that agrees with this
 # probability is good enough for the cheap stage.
-FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
-# The lexical stage costs a hundredth of the encoder: it may cost this much certified coverage.
-LEXICAL_COST = 0.002
+FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75)
+# The lexical stage costs a hundredth of the encoder, and the encoder far less than the teacher: it
+# may add this share to what is deferred.
+LEXICAL_COST = 0.02
+# Coverages a step of the walk apart are as good as the same.
+SAME_COVERAGE = 0.001
 # A residual stage doubles the semantic part: it must earn this much coverage.
 RESIDUAL_GAIN = 0.005
 
@@ -58,7 +61,12 @@ def base_families(outputs: Outputs, rows: TrainingSet, chosen: Mask, rule: Rule)
     alone = family("l2d", (NEVER, 0.0))
     opened = [family("lexical", (_floor(rule.alpha, part), 0.0)) for part in FLOORS]
     best = max(alone.coverage, *(f.coverage for f in opened))
-    return [alone, next((f for f in opened if f.coverage >= best - LEXICAL_COST), opened[-1])]
+    return [alone, next((f for f in opened if f.coverage >= _enough(best)), opened[-1])]
+
+
+def _enough(best: float) -> float:
+    """The coverage that is as good as the best for a cheaper cascade."""
+    return best - max(LEXICAL_COST * (1.0 - best), SAME_COVERAGE)
 
 
 def _floor(alpha: float, part: float) -> float:
@@ -71,7 +79,7 @@ def choose(families: list[Family]) -> Family:
     worth."""
     cheap = [f for f in families if f.name != "rsb"]
     best = max(f.coverage for f in cheap)
-    chosen = next(f for f in reversed(cheap) if f.coverage >= best - LEXICAL_COST)
+    chosen = next(f for f in reversed(cheap) if f.coverage >= _enough(best))
     for residual in families:
         if residual.name == "rsb" and residual.coverage >= chosen.coverage + RESIDUAL_GAIN:
             return residual

@@ -2,6 +2,10 @@
 
 A text's features are the weights of its uni- and bigrams, each occurrence counted, divided by the
 root of the sum of their squares. `shared.onnx.lexical` draws the same arithmetic as a graph.
+
+What words mean is learned from the embeddings of the texts they were seen in: a rare word counts as
+others do that stand in texts of the same kind. The meaning of a text is the sum of its words', so
+what is learned of meanings is in the words' own coefficients, and nothing is left of it to serve.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular, svd
 from sklearn.svm import LinearSVC
 
 from shared.core.tokens import Tokens
@@ -21,12 +26,23 @@ from shared.core.types import STAGE_BYTES, Floats, Ints, Mask, Matrix
 # of the inverse document frequency does better than the frequency itself.
 BIGRAM_WEIGHT = 0.6
 BIGRAM_MIN_TEXTS = 2
+# Directions of the embeddings that make up a meaning: those that part labels best. And the length
+# of a text's meaning beside that of its words, which is 1.
+MEANING_DIRECTIONS = 32
+MEANING_LENGTH = 1.0
+# Of the average variance within labels, for directions in which they hardly vary.
+SHRINKAGE = 0.1
+# Texts of no meaning that each word was seen in, besides its own.
+PRIOR_TEXTS = 1.0
+# As good as the default of 1e-4 on Banking77, and faster.
+TOLERANCE = 1e-2
 # What a feature takes in the artifact, in bytes: a float16 a label, its code and its weight.
 MAX_FEATURES = 50_000
 BYTES_OF_LABEL, BYTES_OF_FEATURE = 2, 12
 # Bigrams are found by their code modulo a prime; those the table has no room for are left out.
 TABLE_SIZES = (131_071, 1_048_573)
 TABLE_ROOM = 8
+ROWS_AT_ONCE = 4_096  # products in single precision are summed in double
 TABLE_BYTES = 4 * TABLE_SIZES[-1]
 # What a model trained only on other labels says of a label.
 UNSEEN_SCORE = -1.0
@@ -102,18 +118,62 @@ class LexicalScorer:
         return np.asarray(sums + self.bias)
 
 
-def fit_lexical(tokens: Tokens, y: Ints, n_labels: int, *, C: float, seed: int) -> LexicalScorer:
-    """One-versus-rest linear support vector machines; needs two labels in `y`."""
+def fit_lexical(
+    tokens: Tokens, embeddings: Matrix, y: Ints, n_labels: int, *, C: float, seed: int
+) -> LexicalScorer:
+    """One-versus-rest linear support vector machines; needs two labels in `y`.
+
+    embeddings: float32[n, d] of the texts, for the meanings of words.
+    """
     features = find_features(tokens, most_features(n_labels))
-    model = LinearSVC(C=C, random_state=seed).fit(features.matrix(tokens), y)
+    words = features.matrix(tokens)
+    meanings = word_meanings(words, embeddings, y)
+    model = LinearSVC(C=C, tol=TOLERANCE, random_state=seed)
+    model.fit(sp.hstack([words, sp.csr_matrix(words @ meanings)], format="csr"), y)
     coefficients = np.zeros((len(features), n_labels), dtype=np.float16)
     bias = np.full(n_labels, UNSEEN_SCORE)
     if len(model.classes_) == 2:  # scikit-learn gives the second label's scores only
         model.coef_ = np.concatenate([-model.coef_, model.coef_])
         model.intercept_ = np.concatenate([-model.intercept_, model.intercept_])
-    coefficients[:, model.classes_] = model.coef_.T * features.weights[:, None]
+    of_words, of_meanings = np.split(model.coef_.T, [len(features)])
+    learned = of_words + meanings @ of_meanings
+    coefficients[:, model.classes_] = learned * features.weights[:, None]
     bias[model.classes_] = model.intercept_
     return LexicalScorer(features, coefficients, bias.astype(np.float32))
+
+
+def word_meanings(words: sp.csr_matrix, embeddings: Matrix, y: Ints) -> Floats:
+    """float64[features, r]: of every feature the mean embedding of the texts it is in, along the
+    directions that part labels best. words: float64[n, features]."""
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    directions = _parting_directions(embeddings, mean, y)
+    along = embeddings @ directions.astype(np.float32) - mean @ directions
+    seen_in = np.asarray(words.sum(axis=0)).ravel() + PRIOR_TEXTS
+    meanings = np.asarray(words.T @ along) / seen_in[:, None]
+    length = np.sqrt(((words @ meanings) ** 2).sum(axis=1).mean())
+    return np.asarray(meanings * (MEANING_LENGTH / max(float(length), 1e-12)))
+
+
+def _parting_directions(embeddings: Matrix, mean: Floats, y: Ints) -> Floats:
+    """float64[d, r] of length 1: linear discriminant analysis (Fisher 1936, Rao 1948)."""
+    _, label, sizes = np.unique(y, return_inverse=True, return_counts=True)
+    n, d = embeddings.shape
+    of_label = sp.csr_matrix((np.ones(n), (label, np.arange(n))), shape=(len(sizes), n))
+    sums, scatter = of_label @ embeddings, -n * np.outer(mean, mean)
+    for start in range(0, n, ROWS_AT_ONCE):
+        some = embeddings[start : start + ROWS_AT_ONCE]
+        scatter += some.T @ some  # single precision is enough beside the shrinkage
+    between = (sums / sizes[:, None] - mean) * np.sqrt(sizes)[:, None]
+    within = scatter - between.T @ between
+    squares = float(scatter.trace()) + n * float(mean @ mean)
+    # At least what single precision may be wrong by, where rows of a label are all the same.
+    variance = max(float(within.trace()), 0.01 * squares, 1e-9)
+    within.flat[:: d + 1] += SHRINKAGE * variance / d
+    root = cholesky(within, lower=True)
+    parting = svd(solve_triangular(root, between.T, lower=True), full_matrices=False)[0]
+    most = min(MEANING_DIRECTIONS, len(sizes) - 1)
+    directions = solve_triangular(root, parting[:, :most], lower=True, trans="T")
+    return np.asarray(directions / np.linalg.norm(directions, axis=0))
 
 
 def most_features(n_labels: int) -> int:

@@ -25,7 +25,8 @@ def _shapes(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """exp(-gamma max(|x|² + |c|² - 2 x·c, 0)) · weights, with x·c along the kept directions"""
+    """exp(-gamma max(|x|² + |c|² - 2 x·c, 0)) · weights, with x·c along the kept directions and
+    lengths by what all directions count."""
     model = operator.raw_operator
     rows = operator.inputs[0].full_name
 
@@ -46,7 +47,9 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     products = node("MatMul", along, constant(-2.0 * model.landmarks_.T))
     axis = scope.get_unique_variable_name("landmark_axis")
     container.add_initializer(axis, TensorProto.INT64, [1], [1])
-    norms = node("ReduceSum", node("Mul", rows, rows), axis, keepdims=1)
+    left_out = node("ReduceSum", node("Mul", rows, rows), axis, keepdims=1)
+    kept = node("MatMul", node("Mul", along, along), constant(model.shares_[:, None]))
+    norms = node("Add", kept, node("Mul", left_out, constant(model.rest_)))
     squares = node("Add", node("Add", products, norms), constant(model.squares_))
     positive = node("Max", squares, constant(0.0))
     kernel = node("Exp", node("Mul", positive, constant(-model.gamma)))

@@ -100,6 +100,20 @@ def test_a_residual_stage_is_chosen_only_where_it_earns_coverage() -> None:
     assert choose([l2d, lexical, much]) == much
 
 
+@pytest.mark.parametrize(
+    ("best", "good_enough", "too_little"),
+    [(0.60, 0.5925, 0.591), (0.95, 0.9492, 0.948)],
+    ids=["a fiftieth more is deferred", "a step of the walk"],
+)
+def test_what_the_lexical_stage_may_cost(
+    best: float, good_enough: float, too_little: float
+) -> None:
+    l2d = Family("l2d", (2.0, 0.0), best)
+    cheaper, too_cheap = (Family("lexical", (0.9, 0.0), c) for c in (good_enough, too_little))
+    assert choose([l2d, cheaper]) == cheaper
+    assert choose([l2d, too_cheap]) == l2d
+
+
 def test_prepared_once_decided_many_times() -> None:
     rows = clusters(1_000, tokens=True)
     prepared = prepare(rows, Settings())

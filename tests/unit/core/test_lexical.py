@@ -6,10 +6,12 @@ import pytest
 from shared.core.lexical import (
     BIGRAM_WEIGHT,
     MAX_FEATURES,
+    MEANING_LENGTH,
     bigram_codes,
     find_features,
     fit_lexical,
     most_features,
+    word_meanings,
 )
 from shared.core.tokens import Tokens
 from shared.core.types import STAGE_BYTES
@@ -92,11 +94,39 @@ def test_it_learns_which_words_mean_which_label() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
     rows = [[int(10 + label), *rng.integers(20, 50, 4).tolist()] for label in y]
-    scorer = fit_lexical(Tokens.of(rows, V), y, 3, C=1.0, seed=0)
+    nothing = np.zeros((200, 4), np.float32)
+    scorer = fit_lexical(Tokens.of(rows, V), nothing, y, 3, C=1.0, seed=0)
     scores = scorer.scores(tokens([10, 30], [11, 30]))
     assert scores.argmax(axis=1).tolist() == [0, 1]
     assert scorer.scores(tokens([10])).shape == (1, 3)
     assert scorer.coefficients.dtype == np.float16
+
+
+def test_rare_words_mean_what_their_texts_embeddings_say() -> None:
+    """Words 30 and 31 are seen once each, both with label 0, in texts like those of labels 0 and
+    1: only the embeddings can tell them apart."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    rows = [[int(10 + label), *rng.integers(20, 30, 4).tolist()] for label in y]
+    embeddings = (rng.normal(size=(200, 4)) * 0.1).astype(np.float32)
+    embeddings[:, 0] += y
+    rows += [[30, 20], [31, 20]]
+    embeddings = np.vstack([embeddings, [[0, 0, 0, 0], [1, 0, 0, 0]]]).astype(np.float32)
+    y = np.append(y, [0, 0])
+    scorer = fit_lexical(Tokens.of(rows, V), embeddings, y, 2, C=1.0, seed=0)
+    like_zero, like_one = scorer.scores(tokens([30], [31]))[:, 1]
+    assert like_one > like_zero + 0.2
+
+
+def test_meanings_are_as_long_as_asked_and_parting_directions_few() -> None:
+    rng = np.random.default_rng(0)
+    some = Tokens.of(rng.integers(0, V, size=(120, 6)).tolist(), V)
+    words = find_features(some).matrix(some)
+    y = np.arange(120) % 5
+    meanings = word_meanings(words, rng.normal(size=(120, 40)).astype(np.float32), y)
+    assert meanings.shape == (words.shape[1], 4)  # one direction less than labels
+    lengths = ((words @ meanings) ** 2).sum(axis=1)
+    assert np.isclose(lengths.mean(), MEANING_LENGTH**2)
 
 
 def test_a_thousand_labels_stay_below_what_a_stage_may_take() -> None:
@@ -106,7 +136,8 @@ def test_a_thousand_labels_stay_below_what_a_stage_may_take() -> None:
     rows = np.column_stack([40_000 + y, rng.integers(0, 40_000, size=(6_000, 12))])
     some = Tokens.of(rows.tolist(), 60_000)
     assert len(find_features(some)) > 30_000
-    scorer = fit_lexical(some, y, 1_000, C=1.0, seed=0)
+    embeddings = rng.normal(size=(6_000, 8)).astype(np.float32)
+    scorer = fit_lexical(some, embeddings, y, 1_000, C=1.0, seed=0)
     features = scorer.features
     arrays = (
         scorer.coefficients, scorer.bias, features.unigrams, features.bigrams, features.codes,
