@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from shared.bus.base import Message, Record, TopicPartition
-from shared.bus.errors import Retryable
+from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka_config import ClientConfig, consumer_config, producer_config
 from shared.bus.kafka_reader import Reader, raw_offsets
 from shared.bus.kafka_transaction import GroupOffsets, TransactionalPublisher
@@ -20,7 +21,8 @@ from shared.clock import Clock, SystemClock
 class _KafkaPipe(ABC):
     """What both pipes have in common: the consuming half, and a thread for the commit in flight.
 
-    That thread writes, and changes nothing of what the reader knows; this one polls meanwhile.
+    That thread only writes; this one polls meanwhile, and alone uses the consumer: the binding
+    lets one call at a time into a client, and another thread's would wait for a gap between polls.
     Before partitions leave, in a rebalance, the commit in flight is waited for: what it covers is
     done then, or comes again to whoever has the partition next.
     """
@@ -29,6 +31,7 @@ class _KafkaPipe(ABC):
         self._reader = Reader(config, topics, clock, self._land)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._flight: Future[None] | None = None
+        self._offsets: Mapping[TopicPartition, int] = {}
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
         return self._reader.poll(max_messages, timeout)
@@ -44,7 +47,7 @@ class _KafkaPipe(ABC):
             self._reader.rewind()
             raise
         self._reader.sending()
-        self._flight = self._writing.submit(write)
+        self._flight, self._offsets = self._writing.submit(write), offsets
 
     def settled(self, timeout: float | None) -> bool:
         """`timeout`: None waits for as long as the commit takes, which is bounded."""
@@ -56,6 +59,7 @@ class _KafkaPipe(ABC):
         flight, self._flight = self._flight, None
         try:
             flight.result()
+            self._written(self._offsets)
         except Retryable:
             self._reader.rewind()
             raise
@@ -75,6 +79,7 @@ class _KafkaPipe(ABC):
     def close(self) -> None:
         """What is in flight ends first; whether it succeeded shows in the group's offsets."""
         self._writing.shutdown()
+        self._land()
 
     @abstractmethod
     def _writer_of(
@@ -82,11 +87,18 @@ class _KafkaPipe(ABC):
     ) -> Callable[[], None]:
         """What the other thread has to do. Raises Retryable when it would be wrong to."""
 
+    @abstractmethod
+    def _written(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """What is left to do when the other thread is done. Raises Retryable or Fatal."""
+
     def _land(self) -> None:
-        """Runs inside a poll, where nothing may be raised or rewound: a failure is `settled`'s."""
+        """Runs inside a poll, where nothing may be raised or rewound: a failure is `settled`'s,
+        which does all of it again."""
         if self._flight is not None and self._flight.exception() is None:
-            self._flight = None
-            self._reader.committed()
+            with suppress(Retryable, Fatal):
+                self._written(self._offsets)
+                self._flight = None
+                self._reader.committed()
 
 
 class AtLeastOncePipe(_KafkaPipe):
@@ -115,12 +127,10 @@ class AtLeastOncePipe(_KafkaPipe):
     def _writer_of(
         self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
     ) -> Callable[[], None]:
-        def write() -> None:
-            if records:
-                self._writer.write(records)
-            self._reader.commit(offsets)
+        return partial(self._writer.write, records)
 
-        return write
+    def _written(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._reader.commit(offsets)
 
 
 class TransactionalPipe(_KafkaPipe):
@@ -168,3 +178,6 @@ class TransactionalPipe(_KafkaPipe):
         if offsets:
             progress = GroupOffsets(raw_offsets(offsets), self._reader.group_metadata())
         return partial(self._publisher.publish, records, progress)
+
+    def _written(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Nothing: they were part of the transaction."""

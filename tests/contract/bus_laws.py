@@ -212,6 +212,17 @@ class BusLaws(ABC):
         assert pipe.lag() == 0
         assert [m.value for m in self.read(out)] == values
 
+    def test_a_commit_in_flight_lands_while_polls_follow_each_other(
+        self, topic: str, out: str, group: str
+    ) -> None:
+        pipe = self.open(group, topic)
+        for value in numbered(5):
+            self.publish([Record(topic, b"k", value)])
+            pipe.begin_commit([copy(message, out) for message in collect(pipe, 1)])
+            until(lambda: pipe.poll(1, 0.05) == [] and pipe.settled(0.0))
+        assert pipe.lag() == 0
+        assert [m.value for m in self.read(out)] == numbered(5)
+
     def test_when_a_commit_in_flight_fails_what_was_polled_after_it_comes_again_too(
         self, wide: str, out: str, group: str
     ) -> None:
