@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.core.gate import Refused, with_reason
 from shared.core.grouping import contradiction_share
-from shared.core.policies import Evidence, Policies, policies
+from shared.core.policies import MINIMUM_EVIDENCE, Evidence, Policies, policies
 from shared.core.training import TrainingSet
 
 # Near-duplicates that are a smaller part of the traces than this explain no refusal.
@@ -22,7 +22,7 @@ HALF = 0.5
 
 def with_causes(refused: Refused, training: TrainingSet, evidence: Evidence) -> Refused:
     """Add what the data says about the cause."""
-    causes = [*_contradictions(refused, training), *_errors(refused, policies(evidence))]
+    causes = [*_contradictions(refused, training), *_errors(refused, policies(evidence), evidence)]
     return with_reason(refused, "; ".join([refused.reason, *causes])) if causes else refused
 
 
@@ -37,9 +37,14 @@ def _contradictions(refused: Refused, training: TrainingSet) -> list[str]:
     ]
 
 
-def _errors(refused: Refused, walked: Policies) -> list[str]:
+def _errors(refused: Refused, walked: Policies, evidence: Evidence) -> list[str]:
     """Noise of the teacher, or an embedding that does not separate the labels."""
-    if not len(walked) or walked.agreement[0] > refused.alpha:
+    if len(evidence) < MINIMUM_EVIDENCE:
+        return []
+    if not len(walked):  # where scores say nothing, no trace looks like one of a known label
+        agreement = float(evidence.agrees[:, -1].mean())
+        return [_not_separated(agreement)] if agreement <= refused.alpha else []
+    if walked.agreement[0] > refused.alpha:
         return []
     middle = min(int(np.searchsorted(walked.coverage, HALF)), len(walked) - 1)
     surest, half = 1.0 - walked.agreement[0], 1.0 - walked.agreement[middle]
@@ -48,7 +53,11 @@ def _errors(refused: Refused, walked: Policies) -> list[str]:
             f"the errors do not depend on how sure the surrogate is: about {half:.0%} of the "
             "teacher's answers look like noise; lower α or make the teacher's prompt steadier"
         ]
-    return [
-        "the embedding does not separate the labels (agreement on everything "
-        f"{walked.agreement[-1]:.2f}): try another encoder or coarser labels"
-    ]
+    return [_not_separated(float(walked.agreement[-1]))]
+
+
+def _not_separated(agreement: float) -> str:
+    return (
+        f"the embedding does not separate the labels (agreement on everything {agreement:.2f}): "
+        "try another encoder or coarser labels"
+    )

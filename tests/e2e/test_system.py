@@ -176,7 +176,7 @@ def test_a_teacher_nobody_can_imitate_is_refused_and_everything_deferred(
     )
     summary = demo(noise, tmp_path / "demo")
     assert {day["verdict"] for day in summary["days"]} == {"refused"}
-    assert all("below α" in day["reason"] for day in summary["days"])
+    assert all("does not separate the labels" in day["reason"] for day in summary["days"])
     assert summary["calls_saved"] == 0
     assert summary["decided_once"] == summary["requests"]
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from horizons import clusters
 
+from shared.core.causes import with_causes
 from shared.core.families import Family, choose
 from shared.core.fit import FRONTIER_ALPHAS, Fit, Settings, decide, fit, prepare
-from shared.core.gate import Certified, Refused
-from shared.core.policies import answers, evidence_of
+from shared.core.gate import Certified, Refused, frontier
+from shared.core.policies import Evidence, answers, evidence_of
 from shared.core.training import TrainingSet
 from shared.core.types import InvalidData
 from shared.fitting.graphs import serve_as_onnx
@@ -159,6 +160,18 @@ def test_labels_the_embedding_does_not_separate_are_named() -> None:
     verdict = fit(clusters(2_000, noise=1.5), Settings(alpha=0.97)).verdict
     assert isinstance(verdict, Refused)
     assert "does not separate" in verdict.reason
+
+
+def test_labels_that_are_not_separated_are_named_although_every_trace_looks_new() -> None:
+    rows = clusters(500)
+    nothing_handled = Evidence(
+        np.full(500, -1.0), np.arange(500) % 10 == 0, rows.groups, np.ones(500), "crossfit"
+    )
+    (refused,) = frontier(nothing_handled, (0.9,), 0.1)
+    assert isinstance(refused, Refused)
+    reason = with_causes(refused, rows, nothing_handled).reason
+    assert "looks unlike the others" in reason
+    assert "does not separate the labels (agreement on everything 0.10)" in reason
 
 
 def test_labels_below_their_floor_are_deferred_whole() -> None:
