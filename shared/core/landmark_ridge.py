@@ -189,7 +189,7 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _every(rows: NDArray[Any], about: int) -> NDArray[Any]:
-    """Evenly spaced ones of so many or up to half as many again, all where there are fewer."""
+    """Evenly spaced ones: at least so many and fewer than twice, all where there are fewer."""
     return rows[:: max(1, len(rows) // about)]
 
 
