@@ -42,7 +42,8 @@ def make_surrogate(
     texts = [_salad(rng, label) for label in given[:SALADS]]
     for label in given[SALADS:]:
         other = rng.choice([each for each in LABELS if each != label])
-        texts.append(f"{_salad(rng, label)} {_salad(rng, str(other))}")
+        halves = [_salad(rng, label), _salad(rng, str(other))]
+        texts.append(" ".join(rng.permutation(halves)))  # else the first word would say the label
     horizon = Horizon([(text,) for text in texts], given, np.ones(len(texts), dtype=np.bool_))
     rows = training_set(horizon, encoder)
     if not lexical:
