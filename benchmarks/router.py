@@ -3,7 +3,8 @@
 Fits our version and the peer's on the published training rows of Banking77, then measures each in
 processes of its own, one at a time: the peer with its embedder attached (its own, then ours), ours
 in process, the router process on Apache Kafka. Writes benchmarks/results/router.json and
-docs/benchmarks.md.
+docs/benchmarks.md; with `--precision int8`, which is the other encoder for ours, for the peer's second
+embedder and for the bounds, router-int8.json and the section after it.
 
 `--quick` measures little, keeps the fits of an earlier quick run and writes neither document: for
 working on the router, not for figures.
@@ -41,6 +42,7 @@ HERE = Path(__file__).parent
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     begun = time.monotonic()
@@ -49,14 +51,18 @@ def main() -> int:
         say(begun, "the peer's environment, with its embedder (torch, once: minutes and 12 GB)")
         python = peer_embedder_python(cache_folder())
         say(begun, "fitting")
-        subject = prepare(chosen.data_dir / "banking77.jsonl", work.resolve(), keep=chosen.quick)
+        subject = prepare(
+            chosen.data_dir / "banking77.jsonl", work.resolve(), keep=chosen.quick,
+            precision=chosen.precision,
+        )  # fmt: skip
         result = measure(subject, python, Path(made), begun, quick=chosen.quick)
     result["seconds"] = round(time.monotonic() - begun)
     text = table(result)
     print(text)
     if not chosen.quick:
-        (HERE / "results" / "router.json").write_text(json.dumps(result, indent=1) + "\n")
-        replace_section(Path("docs/benchmarks.md"), "router", text)
+        name = "router" if chosen.precision == "float32" else "router-int8"
+        (HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        replace_section(Path("docs/benchmarks.md"), name, text)
         sizing.write()
     return 0 if all(entry["met"] is not False for entry in result["targets"]) else 1
 

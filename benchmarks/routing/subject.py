@@ -16,9 +16,11 @@ from services.ctl.files import Row, read_rows
 from services.ctl.paths import cache_folder
 from shared.contracts.tasks import Task
 from shared.core.fit import Settings, fit
+from shared.encoder.artifact import Precision
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.onnx_encoder import OnnxEncoder
+from shared.encoder.quantise import quantise
 from shared.fitting.artifact import make_artifact
 from shared.fitting.challenger import fit_challenger
 from shared.fitting.graphs import serve_as_onnx
@@ -43,7 +45,7 @@ class Subject:
     job: Path  # for the peer: job.json and data.npz, as peer_worker reads them
 
 
-def prepare(data: Path, folder: Path, *, keep: bool) -> Subject:
+def prepare(data: Path, folder: Path, *, keep: bool, precision: Precision = "float32") -> Subject:
     """Fit our version and write the peer's job into `folder`.
 
     `keep`: take what an earlier call left there for the same data and encoder.
@@ -52,6 +54,8 @@ def prepare(data: Path, folder: Path, *, keep: bool) -> Subject:
     train = [row for row in rows if row.split != "test"]
     test = [row for row in rows if row.split == "test"]
     encoder = ensure_default_encoder(cache_folder() / "encoder")
+    if precision == "int8":
+        encoder = _int8_of(encoder, folder / "encoder-int8", keep=keep)
     with CachedEncoder(OnnxEncoder(encoder), cache_folder() / "embeddings.sqlite") as cached:
         mark = hashlib.sha256(data.read_bytes() + cached.digest.encode()).hexdigest()
         folder = folder / mark[:16]
@@ -62,6 +66,12 @@ def prepare(data: Path, folder: Path, *, keep: bool) -> Subject:
         artifact = _fitted(train, cached, folder / "ours", keep=keep)
     teacher = [row.teacher for row in test]
     return Subject(encoder, artifact, folder / "ours", _texts(test), teacher, job)
+
+
+def _int8_of(encoder: Path, folder: Path, *, keep: bool) -> Path:
+    if not (keep and folder.exists()):
+        quantise(encoder, folder)
+    return folder
 
 
 def _fitted(train: list[Row], encoder: CachedEncoder, folder: Path, *, keep: bool) -> Artifact:
