@@ -7,14 +7,14 @@ rows, several times; the same rows and folds for every variant, so that differen
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from services.ctl.bench_commands import read_training_set
 from shared.core.fit import Settings
-from shared.core.gate import Certified, frontier
+from shared.core.gate import NEXT_SAMPLE, Certified, frontier
 from shared.core.grouping import group_folds
 from shared.core.head import acceptor_rows, fit_linear, fit_mixture, mix
 from shared.core.policies import Evidence
@@ -86,7 +86,7 @@ def _measure(fits: StageFits, stages: tuple[int, ...], coverages: Coverages) -> 
     label, kept, agrees = acceptor_rows(scores, fits.rows.y, fits.folds, mixture)
     more = _tried(fits, label, mix(mixture, scores))
     for name, choose in _variants().items():
-        found = _certified(choose(kept, more), agrees, fits)
+        found = certified_coverages(_evidence(choose(kept, more), agrees, fits), ALPHAS)
         coverages.setdefault(name, []).append(found)
 
 
@@ -115,11 +115,17 @@ def _neighbour_agreement(fits: StageFits, label: np.ndarray) -> Floats:
     return share
 
 
-def _certified(features: Floats, agrees: Mask, fits: StageFits) -> list[float]:
-    """The coverage certified at each α, by acceptors that did not see a row's fold."""
+def _evidence(features: Floats, agrees: Mask, fits: StageFits) -> Evidence:
+    """Accept scores by acceptors that did not see a row's fold."""
     scores = out_of_fold(features, agrees, fits.folds)
-    evidence = Evidence(scores, agrees, fits.rows.groups, np.ones(len(agrees)), "crossfit")
-    verdicts = frontier(evidence, ALPHAS, Settings().delta)
+    return Evidence(scores, agrees, fits.rows.groups, np.ones(len(agrees)), "crossfit")
+
+
+def certified_coverages(
+    evidence: Evidence, alphas: Sequence[float], next_sample: float = NEXT_SAMPLE
+) -> list[float]:
+    """At each α; 0 where it is refused."""
+    verdicts = frontier(evidence, alphas, Settings().delta, next_sample)
     return [v.coverage if isinstance(v, Certified) else 0.0 for v in verdicts]
 
 

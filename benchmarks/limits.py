@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ablation import out_of_fold
+from benchmarks.ablation import certified_coverages, out_of_fold
 from benchmarks.tables import replace_section
 from services.ctl.bench_commands import read_training_set
 from services.ctl.files import read_rows
 from shared.core.fit import Settings
-from shared.core.gate import Certified, Rule, frontier
+from shared.core.gate import Rule
 from shared.core.grouping import group_folds
 from shared.core.head import acceptor_rows, fit_mixture
 from shared.core.policies import Evidence
@@ -70,10 +70,10 @@ def conditions(
     of_traffic = [Rule(alpha, delta, 0.0) for alpha in ALPHAS]
     oracle = agrees.astype(np.float64)
     return float(agrees.mean()), {
-        "certified": _certified(evidence, Settings().next_sample),
-        "the same, tested anywhere": [widest(accept, agrees, rule.lasts) for rule in rules],
-        "certified of the traffic alone": _certified(evidence, 0.0),
-        "the same, tested anywhere ": [
+        "certified of samples": certified_coverages(evidence, ALPHAS),
+        "of samples, tested anywhere": [widest(accept, agrees, rule.lasts) for rule in rules],
+        "certified of the traffic alone": certified_coverages(evidence, ALPHAS, 0.0),
+        "of the traffic alone, tested anywhere": [
             widest(accept, agrees, rule.certifies) for rule in of_traffic
         ],
         "no bound: agreement as it was seen": [
@@ -95,11 +95,6 @@ def widest(scores: Floats, agrees: Mask, passes: Callable[[Counts], Mask]) -> fl
 
 def _seen(alpha: float) -> Callable[[Counts], Mask]:
     return lambda counts: np.asarray(counts.errors <= (1.0 - alpha) * counts.size)
-
-
-def _certified(evidence: Evidence, next_sample: float) -> list[float]:
-    verdicts = frontier(evidence, ALPHAS, Settings().delta, next_sample)
-    return [v.coverage if isinstance(v, Certified) else 0.0 for v in verdicts]
 
 
 if __name__ == "__main__":
