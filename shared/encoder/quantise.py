@@ -44,7 +44,7 @@ _LEVELS = 255
 _KERNEL_LIMIT = 63
 _DAMPING = 0.05  # of the mean square of an input: calibration shows fewer rows than inputs
 _AT_ONCE = 64  # inputs rounded before the others learn of it
-_LOWEST = np.linspace(0.0, 1.0, 33)  # where 0 may lie in the range
+_ZEROS = range(0, _LEVELS + 1, 5)  # the integers that may stand for 0.0
 _HALVINGS = 24
 
 
@@ -146,23 +146,22 @@ def _ranges(rows: Floats) -> Ranges:
     highs = np.maximum(rows.max(axis=0), 0) * _HEADROOM
     extras = -(-rows.shape[1] // _CHANNELS_PER_EXTRA)
     whole = max(float(highs.max() - lows.min()), 1e-5)
-    width, share = min((_narrowest(lows, highs, whole, extras, share), share) for share in _LOWEST)
-    step = np.float32(width / _LEVELS)
-    zero = round(share * _LEVELS)
-    above, below = _further(lows, highs, float(zero * step), float(_LEVELS * step))
+    width, zero = min((_narrowest(lows, highs, whole, extras, zero), zero) for zero in _ZEROS)
+    above, below = _further(lows, highs, width, zero)
     numbers = np.arange(len(lows))
     counts = np.concatenate([above, below])
     places = np.concatenate([np.arange(1, count + 1) for count in counts])
     places[above.sum() :] *= -1
+    step = np.float32(width / _LEVELS)
     return Ranges(step, zero, np.repeat(np.tile(numbers, 2), counts), places)
 
 
-def _narrowest(lows: Floats, highs: Floats, whole: float, extras: int, share: float) -> float:
-    """The width of the common range, `share` of it below 0, by bisection of its logarithm."""
+def _narrowest(lows: Floats, highs: Floats, whole: float, extras: int, zero: int) -> float:
+    """The width of the common range, by bisection of its logarithm."""
     narrow, wide = whole / _LEVELS, whole * 2
     for _ in range(_HALVINGS):
         width = (narrow * wide) ** 0.5
-        above, below = _further(lows, highs, share * width, width)
+        above, below = _further(lows, highs, width, zero)
         if above.sum() + below.sum() <= extras:
             wide = width
         else:
@@ -171,9 +170,10 @@ def _narrowest(lows: Floats, highs: Floats, whole: float, extras: int, share: fl
 
 
 def _further(
-    lows: Floats, highs: Floats, under: float, width: float
+    lows: Floats, highs: Floats, width: float, zero: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many ranges each channel needs above [-under, width - under], and below."""
+    """How many ranges each channel needs above and below the common one."""
+    under = width * zero / _LEVELS
     above = np.ceil((highs - (width - under)) / width)
     below = np.ceil((-under - lows) / width)
     return np.maximum(above, 0).astype(np.int64), np.maximum(below, 0).astype(np.int64)

@@ -72,11 +72,41 @@ def test_no_product_can_saturate_16_bits():
     assert np.iinfo(np.int16).max >= 2 * 255 * quantise._KERNEL_LIMIT
 
 
+def test_ranges_side_by_side_sum_up_to_the_value():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 96)).astype(np.float32)
+    rows[:, [3, 50]] *= (20, -9)
+    ranges = quantise._ranges(rows)
+    columns, idle = (ranges.rounded(given)[:, 96:] for given in (rows, np.zeros_like(rows)))
+    found = ranges.rounded(rows)[:, :96]
+    np.add.at(found, (slice(None), ranges.channels), columns - idle)
+    # Half a step for each rounding, and the last digits of sums of float32.
+    assert np.abs(found - rows).max() <= 0.51 * ranges.step
+    alone = (rows.max() - rows.min()) / 255
+    assert ranges.step < alone / 3
+    assert len(ranges.channels) <= 96 / quantise._CHANNELS_PER_EXTRA
+
+
+def test_kernels_make_good_for_what_rounding_loses():
+    rng = np.random.default_rng(1)
+    rows = (rng.normal(size=(400, 12)) @ rng.normal(size=(12, 64))).astype(np.float32)
+    kernel = rng.normal(size=(64, 8)).astype(np.float32)
+    step = quantise._kernel_steps(kernel)
+    moments = rows.T.astype(np.float64) @ rows
+    nearest, found = (
+        np.abs(rows @ (integers * step) - rows @ kernel).mean()
+        for integers in (
+            quantise._integers(kernel, step), quantise._rounded_kernel(kernel, step, moments)
+        )
+    )  # fmt: skip
+    assert found < nearest / 2
+
+
 @pytest.mark.slow
 def test_minilm_keeps_its_meaning(encoder_folder, tmp_path):
     quantise.quantise(encoder_folder, tmp_path / "int8")
     exact = OnnxEncoder(encoder_folder).encode(SENTENCES)
     encoder = OnnxEncoder(tmp_path / "int8")
     cosines = (exact * encoder.encode(SENTENCES)).sum(axis=1)
-    assert cosines.min() > 0.99
-    assert cosines.mean() > 0.997
+    assert cosines.min() > 0.995
+    assert cosines.mean() > 0.998
