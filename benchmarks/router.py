@@ -3,8 +3,8 @@
 Fits our version and the peer's on the published training rows of Banking77, then measures each in
 processes of its own, one at a time: the peer with its embedder attached (its own, then ours), ours
 in process, the router process on Apache Kafka. Writes benchmarks/results/router.json and
-docs/benchmarks.md; with `--precision int8`, which is the other encoder for ours, for the peer's second
-embedder and for the bounds, router-int8.json and the section after it.
+docs/benchmarks.md. With `--precision int8` ours, the peer's second embedder and the bounds have the
+other encoder, and it writes router-int8.json and the section after it.
 
 `--quick` measures little, keeps the fits of an earlier quick run and writes neither document: for
 working on the router, not for figures.
