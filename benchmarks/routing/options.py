@@ -1,9 +1,9 @@
 """ONNX Runtime's options on this CPU: `make bench-options` writes the table in docs/router.md.
 
 The encoder in float32 and int8, in length-sorted batches of 1,024 word pieces and one text at a
-time. "Side by side": our way, one thread a batch and several batches at once. "Inside": the threads share
-each product, which is ONNX Runtime's own way. One text at a time is one thread's work unless the
-threads are inside.
+time. "Side by side": our way, one thread a batch and several batches at once. "Inside": the
+threads share each product, which is ONNX Runtime's own way. One text at a time is one thread's
+work unless the threads are inside.
 """
 
 from __future__ import annotations
