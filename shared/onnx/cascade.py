@@ -185,8 +185,8 @@ class CascadeSession:
 
 def _overwritten(earlier: _Found, rows: NDArray[np.int64], found: _Found) -> _Found:
     """`earlier` with what a later stage found of `rows`."""
-    for before, now in zip(earlier, found, strict=True):
-        before[rows] = now
+    earlier.stage[rows], earlier.label[rows], earlier.accept[rows] = found[:3]
+    earlier.novel[rows], earlier.dropped[rows] = found[3:]
     return earlier
 
 
