@@ -83,7 +83,7 @@ def measure(
          "--copies", str(subject.copies), *more]
     )  # fmt: skip
     say(begun, "ours, on Apache Kafka")
-    with LocalKafka() as kafka, EmbeddedRedis(folder / "redis") as redis:
+    with LocalKafka(lasting=True) as kafka, EmbeddedRedis(folder / "redis") as redis:
         stream = Streaming(
             kafka.bootstrap, redis.url, subject.encoder, folder, subject.artifact, subject.texts,
             QUICK if quick else Amounts(),

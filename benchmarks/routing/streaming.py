@@ -28,15 +28,17 @@ DELIVERIES: tuple[Delivery, ...] = ("exactly_once", "at_least_once")
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much is measured. `requests`: of one throughput run; `seconds`: of one load."""
+    """How much is measured. `requests`: of one throughput run; `seconds`: of one load; `warm_up`:
+    of a load before anything is measured."""
 
     requests: int = 12_000
     seconds: float = 12.0
+    warm_up: float = 45.0
     starts: int = 5
     swaps: int = 20
 
 
-QUICK = Amounts(requests=3_000, seconds=4.0, starts=2, swaps=5)
+QUICK = Amounts(requests=3_000, seconds=4.0, warm_up=4.0, starts=2, swaps=5)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Streaming:
     amounts: Amounts
 
     def measure(self) -> dict[str, Any]:
+        self.warm_up()
         found: dict[str, Any] = {"client_alone_per_s": self.client_alone()}
         for delivery in DELIVERIES:
             found[delivery] = self.delivery(delivery)
@@ -68,6 +71,16 @@ class Streaming:
         with Place(self.kafka, self.redis_url, self.encoder, self.folder) as place:
             place.publish(of_task(artifact or self.artifact, place.task))
             yield place
+
+    def warm_up(self) -> None:
+        """Until the broker's compiler has seen its work: at first it takes half a core by itself,
+        and what it has not compiled costs twice as much."""
+        n = self.amounts.requests
+        with self.place() as place:
+            place.router()
+            place.send(self.texts, n)
+            half = 0.5 * rate(place.progress(n, 300), n)
+            Load(place, self.texts).run(half, self.amounts.warm_up)
 
     def client_alone(self) -> float:
         """Requests copied to decisions in transactions by our client; nothing is classified."""

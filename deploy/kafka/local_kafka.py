@@ -124,7 +124,8 @@ class LocalKafka:
 
     Without `data` it keeps its log in a temporary folder that `stop` removes. `properties` override
     the broker's own; brokers of one cluster are given the same `cluster_id`, and are all launched
-    before any is waited for.
+    before any is waited for. `lasting`: compiled as Kafka's own start script has it, for whoever
+    measures; it takes a minute of load to pay.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class LocalKafka:
         properties: Mapping[str, str] | None = None,
         heap: str = "512m",
         cluster_id: str | None = None,
+        lasting: bool = False,
         java: str = "java",
         maven: str = "mvn",
     ) -> None:
@@ -148,7 +150,9 @@ class LocalKafka:
         self._log = self._data / "server.log"
         self._config = self._data / "server.properties"
         # Serial collection and the quick compiler: half the start time, less memory.
-        self._command = [java, f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        self._command = [java, f"-Xmx{heap}", "-XX:+UseSerialGC"]
+        if not lasting:
+            self._command.append("-XX:TieredStopAtLevel=1")
         self._command += [f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
         self._command += ["-cp", f"{self._libs}/*"]
         self._process: subprocess.Popen[bytes] | None = None
