@@ -124,10 +124,7 @@ def measure(folder: Path, texts: Sequence[str]) -> dict[Options, Found]:
     seconds, cpu, one = (np.empty((ROUNDS, len(tried))) for _ in range(3))
     for number in range(-1, ROUNDS):  # the first warms up, and is overwritten by the last
         for i, (options, session) in enumerate(zip(tried, sessions, strict=True)):
-
-            def run(some: Inputs, session: onnxruntime.InferenceSession = session) -> object:
-                return session.run(["embedding"], some)
-
+            run = partial(session.run, ["embedding"])
             with ThreadPoolExecutor(options.beside) as pool:
                 started, used = time.perf_counter(), time.process_time()
                 list(pool.map(run, inputs))

@@ -178,7 +178,7 @@ def main() -> int:
         kept = (cache_folder() / "bench-router").resolve()
         subject = prepare(chosen.data_dir / "banking77.jsonl", kept, keep=True)
         with (
-            LocalKafka(lasting=True) as kafka,
+            LocalKafka() as kafka,
             # It would write every version to a file, and rewrite that, on the cores measured here:
             # three times what its answers take, and nothing of the router's.
             EmbeddedRedis(folder / "redis", settings={"appendonly": "no"}) as redis,
