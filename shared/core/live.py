@@ -26,8 +26,9 @@ import numpy as np
 
 from shared.core.types import Floats
 
-# With agreement just α, false suspicions are as rare as this, in audits on average.
-FALSE_ALARM_EVERY = 500
+# With agreement just α, false suspicions are as rare as this, in audits on average; one costs some
+# PROBATION_AUDITS requests of the teacher, a late one wrong answers.
+FALSE_ALARM_EVERY = 250
 # Probation ends when the rate of disagreement is not this much above 1 - α ...
 WORSE_POINTS = 0.03
 WORSE_SHARE = 0.6  # ... or this share of 1 - α, where that is less, ...

@@ -26,7 +26,8 @@ from shared.encoder.base import Encoder
 DAYS = 6
 SHIFT_DAYS = 3.5
 WINDOW = 2_000
-LAG = 100  # requests that pass before an answer of the teacher has reached the trainer
+LAG = 20  # requests before an answer of the teacher has reached the trainer: minutes at this rate
+BATCH = 20
 MOST_PER_DAY = 2_000
 LEAST_PER_DAY = WINDOW // 3  # a whole window lies before the change
 
@@ -138,13 +139,17 @@ def run_world(
     task: Task,
     seed: int,
     done: Callable[[], None] = lambda: None,
+    *,
+    lag: int = LAG,
 ) -> Drift:
-    """Live through it; `done` is told of each day."""
+    """Live through it; `done` is told of each day. `lag` as in Loop."""
     truth = {f"r{i}": label for i, label in enumerate(world.truth)}
     decided: list[Decided] = []
     daily = world.per_day
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(task, encoder, Path(folder), lambda request_id: truth[request_id], lag=LAG)
+        loop = Loop(
+            task, encoder, Path(folder), lambda request_id: truth[request_id], lag=lag, batch=BATCH
+        )
         for number in range(DAYS):
             some = range(number * daily, min((number + 1) * daily, len(truth)))
             day = FIRST + timedelta(days=number)

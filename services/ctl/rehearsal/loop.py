@@ -47,7 +47,6 @@ from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
 from shared.store.saved import SavedFiles
 
-BATCH = 50
 # What the teacher answers to the request of an id.
 Teacher = Callable[[str], str]
 
@@ -87,7 +86,8 @@ class Timed:
 
 @dataclass
 class Loop:
-    """lag: how many requests pass before a trace is seen, as teacher and ingest take their time."""
+    """lag: how many requests pass before a trace is seen, as teacher and ingest take their time;
+    batch: how many the router takes at a time."""
 
     task: Task
     encoder: Encoder
@@ -95,6 +95,7 @@ class Loop:
     teacher: Teacher
     model: str = "llm-1"
     lag: int = 0
+    batch: int = 50
     announced: list[ModelAnnouncement] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -137,9 +138,9 @@ class Loop:
         start = datetime.combine(day, time(), UTC)
         step = timedelta(days=1) / (len(requests) + 1)
         ids, decided = list(requests), []
-        for begin in range(0, len(ids), BATCH):
+        for begin in range(0, len(ids), self.batch):
             messages = []
-            for i, request_id in enumerate(ids[begin : begin + BATCH], start=begin):
+            for i, request_id in enumerate(ids[begin : begin + self.batch], start=begin):
                 self._tick(start + step * (i + 1))
                 request = Request(
                     id=request_id, task=self.task.name, input=requests[request_id],
