@@ -1,10 +1,11 @@
 """`make bench-router`: issue 5's targets in one run, against the peer and against the bounds.
 
 Fits our version and the peer's on the published training rows of Banking77, then measures each in
-processes of its own, one at a time: the peer with its embedder attached (its own, then ours), ours
-in process, the router process on Apache Kafka. Writes benchmarks/results/router.json and
-docs/benchmarks.md. With `--precision int8` ours, the peer's second embedder and the bounds have the
-other encoder, and it writes router-int8.json and the section after it.
+processes of its own, one at a time: the peer with its embedder attached (its own, then ours) and
+ours in process, in rounds, then the router process on Apache Kafka. Writes
+benchmarks/results/router.json and docs/benchmarks.md. With `--precision int8` ours, the peer's
+second embedder and the bounds have the other encoder, and it writes router-int8.json and the
+section after it.
 
 `--quick` measures little, keeps the fits of an earlier quick run and writes neither document: for
 working on the router, not for figures.
@@ -26,6 +27,7 @@ from typing import Any
 
 from benchmarks import sizing
 from benchmarks.peer_env import peer_embedder_python
+from benchmarks.routing.rounds import medians
 from benchmarks.routing.streaming import QUICK, Amounts, Streaming
 from benchmarks.routing.subject import Subject, prepare
 from benchmarks.routing.targets import table, targets
@@ -70,23 +72,17 @@ def main() -> int:
 def measure(
     subject: Subject, peer_python: Path, folder: Path, begun: float, *, quick: bool
 ) -> dict[str, Any]:
-    more = ["--quick"] if quick else []
-    encoder = ["--encoder", str(subject.encoder)]
-    say(begun, "the peer: fitted, then measured")
-    worker = HERE / "routing" / "peer_worker.py"
-    keep = ["--keep"] if quick else []
-    model = ["--model", str(default_model_folder())]
-    peer = run([str(peer_python), str(worker), str(subject.job), *encoder, *model, *keep, *more])
-    say(begun, "ours, in process")
-    ours = run(
-        [sys.executable, "-m", "benchmarks.routing.ours_worker", str(subject.job), *encoder,
-         "--copies", str(subject.copies), *more]
-    )  # fmt: skip
+    amounts = QUICK if quick else Amounts()
+    rounds = []
+    for number in range(1, amounts.rounds + 1):
+        say(begun, f"round {number} of {amounts.rounds}, in process: the peer, then ours")
+        peer = measure_peer(subject, peer_python, keep=quick or number > 1, quick=quick)
+        rounds.append((measure_ours(subject, quick=quick), peer))
     say(begun, "ours, on Apache Kafka")
     with LocalKafka(lasting=True) as kafka, EmbeddedRedis(folder / "redis") as redis:
         stream = Streaming(
             kafka.bootstrap, redis.url, subject.encoder, folder, subject.artifact, subject.texts,
-            QUICK if quick else Amounts(),
+            amounts,
         ).measure()  # fmt: skip
     return {
         "machine": {
@@ -94,11 +90,28 @@ def measure(
             "python": platform.python_version(),
             "encoder": describe(subject.encoder),
         },
-        "targets": targets(ours, peer, stream),
-        "ours": ours,
-        "peer": peer,
+        "targets": targets(rounds, stream),
+        "ours": medians([ours for ours, _ in rounds]),
+        "peer": medians([peer for _, peer in rounds]),
+        "rounds": [{"ours": ours, "peer": peer} for ours, peer in rounds],
         "kafka": stream,
     }
+
+
+def measure_peer(subject: Subject, python: Path, *, keep: bool, quick: bool) -> dict[str, Any]:
+    worker = HERE / "routing" / "peer_worker.py"
+    model = ["--model", str(default_model_folder())]
+    more = [*(["--keep"] if keep else []), *(["--quick"] if quick else [])]
+    encoder = ["--encoder", str(subject.encoder)]
+    return run([str(python), str(worker), str(subject.job), *encoder, *model, *more])
+
+
+def measure_ours(subject: Subject, *, quick: bool) -> dict[str, Any]:
+    return run(
+        [sys.executable, "-m", "benchmarks.routing.ours_worker", str(subject.job),
+         "--encoder", str(subject.encoder), "--copies", str(subject.copies),
+         *(["--quick"] if quick else [])]
+    )  # fmt: skip
 
 
 def run(command: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.routing.load import Load
 from benchmarks.routing.place import Place, cpu_seconds, memory_mb, rate
+from benchmarks.routing.rounds import medians
 from benchmarks.routing.versions import lexical_off, of_task
 from services.router.models import Models
 from shared.bus.base import Record
@@ -28,9 +29,10 @@ DELIVERIES: tuple[Delivery, ...] = ("exactly_once", "at_least_once")
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much is measured. `requests`: of one throughput run; `seconds`: of one load; `warm_up`:
-    of a load before anything is measured."""
+    """How much is measured. `rounds`: of what is compared; `requests`: of one throughput run;
+    `seconds`: of one load; `warm_up`: of a load before anything is measured."""
 
+    rounds: int = 3
     requests: int = 12_000
     seconds: float = 12.0
     warm_up: float = 45.0
@@ -38,7 +40,7 @@ class Amounts:
     swaps: int = 20
 
 
-QUICK = Amounts(requests=3_000, seconds=4.0, warm_up=4.0, starts=2, swaps=5)
+QUICK = Amounts(rounds=1, requests=3_000, seconds=4.0, warm_up=4.0, starts=2, swaps=5)
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,11 @@ class Streaming:
     def measure(self) -> dict[str, Any]:
         self.warm_up()
         found: dict[str, Any] = {"client_alone_per_s": self.client_alone()}
-        for delivery in DELIVERIES:
-            found[delivery] = self.delivery(delivery)
+        rounds = [
+            {delivery: self.delivery(delivery) for delivery in DELIVERIES}
+            for _ in range(self.amounts.rounds)
+        ]
+        found |= medians(rounds)
         found |= {"start": self.starts(), "swap": self.swaps()}
         found["scale_out"] = {
             f"{routers} routers, lexical stage {'on' if lexical else 'off'}": self.scale_out(

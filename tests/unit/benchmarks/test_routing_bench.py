@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,9 @@ from doubles import HashEncoder
 from surrogates import make_surrogate, text_of
 
 from benchmarks.routing.load import Taken
+from benchmarks.routing.ours_worker import figures
 from benchmarks.routing.place import rate
+from benchmarks.routing.rounds import Pass, Run, in_rounds, medians
 from benchmarks.routing.swaps import Swapped, passed
 from benchmarks.routing.swaps import table as swap_table
 from benchmarks.routing.targets import at_least, at_most, table, targets
@@ -95,7 +98,7 @@ def router_result() -> dict[str, Any]:
     ours = speeds | {
         "text_batch_lexical_off_cpu_s_per_1000": 4.0, "text_batch_lexical_off_per_s": 400.0,
         "lexical_share": 0.77, "encoder_per_s": 390.0, "tokenizer_per_s": 6e4,
-        "handler_per_s": 1_100.0,
+        "handler_per_s": 1_100.0, "text_batch_of_encoder": 3.1,
     }  # fmt: skip
     peer = speeds | {"text_batch_per_s": 240.0, "text_one_ms_p50": 8.0, "text_one_ms_p99": 9.0}
     peer |= {"embedding_one_ms_p50": 4.9, "embedding_batch_per_s": 8_000.0}
@@ -115,7 +118,7 @@ def router_result() -> dict[str, Any]:
         "start": {"median_s": 2.0, "longest_s": 2.5},
         "swap": {"median_ms": 50.0, "longest_ms": 90.0},
     }  # fmt: skip
-    found = {"ours": ours, "peer": peer, "kafka": kafka, "targets": targets(ours, peer, kafka)}
+    found = {"ours": ours, "peer": peer, "kafka": kafka, "targets": targets([(ours, peer)], kafka)}
     return found | {"machine": {"cores": 2, "encoder": "MiniLM, float32"}}
 
 
@@ -128,6 +131,40 @@ def test_targets_are_of_the_peers_own_embedder_and_our_encoder_is_shown_beside_i
     assert (ours["measured"], ours["target"], ours["met"]) == (pytest.approx(5.0), None, None)
     one = found["embeddings in: × the peer's predict, one at a time"]
     assert (one["measured"], one["met"]) == (pytest.approx(49.0), False)
+
+
+def test_a_ratio_is_of_one_round_whatever_the_machine_did_in_the_others() -> None:
+    found = router_result()
+    ours, peer, kafka = found["ours"], found["peer"], found["kafka"]
+    slow = ours | {"text_batch_per_s": 600.0}, peer | {"own_text_batch_per_s": 50.0}
+    fast = ours | {"text_batch_per_s": 4_000.0}, peer | {"own_text_batch_per_s": 360.0}
+    named = targets([slow, (ours, peer), fast], kafka)[0]
+    assert named["measured"] == pytest.approx(12.0)
+
+
+def test_medians_are_of_each_figure() -> None:
+    rounds = [{"a": {"b": n}, "c": 2.0 * n, "ok": True, "name": "x"} for n in (3, 1, 2)]
+    assert medians(rounds) == {"a": {"b": 2}, "c": 4.0, "ok": True, "name": "x"}
+
+
+def test_every_run_is_in_every_round_and_the_first_round_does_not_count() -> None:
+    ran: list[str] = []
+    runs = {name: Run(partial(ran.append, name), 10) for name in ("a", "b")}
+    found = in_rounds(runs, 3)
+    assert ran == ["a", "b"] * 4
+    assert {name: len(passes) for name, passes in found.items()} == {"a": 3, "b": 3}
+
+
+def test_the_bare_encoder_is_the_best_setting_and_its_ratio_that_of_a_round() -> None:
+    def passes(*rates: float) -> list[Pass]:
+        return [Pass(rate, 1.0) for rate in rates]
+
+    found = figures(
+        {"text_batch": passes(300, 900, 310), "x": passes(100, 300, 110), "y": passes(90, 400, 80)},
+        ["x", "y"],
+    )
+    assert found["encoder_per_s"] == 110
+    assert found["text_batch_of_encoder"] == pytest.approx(3.0)
 
 
 def test_every_row_of_the_table_has_the_cells_of_its_head() -> None:
