@@ -26,9 +26,10 @@ import numpy as np
 
 from shared.core.types import Floats
 
-# With agreement just α, false suspicions are as rare as this, in audits on average; one costs some
-# PROBATION_AUDITS requests of the teacher, a late one wrong answers.
-FALSE_ALARM_EVERY = 250
+# With agreement just α, false suspicions are as rare as this, in audits on average. At 250 the
+# wrong answers before a suspicion are a fifth fewer, and a version at α that is audited at 20%
+# spends a fifth of its life on probation.
+FALSE_ALARM_EVERY = 500
 # Probation ends when the rate of disagreement is not this much above 1 - α ...
 WORSE_POINTS = 0.03
 WORSE_SHARE = 0.6  # ... or this share of 1 - α, where that is less, ...
