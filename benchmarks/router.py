@@ -87,6 +87,7 @@ def measure(
     return {
         "machine": {
             "cores": len(os.sched_getaffinity(0)),
+            "simd": simd(),
             "python": platform.python_version(),
             "encoder": describe(subject.encoder),
         },
@@ -123,6 +124,15 @@ def run(command: Sequence[str]) -> dict[str, Any]:
 def describe(encoder: Path) -> str:
     info = load_encoder_info(encoder)
     return f"{info.name}, {info.precision}"
+
+
+def simd(file: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """What decides the encoder's speed, int8's above all: which of these this CPU has."""
+    try:
+        flags = next(line for line in file.read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return []
+    return sorted({"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"} & set(flags.split()))
 
 
 def say(begun: float, what: str) -> None:

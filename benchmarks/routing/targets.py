@@ -77,8 +77,10 @@ def _grown(scale: Mapping[str, float], lexical: str) -> tuple[float, float]:
 def table(result: Figures) -> str:
     ours, peer, stream = result["ours"], result["peer"], result["kafka"]
     machine = result["machine"]
+    simd = ", ".join(machine.get("simd", []))
     lines = [
-        f"Banking77, published split, α = 0.95, {machine['cores']} cores, encoder "
+        f"Banking77, published split, α = 0.95, {machine['cores']} cores"
+        f"{f' ({simd})' if simd else ''}, encoder "
         f"{machine['encoder']}; the version answers {ours['coverage']:.3f} of the test texts at "
         f"agreement {ours['agreement']:.3f}, {ours['lexical_share']:.3f} without the encoder; the "
         f"peer {peer['coverage']:.3f} at {peer['agreement']:.3f}.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ MAX_STAGES = 16
 PADDING = -1
 
 Features = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+Part = TypeVar("Part")
 
 
 class Answers(NamedTuple):
@@ -63,7 +64,7 @@ class _Found(NamedTuple):
 class CascadeSession:
     """A version's stages, loaded. Raises InvalidStage.
 
-    `threads`: parts of a batch at a time, and threads of a part that is alone.
+    `threads`: parts of a batch at a time.
     """
 
     def __init__(self, manifest: Manifest, blobs: Mapping[str, bytes], *, threads: int = 1) -> None:
@@ -72,11 +73,9 @@ class CascadeSession:
             raise InvalidStage(f"{len(manifest.stages)} stages, more than {MAX_STAGES}")
         self._threads = threads
         self.sessions = tuple(
-            StageSession(
-                blobs[stage.blob], stage, n_labels=len(manifest.labels), threads=threads
-            )
+            StageSession(blobs[stage.blob], stage, n_labels=len(manifest.labels))
             for stage in manifest.stages
-        )  # fmt: skip
+        )
         names = [stage.name for stage in manifest.stages]
         for number, stage in enumerate(manifest.stages):
             if not set(stage.scores_of) <= set(names[:number]):
@@ -106,7 +105,7 @@ class CascadeSession:
             name = session.stage.name
             asked = name in self._asked
             if session.stage.features == "token_ids":
-                said = _run_tokens(session, [(tokens or [])[i] for i in left.tolist()], asked)
+                said = self._run_tokens(session, [(tokens or [])[i] for i in left.tolist()], asked)
             else:
                 if embedded is None:
                     embedded = features(left)
@@ -154,7 +153,7 @@ class CascadeSession:
         said = []
         for session in self.sessions:
             if session.stage.features == "token_ids":
-                said.append(_run_tokens(session, tokens or [], True))
+                said.append(self._run_tokens(session, tokens or [], True))
             elif features is None:
                 break
             else:
@@ -169,7 +168,7 @@ class CascadeSession:
         scores: Mapping[str, NDArray[np.float32]],
         asked: bool,
     ) -> Scored:
-        """In parts of BATCH_ROWS, `threads` of them side by side. `asked`: for its scores."""
+        """In parts of BATCH_ROWS. `asked`: for its scores."""
         if len(rows) <= BATCH_ROWS:
             return session.run(rows, scores, asked=asked)
 
@@ -178,9 +177,33 @@ class CascadeSession:
             earlier = {name: values[part] for name, values in scores.items()}
             return session.run(rows[part], earlier, asked=asked)
 
-        starts = range(0, len(rows), BATCH_ROWS)
-        parts = map(run, starts) if self._threads < 2 else _pool(self._threads).map(run, starts)
+        parts = self._side_by_side(run, range(0, len(rows), BATCH_ROWS))
         return Scored(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _run_tokens(self, session: StageSession, rows: Rows, asked: bool) -> Scored:
+        """In batches of similar length, so that little is filled up. `asked`: for its scores."""
+        n = len(rows)
+        label, accept = np.empty(n, np.int64), np.empty(n, np.float32)
+        novelty = np.empty(n, np.float32)
+        scores = np.empty((n, session.n_labels), np.float32) if asked else UNASKED
+
+        def run(batch: list[int]) -> Scored:
+            return session.run(filled([rows[i] for i in batch], PADDING), asked=asked)
+
+        plan = list(batches([len(row) for row in rows], BATCH_TOKENS))
+        for batch, found in zip(plan, self._side_by_side(run, plan), strict=True):
+            label[batch], accept[batch], novelty[batch] = found.label, found.accept, found.novelty
+            if asked:
+                scores[batch] = found.scores
+        return Scored(label, accept, novelty, scores)
+
+    def _side_by_side(
+        self, run: Callable[[Part], Scored], parts: Sequence[Part]
+    ) -> Iterable[Scored]:
+        """In the order of `parts`, `threads` of them at a time."""
+        if self._threads < 2 or len(parts) < 2:
+            return map(run, parts)
+        return _pool(self._threads).map(run, parts)
 
 
 def _overwritten(earlier: _Found, rows: NDArray[np.int64], found: _Found) -> _Found:
@@ -188,19 +211,6 @@ def _overwritten(earlier: _Found, rows: NDArray[np.int64], found: _Found) -> _Fo
     earlier.stage[rows], earlier.label[rows], earlier.accept[rows] = found[:3]
     earlier.novel[rows], earlier.dropped[rows] = found[3:]
     return earlier
-
-
-def _run_tokens(session: StageSession, rows: Rows, asked: bool) -> Scored:
-    """In batches of similar length, so that little is filled up. `asked`: for its scores."""
-    n = len(rows)
-    label, accept, novelty = np.empty(n, np.int64), np.empty(n, np.float32), np.empty(n, np.float32)
-    scores = np.empty((n, session.n_labels), np.float32) if asked else UNASKED
-    for batch in batches([len(row) for row in rows], BATCH_TOKENS):
-        found = session.run(filled([rows[i] for i in batch], PADDING), asked=asked)
-        label[batch], accept[batch], novelty[batch] = found.label, found.accept, found.novelty
-        if asked:
-            scores[batch] = found.scores
-    return Scored(label, accept, novelty, scores)
 
 
 @cache

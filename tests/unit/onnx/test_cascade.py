@@ -97,7 +97,10 @@ def test_rows_run_in_parts_say_what_they_say_at_once(
         np.testing.assert_allclose(one.novelty, other.novelty, atol=1e-6)
 
 
-def test_threads_change_nothing_to_the_last_bit(fitted: Fit) -> None:
+def test_threads_change_nothing_to_the_last_bit(
+    fitted: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cascade, "BATCH_TOKENS", 256)  # many parts of the lexical stage too
     assert fitted.cascade is not None
     rows = clusters(300, seed=5, tokens=True)
     assert rows.tokens is not None
