@@ -17,7 +17,7 @@ from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, Request
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
-from shared.redaction.load import redact_input
+from shared.redaction.load import RedactionFailed, redact_input
 from shared.telemetry import metrics
 
 
@@ -51,14 +51,17 @@ class Router:
         started = self.clock.monotonic()
         serving = self.serving()
         requests: dict[int, Request] = {}
+        asked: dict[int, Request] = {}
         records: dict[int, list[Record]] = {}
         unusable: dict[int, InvalidMessage] = {}
         for i, message in enumerate(messages):
             try:
-                requests[i] = self._decode(message)
+                request = self._decode(message)
+                asked[i] = _redacted(request, self.tasks[request.task])
+                requests[i] = request
             except InvalidMessage as error:
                 unusable[i] = error
-        verdicts = self._judge(requests, serving)
+        verdicts = self._judge(asked, serving)
         batch_ms = (self.clock.monotonic() - started) * 1000.0
         for i, request in requests.items():
             queued = self._queued(messages[i])
@@ -102,7 +105,7 @@ class Router:
         for name, of_task in by_task.items():
             task = self.tasks[name]
             verdicts |= judge(
-                {i: _redacted(request, task) for i, request in of_task.items()},
+                of_task,
                 serving.get(name, NOBODY),
                 alpha=task.alpha,
                 audit_share=task.audit_share,
@@ -184,7 +187,11 @@ class Router:
 
 
 def _redacted(request: Request, task: Task) -> Request:
-    """As the trainer has seen such texts: what is certified is what is asked."""
+    """As the trainer has seen such texts: what is certified is what is asked. Raises
+    InvalidMessage."""
     if task.redact is None:
         return request
-    return msgspec.structs.replace(request, input=redact_input(request.input, task.redact))
+    try:
+        return msgspec.structs.replace(request, input=redact_input(request.input, task.redact))
+    except RedactionFailed as error:
+        raise InvalidMessage(str(error), field="input") from error

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.router.announcing import Rejected, unheard
@@ -28,6 +28,7 @@ from shared.registry.base import (
     Registry,
     RegistryError,
     RegistryUnavailable,
+    State,
     Trial,
     UnknownVersion,
 )
@@ -68,6 +69,8 @@ class Models:
     clock: Clock = field(default_factory=SystemClock)
     _loaded: Mapping[str, Serving] = field(default_factory=dict)
     _seen: dict[str, Active] = field(default_factory=dict)
+    # As the pointer had it that named the version which is loaded.
+    _states: dict[str, State] = field(default_factory=dict)
     _complained: dict[str, Active] = field(default_factory=dict)
     _doubted: dict[str, Active] = field(default_factory=dict)
     _unreadable: set[str] = field(default_factory=set)  # tasks whose pointer could not be read
@@ -173,6 +176,7 @@ class Models:
             self._follow_pointer(task, active)
         except (CorruptArtifact, UnknownVersion) as error:
             self._complain(task, active, str(error))  # and look again: it may be repaired
+            self._obey(task, active)
 
     def _is_news(self, task: str) -> bool:
         """That its pointer cannot be followed: said and counted once. What is loaded goes on, and
@@ -191,8 +195,11 @@ class Models:
         tried = self._fetch_trial(task, active)
         if task in self._missing and active == self._seen.get(task):
             return  # nothing new
-        if self._swap(task, active, artifact, tried) and active.version is not None:
-            self._keep(task, active, artifact)
+        if self._swap(task, active, artifact, tried):
+            if active.version is None:
+                self._forget(task)
+            else:
+                self._keep(task, active, artifact)
 
     def _fetch_trial(self, task: str, active: Active) -> Artifact | None:
         """A trial that cannot be trusted must not hold up what happens to the active version."""
@@ -239,9 +246,11 @@ class Models:
         except UnusableArtifact as error:
             self._complain(task, active, str(error))
             self._seen[task] = active  # the same bytes would fail again
+            self._obey(task, active)
             return False
         self._loaded = {**self._loaded, task: serving}
         self._seen[task] = active
+        self._states[task] = active.state
         self._watch.note(task, active)
         metrics.SWAPS.labels(task).inc()
         metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
@@ -252,6 +261,22 @@ class Models:
                    "trial": active.trial.version if active.trial else None},
         )  # fmt: skip
         return True
+
+    def _obey(self, task: str, active: Active) -> None:
+        """What stays in the place of a version that cannot be loaded is held to what is asked of
+        that one: it is silent when that is to be, and its alpha is the task's."""
+        stays = self._loaded.get(task)
+        if stays is None:
+            return
+        own = self._states.get(task, stays.state)
+        state = own if active.state is State.SERVING else active.state
+        if (state, active.alpha) == (stays.state, stays.alpha):
+            return
+        self._loaded = {**self._loaded, task: replace(stays, state=state, alpha=active.alpha)}
+        log.warning(
+            "the version that stays obeys the pointer of one that cannot be loaded",
+            extra={"task": task, "state": state.value, "alpha": active.alpha},
+        )
 
     def _version(self, task: str, version: str | None, artifact: Artifact | None) -> Version | None:
         """Raises UnusableArtifact."""
@@ -308,12 +333,16 @@ class Models:
             return
         self._loaded = {name: kept for name, kept in self._loaded.items() if name != task}
         self._seen[task] = active
+        self._forget(task)
+        metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
+        log.info("no active version", extra={"task": task, "epoch": active.epoch})
+
+    def _forget(self, task: str) -> None:
+        """What is active no more is not served after a restart either."""
         try:
             self.copies.forget(task)
         except OSError as error:
             log.warning("the disk copy stays: %s", error, extra={"task": task})
-        metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
-        log.info("no active version", extra={"task": task, "epoch": active.epoch})
 
     def _complain(self, task: str, active: Active, why: str) -> None:
         """Once per bad version; the old one stays in use."""

@@ -45,8 +45,7 @@ class AlphaWatch:
                 log.warning("the α asked for is not known: %s", active, extra={"task": name})
                 continue
             asked = active.asked(self.tasks[name].alpha)
-            if asked != self._asked.get(name):
-                self._refit(name, asked)
+            if asked != self._asked.get(name) and self._settled(name, asked):
                 self._asked[name] = asked
 
     def follow(self, stop: threading.Event, poll: float = POLL_SECONDS) -> None:
@@ -62,15 +61,21 @@ class AlphaWatch:
                 log.exception("α could not be looked at")
                 stop.wait(poll)
 
-    def _refit(self, task: str, asked: float) -> None:
+    def _settled(self, task: str, asked: float) -> bool:
+        """Submits a refit if one is needed. False while that is not known: a window without verdict
+        is being fitted or about to be, maybe for the α of before."""
         days = self.verdicts.days(task)
-        verdict = self.verdicts.verdict(task, days[-1]) if days else None
-        # Without a verdict a fit is due anyway, and takes the α that is asked for then.
-        if not verdict or verdict.get("alpha", asked) == asked:
-            return
+        if not days:
+            return True
+        verdict = self.verdicts.verdict(task, days[-1])
+        if not verdict:
+            return False
+        if verdict.get("alpha", asked) == asked:
+            return True
         log.info(
             "refit for another α",
             extra={"task": task, "window": days[-1].isoformat(), "alpha": asked,
                    "fitted_for": verdict["alpha"]},
         )  # fmt: skip
         self.submit(WindowKey(task, days[-1]))
+        return True

@@ -21,7 +21,7 @@ from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
 from shared.core.window import OffsetBook, WindowBook, WindowKey
-from shared.redaction.load import redact_input
+from shared.redaction.load import RedactionFailed, redact_input
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -132,4 +132,7 @@ class Collector:
         redact = self.tasks[trace.task].redact
         if redact is None:
             return trace
-        return msgspec.structs.replace(trace, input=redact_input(trace.input, redact))
+        try:
+            return msgspec.structs.replace(trace, input=redact_input(trace.input, redact))
+        except RedactionFailed as error:
+            raise InvalidMessage(str(error), field="input") from error

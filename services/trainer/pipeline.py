@@ -46,6 +46,10 @@ Announce = Callable[[ModelAnnouncement], None]
 class Verdicts(Protocol):
     """The stored windows, where the verdict that follows one is noted."""
 
+    def days(self, task: str) -> list[date]: ...
+
+    def verdict(self, task: str, day: date) -> dict[str, Any] | None: ...
+
     def write_verdict(self, task: str, day: date, verdict: dict[str, Any]) -> None: ...
 
 
@@ -115,12 +119,16 @@ class Refit:
 
     def _decide(self, task: Task, day: date) -> tuple[ModelAnnouncement, Case | None]:
         """The challenger fitted, the incumbent judged, and what follows put into effect. Without a
-        case where a newer window was published already."""
+        case where a newer window was published or judged already."""
         fence = self.registry.acquire(task.name)
         active = self.registry.active(task.name)
         serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
+            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
+        judged = self._judged_after(task.name, day)
+        if judged is not None:  # a late trace of an empty day: what it knows is outdated
+            reason = f"window {judged.isoformat()} has been judged already; the next refit counts"
             return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
         incumbent = self._incumbent(task, day, active)
         found = self.examine(task, day, incumbent)
@@ -136,6 +144,10 @@ class Refit:
             )
         case = Case(task, day, fence, active, found)
         return self._act(case, verdict), case
+
+    def _judged_after(self, task: str, day: date) -> date | None:
+        later = (d for d in reversed(self.windows.days(task)) if d > day)
+        return next((d for d in later if self.windows.verdict(task, d) is not None), None)
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         if verdict is Verdict.KEPT:

@@ -151,7 +151,9 @@ class _Columns:
 def is_evidence(source: Source, reason: Reason | None, audit_share: float) -> bool:
     """Whether a trace represents traffic, with the weight of its observation probability.
 
-    What was deferred for its text does so only beside audits of what was handled.
+    What was deferred for its text does so only beside audits of what was handled; so does what
+    was deferred on probation or for a raised alpha, which are the requests that the version was
+    sure of.
     """
     if source is Source.DEFERRED:
         return reason in UNSELECTIVE or audit_share > 0

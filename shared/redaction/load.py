@@ -19,6 +19,10 @@ class InvalidRedactor(ValueError):
     """The task's `redact` names nothing that can be used; the message says what to do."""
 
 
+class RedactionFailed(ValueError):
+    """A redactor fails on a text. Its error may quote the text, so only its kind is told."""
+
+
 @cache
 def load_redactor(name: str | None) -> Redactor | None:
     """`builtin` for the patterns here, `package.module:function` for one of your own (a text in, a
@@ -41,11 +45,16 @@ def load_redactor(name: str | None) -> Redactor | None:
 
 
 def redact_input(given: Input, name: str | None) -> Input:
-    """One or two texts, by the redactor of that name. Raises InvalidRedactor."""
+    """One or two texts, by the redactor of that name. Raises InvalidRedactor, and RedactionFailed
+    for these texts alone."""
     redactor = load_redactor(name)
     if redactor is None:
         return given
-    return redactor(given) if isinstance(given, str) else [redactor(text) for text in given]
+    try:
+        return redactor(given) if isinstance(given, str) else [redactor(text) for text in given]
+    except Exception as error:  # whatever somebody's own function raises
+        kind = type(error).__name__
+        raise RedactionFailed(f"the redactor {name!r} fails on this text with {kind}") from None
 
 
 def check_redactors(tasks: Iterable[Task]) -> None:

@@ -385,3 +385,29 @@ def test_a_version_is_asked_redacted_texts_and_the_teacher_gets_the_request(
     (record,) = [record for record in some([ask(text)]) if record.topic == "deferred"]
     assert asked == [("unheard of: [EMAIL]",)]
     assert decode(record.value or b"", Deferral).request.input == text
+
+
+def clumsy(text: str) -> str:
+    if "clumsy" in text:
+        raise IndexError(text)
+    return text
+
+
+def test_a_text_on_which_a_redactor_fails_is_a_dead_letter_that_does_not_quote_it(
+    artifact: Artifact, encoder: HashEncoder
+) -> None:
+    tasks = {"support": Task(name="support", redact=f"{__name__}:clumsy")}
+    why: list[str] = []
+
+    def rejected(message: Message, error: InvalidMessage) -> Record:
+        why.append(f"{error.field}: {error}")
+        return Record("dead-letters", message.key, message.value)
+
+    some = replace(
+        router({"support": loaded(artifact, encoder)}, encoder), tasks=tasks, dead_letter=rejected
+    )
+    bad, good = some.each([ask("a clumsy secret"), ask("another text")])
+    assert [record.topic for record in bad] == ["dead-letters"]
+    assert {record.topic for record in good} <= {"decisions", "deferred"}
+    assert why[0].startswith("input: the redactor")
+    assert "secret" not in why[0]

@@ -158,6 +158,24 @@ def test_a_version_for_another_encoder_leaves_the_old_one(bench: Bench) -> None:
     assert serving(models) == first
 
 
+def test_what_stays_for_a_version_that_cannot_be_loaded_obeys_its_pointer(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    stranger = HashEncoder(digest="f" * 64)
+    second = bench.publish(make_surrogate(stranger, window="2026-01-06"))
+    models.refresh()
+    bench.registry.set_state("support", State.PAUSED, version=second, at=AT, reason="test")
+    bench.registry.set_alpha("support", 0.999, at=AT, reason="test")
+    models.refresh()
+    found = models.snapshot()["support"]
+    assert serving(models) == first
+    assert (found.state, found.alpha) == (State.PAUSED, 0.999)
+    bench.registry.set_state("support", State.SERVING, version=second, at=AT, reason="test")
+    models.refresh()
+    assert models.snapshot()["support"].state is State.SERVING
+
+
 def test_a_graph_that_cannot_be_loaded_leaves_the_old_one(bench: Bench) -> None:
     models = bench.models()
     first = bench.publish(make_surrogate(bench.encoder))
@@ -192,6 +210,20 @@ def test_a_retired_version_is_not_served_again_from_disk(bench: Bench) -> None:
     models.refresh()
     bench.registry.retire("support", at=AT, reason="test")
     models.refresh()
+    restarted = bench.models()
+    restarted.start_from_copies()
+    assert serving(restarted) is None
+
+
+def test_a_retired_version_beside_a_trial_is_not_served_again_from_disk(bench: Bench) -> None:
+    bench.publish(make_surrogate(bench.encoder))
+    bench.models().refresh()
+    bench.registry.retire("support", at=AT, reason="test")
+    start_trial(bench, "shadow")
+    models = bench.models()  # was away while it was retired
+    models.start_from_copies()
+    models.refresh()
+    assert serving(models) is None
     restarted = bench.models()
     restarted.start_from_copies()
     assert serving(restarted) is None

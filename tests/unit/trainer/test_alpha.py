@@ -77,6 +77,16 @@ def test_without_a_window_or_a_verdict_there_is_nothing_to_refit(watched: Watche
     assert watched.submitted == []
 
 
+def test_an_alpha_that_is_asked_for_during_a_fit_is_not_forgotten(watched: Watched) -> None:
+    watched.bench.store.write("support", DAY, traces(600))
+    watched.ask(0.95)
+    watched.watch.look()  # the fit for the alpha of before is under way
+    watched.bench.store.write_verdict("support", DAY, {"kind": "published", "alpha": 0.9})
+    watched.watch.look()
+    watched.watch.look()
+    assert watched.submitted == [KEY]
+
+
 def test_a_registry_that_is_away_is_asked_again(watched: Watched) -> None:
     watched.bench.store.write("support", DAY, traces(600))
     watched.bench.refit(KEY)

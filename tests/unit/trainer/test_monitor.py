@@ -61,7 +61,9 @@ class Bench:
     def trace(
         self, version: str, *, agrees: bool = True, drawn: bool = True,
         reason: Reason | None = None, model: str = "llm-1", handled: bool = True,
+        asked: str | None = None,
     ) -> Trace:  # fmt: skip
+        """`asked`: the active version, where it is another."""
         self.offset += 1
         return Trace(
             id=f"t{self.offset}",
@@ -72,6 +74,7 @@ class Bench:
             teacher_model=model,
             source=Source.AUDITED if reason is None else Source.DEFERRED,
             deferral_reason=reason,
+            version=asked or version,
             opinions=[
                 Opinion(version=version, label="billing" if agrees else "account", handled=handled)
             ],
@@ -146,6 +149,10 @@ def test_a_false_alarm_is_cleared_by_the_requests_of_the_probation() -> None:
         ({"drawn": False, "reason": Reason.BELOW_THRESHOLD}, False),
         ({"drawn": True, "handled": False, "reason": Reason.BELOW_THRESHOLD}, False),
         ({"drawn": False, "reason": Reason.PROBATION}, True),
+        ({"drawn": False, "reason": Reason.ALPHA_RAISED}, True),
+        # A shadow's: of the requests that the active version is sure of.
+        ({"drawn": False, "reason": Reason.PROBATION, "asked": "active"}, False),
+        ({"drawn": True, "reason": Reason.PROBATION, "asked": "active"}, True),
         ({"drawn": False, "reason": Reason.NO_ACTIVE_VERSION}, True),
     ],
 )

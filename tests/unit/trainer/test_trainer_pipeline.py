@@ -346,6 +346,21 @@ def test_an_older_window_never_replaces_a_newer_version(bench: Bench) -> None:
     assert bench.registry.active("support").version == newer
 
 
+def test_a_late_trace_of_an_empty_day_brings_no_outdated_version_back(bench: Bench) -> None:
+    newest = DAY + timedelta(days=3)
+    for day in (DAY, newest):
+        bench.store.write("support", day, traces(600, day=day))
+        bench.refit(WindowKey("support", day))
+    now = datetime(2026, 2, 1, tzinfo=UTC)
+    bench.registry.retire("support", at=now, reason="agreement fell")
+    between = DAY + timedelta(days=1)
+    bench.store.write("support", between, traces(1, day=between))
+    announced = bench.refit(WindowKey("support", between))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert f"window {newest.isoformat()} has been judged" in announced.reason
+    assert bench.registry.active("support").version is None
+
+
 def test_a_folder_without_traces_is_no_window(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "task=support" / f"day={DAY.isoformat()}").mkdir(parents=True)
     assert bench.store.days("support") == []
