@@ -52,7 +52,7 @@ def redact_input(given: Input, name: str | None) -> Input:
         return given
     try:
         return redactor(given) if isinstance(given, str) else [redactor(text) for text in given]
-    except Exception as error:  # whatever somebody's own function raises
+    except Exception as error:  # noqa: BLE001 (whatever somebody's own function raises)
         kind = type(error).__name__
         raise RedactionFailed(f"the redactor {name!r} fails on this text with {kind}") from None
 
