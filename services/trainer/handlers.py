@@ -88,11 +88,19 @@ class Collector:
         """Store the windows that are due, oldest first; yields those that call for a refit, each
         as soon as it is stored.
 
-        Late traces of a window closed before are stored with it and count from the next refit.
+        Late traces of a window closed before are stored with it and count from the next refit. A
+        window that cannot be stored holds up no other; the first one's OSError is raised when they
+        are through.
         """
+        failure: OSError | None = None
         for key in self.windows.due(self.clock.monotonic(), self.clock.now()):
             traces = self._held.get(key, [])
-            added = self.store.write(key.task, key.day, traces, self._reach.get(key, {}))
+            try:
+                added = self.store.write(key.task, key.day, traces, self._reach.get(key, {}))
+            except OSError as error:
+                log.warning("window not stored: %s", error, extra={"task": key.task})
+                failure = failure or error
+                continue
             self._held.pop(key, None)
             self._reach.pop(key, None)
             new = self.windows.close(key)
@@ -106,6 +114,8 @@ class Collector:
             if new:
                 metrics.WINDOWS_CLOSED.labels(key.task).inc()
                 yield key
+        if failure is not None:
+            raise failure
 
     def committable(self, topic: str) -> dict[TopicPartition, int]:
         """The next offset to read after a restart; nothing while dead letters are unpublished."""

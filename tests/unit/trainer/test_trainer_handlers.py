@@ -272,3 +272,25 @@ def test_texts_are_redacted_before_they_are_stored(store: WindowStore) -> None:
     assert list(collected.close_due()) == [WindowKey("support", DAY1)]
     (stored,) = store.read("support", [DAY1]).column("input").to_pylist()
     assert stored == ["I am [EMAIL]", "nothing here"]
+
+
+def test_a_window_that_cannot_be_stored_holds_up_no_other_task(tmp_path: Path) -> None:
+    class Damaged(WindowStore):
+        def write(self, task: str, *rest: object, **more: object) -> int:
+            if task == "a":
+                raise OSError("a part is damaged")
+            return super().write(task, *rest, **more)  # type: ignore[arg-type]
+
+    store = Damaged(str(tmp_path))
+    collected = collector(store, FakeClock(AFTER))
+    collected.tasks = {"a": Task(name="a"), "b": Task(name="b")}
+    collected.add(
+        [message(trace(1, task="a"), 0), message(trace(2, task="b"), 1),
+         message(trace(3, DAY2, task="a"), 2), message(trace(4, DAY2, task="b"), 3)], [0],
+    )  # fmt: skip
+    closed = collected.close_due()
+    assert next(closed) == WindowKey("b", DAY1)
+    with pytest.raises(OSError, match="damaged"):
+        next(closed)
+    assert store.read("b", [DAY1]).num_rows == 1
+    assert collected.committable("traces") in ({}, {TopicPartition("traces", 0): 0})
