@@ -54,6 +54,7 @@ class _Watched:
     audits: dict[tuple[str, int], list[tuple[int, bool]]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    arrived: dict[str, int] = field(default_factory=dict)  # audits of this turn, by version
     teachers: list[Teacher] = field(default_factory=list)  # newest last
     live: dict[str, LiveCertificate] = field(default_factory=dict)
     manifests: dict[str, Manifest | None] = field(default_factory=dict)
@@ -106,12 +107,14 @@ class Monitor:
             raise unread
 
     def _record(self, task: str, watched: _Watched) -> None:
+        watched.arrived.clear()
         for version, partition in sorted(watched.audits):
             audits = watched.audits[version, partition]
             for start in range(0, len(audits), MAX_AUDITS_PER_CALL):
                 some = audits[start : start + MAX_AUDITS_PER_CALL]
                 self.registry.record_audits(task, version, partition, some)
             del watched.audits[version, partition]
+            watched.arrived[version] = watched.arrived.get(version, 0) + len(audits)
             metrics.AUDITS.labels(task).inc(len(audits))
 
     def _judge(self, task: Task, watched: _Watched) -> None:
@@ -127,7 +130,7 @@ class Monitor:
             self._judge_trial(task, watched, active.trial)
 
     def _judge_active(self, task: Task, watched: _Watched, active: Active, version: str) -> None:
-        live = self._live(task, watched, version)
+        live = self._live(task, watched, version, serving=active.state is State.SERVING)
         if active.state is State.PROBATION and not (live.on_probation or live.cleared):
             live.begin_probation()  # begun before this trainer started
         metrics.TARGET_AGREEMENT.labels(task.name).set(task.alpha)
@@ -214,14 +217,21 @@ class Monitor:
             )
         )
 
-    def _live(self, task: Task, watched: _Watched, version: str) -> LiveCertificate:
+    def _live(
+        self, task: Task, watched: _Watched, version: str, *, serving: bool = False
+    ) -> LiveCertificate:
         """The version's live certificate, with all outcomes recorded so far. It is held to what is
-        asked for, but to no more than it was certified for."""
+        asked for, but to no more than it was certified for. `serving`: whatever suspicion there was
+        before this turn has been cleared, or it would be on probation."""
         manifest = self._manifest(task.name, watched, version)
         alpha = min(task.alpha, manifest.certificate.alpha) if manifest else task.alpha
         live = watched.live.get(version)
         if live is None or live.alpha != alpha:
             live = watched.live[version] = LiveCertificate(alpha, task.delta)
+            outcomes = self.registry.audits(task.name, version, 0)
+            live.observe_all(outcomes[: max(0, len(outcomes) - watched.arrived.get(version, 0))])
+            if serving:
+                live.forget_suspicion()
         live.observe_all(self.registry.audits(task.name, version, live.n))
         return live
 

@@ -131,12 +131,15 @@ class LiveCertificate:
         self.on_probation = True
         self.cleared = False
 
-    def _clear(self) -> None:
-        """Suspicion begins anew; the evidence for a trip stays."""
-        self.cleared = True
-        self.on_probation = False
+    def forget_suspicion(self) -> None:
+        """It begins anew; the evidence for a trip stays."""
         self.suspicious = False
         self._mixtures[1] = 0.0
+
+    def _clear(self) -> None:
+        self.cleared = True
+        self.on_probation = False
+        self.forget_suspicion()
 
     @property
     def e_value(self) -> float:

@@ -142,6 +142,20 @@ def test_a_false_alarm_is_cleared_by_the_requests_of_the_probation() -> None:
     assert bench.kinds == [AnnouncementKind.PROBATION, AnnouncementKind.CLEARED]
 
 
+def test_a_version_that_was_cleared_is_not_suspected_again_by_another_trainer() -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 400, 0.95)
+    bench.audit(version, 7, 0.0)
+    bench.audit(version, 400, 0.97, drawn=False, reason=Reason.PROBATION)
+    assert bench.state is State.SERVING
+    bench.monitor = bench.new_monitor()
+    bench.audit(version, 1, 1.0)
+    assert bench.state is State.SERVING
+    bench.audit(version, 9, 0.0)  # what is new counts
+    assert bench.state is not State.SERVING
+
+
 @pytest.mark.parametrize(
     ("how", "counts"),
     [
