@@ -14,6 +14,12 @@ from shared.contracts.dead_letters import (
     bounded,
 )
 
+# A broker counts a message as it was compressed, a producer as it is: what came in small may be too
+# large to be written anywhere. Less than the dead-letter topic takes (schemas/topics).
+MAX_LETTER_BYTES = 2_000_000
+# Beside the context of a letter that keeps only the beginning: how many bytes the message had.
+CUT = "tracer.cut.bytes"
+
 
 def dead_letter(
     message: Message,
@@ -25,7 +31,8 @@ def dead_letter(
     field: str | None = None,
     stage: str = "handle",
 ) -> Record:
-    """The record that keeps `message` as it was, with `error` in its headers.
+    """The record that keeps `message` as it was, with `error` in its headers. Of a message that no
+    producer would write it keeps the beginning; the whole is where the headers say.
 
     `topic` is the dead-letter topic with its prefix. `field` is the error's own (InvalidMessage
     and InvalidEvent have one) unless given. `at` needs a time zone.
@@ -46,7 +53,15 @@ def dead_letter(
         value=message.value,
         headers=tuple(message.headers),
     )
-    return Record(topic=topic, key=message.key, value=message.value, headers=letter.to_headers())
+    key, value, headers = message.key, message.value, tuple(letter.to_headers())
+    taken = sum(len(name) + len(content or b"") for name, content in headers)
+    room = max(0, MAX_LETTER_BYTES - taken)
+    size = len(key or b"") + len(value or b"")
+    if size > room:
+        key = None if key is None else key[:room]
+        value = None if value is None else value[: room - len(key or b"")]
+        headers = ((CUT, str(size).encode()), *headers)
+    return Record(topic=topic, key=key, value=value, headers=headers)
 
 
 def read_dead_letter(message: Message) -> DeadLetter:
@@ -68,6 +83,12 @@ def redrive(message: Message) -> Record:
         raise InvalidMessage(
             f"a dead letter of {message.topic} itself cannot be redriven",
             field=CONTEXT_HEADERS["topic"],
+        )
+    if any(name == CUT for name, _ in letter.headers):
+        raise InvalidMessage(
+            "the letter keeps only a part of the message: the whole is on "
+            f"{letter.topic}, partition {letter.partition}, offset {letter.offset}",
+            field=CUT,
         )
     return Record(topic=letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.base import Message, Record
-from shared.bus.dead_letters import dead_letter, read_dead_letter, redrive
+from shared.bus.dead_letters import CUT, MAX_LETTER_BYTES, dead_letter, read_dead_letter, redrive
 from shared.bus.errors import InvalidMessage
 from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.dead_letters import (
@@ -173,6 +173,19 @@ def test_headers_added_on_the_way_are_kept_as_original() -> None:
     record = letter_of(message())
     added = Message(TOPIC, 0, 0, record.key, record.value, (*record.headers, ("late", b"1")))
     assert redrive(added).headers == (*message().headers, ("late", b"1"))
+
+
+@pytest.mark.parametrize("key", [b"k", b"k" * 3_000_000, None])
+def test_a_message_that_no_producer_would_write_is_cut_and_not_redriven(key: bytes | None) -> None:
+    """Blanks: a broker takes them, as it counts what they were compressed to."""
+    message = Message("requests", 3, 17, key, b" " * 3_000_000)
+    letter = dead_letter(
+        message, service="router", error=InvalidMessage("too large"), at=AT, topic="d"
+    )
+    assert letter.size <= MAX_LETTER_BYTES + 100
+    assert dict(letter.headers)[CUT] == str(3_000_000 + len(key or b"")).encode()
+    with pytest.raises(InvalidMessage, match="requests, partition 3, offset 17"):
+        redrive(Message("d", 0, 0, letter.key, letter.value, headers=letter.headers))
 
 
 def test_a_letter_of_the_dead_letter_topic_itself_is_not_redriven() -> None:
