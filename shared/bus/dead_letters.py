@@ -16,7 +16,7 @@ from shared.contracts.dead_letters import (
 
 # A broker counts a message as it was compressed, a producer as it is: what came in small may be too
 # large to be written anywhere. Less than the dead-letter topic takes (schemas/topics).
-MAX_LETTER_BYTES = 2_000_000
+MAX_LETTER_BYTES = 2_090_000
 # Beside the context of a letter that keeps only the beginning: how many bytes the message had.
 CUT = "tracer.cut.bytes"
 
