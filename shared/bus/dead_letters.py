@@ -53,15 +53,7 @@ def dead_letter(
         value=message.value,
         headers=tuple(message.headers),
     )
-    key, value, headers = message.key, message.value, tuple(letter.to_headers())
-    taken = sum(len(name) + len(content or b"") for name, content in headers)
-    room = max(0, MAX_LETTER_BYTES - taken)
-    size = len(key or b"") + len(value or b"")
-    if size > room:
-        key = None if key is None else key[:room]
-        value = None if value is None else value[: room - len(key or b"")]
-        headers = ((CUT, str(size).encode()), *headers)
-    return Record(topic=topic, key=key, value=value, headers=headers)
+    return _cut(Record(topic, message.key, message.value, letter.to_headers()))
 
 
 def read_dead_letter(message: Message) -> DeadLetter:
@@ -91,6 +83,17 @@ def redrive(message: Message) -> Record:
             field=CUT,
         )
     return Record(topic=letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
+
+
+def _cut(record: Record) -> Record:
+    """With no more of key and value than a producer writes."""
+    if record.size <= MAX_LETTER_BYTES:
+        return record
+    size = len(record.key or b"") + len(record.value)
+    room = max(0, MAX_LETTER_BYTES - (record.size - size))
+    key = None if record.key is None else record.key[:room]
+    value = record.value[: room - len(key or b"")]
+    return Record(record.topic, key, value, ((CUT, str(size).encode()), *record.headers))
 
 
 def _class_name(error: BaseException) -> str:

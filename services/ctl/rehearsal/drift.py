@@ -139,16 +139,14 @@ def run_world(
     task: Task,
     seed: int,
     done: Callable[[], None] = lambda: None,
-    *,
-    lag: int = LAG,
 ) -> Drift:
-    """Live through it; `done` is told of each day. `lag` as in Loop."""
+    """Live through it; `done` is told of each day."""
     truth = {f"r{i}": label for i, label in enumerate(world.truth)}
     decided: list[Decided] = []
     daily = world.per_day
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(
-            task, encoder, Path(folder), lambda request_id: truth[request_id], lag=lag, batch=BATCH
+            task, encoder, Path(folder), lambda request_id: truth[request_id], lag=LAG, batch=BATCH
         )
         for number in range(DAYS):
             some = range(number * daily, min((number + 1) * daily, len(truth)))
