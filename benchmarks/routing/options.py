@@ -3,7 +3,7 @@
 The encoder in float32 and int8, in length-sorted batches of 1,024 word pieces and one text at a
 time. "Side by side": our way, one thread a batch and several batches at once. "Inside": the
 threads share each product, which is ONNX Runtime's own way. One text at a time is one thread's
-work unless the threads are inside.
+work unless the threads are inside; told is their mean.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.routing.rounds import Run, in_rounds
 from benchmarks.tables import replace_section
 from services.ctl.files import read_rows
 from services.ctl.paths import cache_folder
@@ -112,7 +114,7 @@ class Found:
 
 
 def measure(folder: Path, texts: Sequence[str]) -> dict[Options, Found]:
-    """In rounds, each variant once in each: the machine's fast and slow phases meet all alike."""
+    """In rounds, each variant once in each."""
     files = read_encoder(folder)
     tokens = OnnxEncoder(folder, threads=1).tokenize(texts)
     plan = batches([len(row) for row in tokens], MAX_BATCH_TOKENS)
@@ -120,37 +122,36 @@ def measure(folder: Path, texts: Sequence[str]) -> dict[Options, Found]:
     inputs = [_inputs([tokens[i] for i in batch], files.info.pad_id) for batch in plan][::-1]
     singles = [_inputs([row], files.info.pad_id) for row in tokens[:SINGLES]]
     tried = variants(usable_threads())
-    sessions = [options.session(files.model) for options in tried]
-    seconds, cpu, one = (np.empty((ROUNDS, len(tried))) for _ in range(3))
-    for number in range(-1, ROUNDS):  # the first warms up, and is overwritten by the last
-        for i, (options, session) in enumerate(zip(tried, sessions, strict=True)):
-            run = partial(session.run, ["embedding"])
-            with ThreadPoolExecutor(options.beside) as pool:
-                started, used = time.perf_counter(), time.process_time()
-                list(pool.map(run, inputs))
-                seconds[number, i] = time.perf_counter() - started
-                cpu[number, i] = time.process_time() - used
-            one[number, i] = statistics.median(_seconds(partial(run, s)) for s in singles)
-    return {
-        options: Found(
-            per_s=len(texts) / float(np.median(seconds[:, i])),
-            times=float(np.median(seconds[:, 0] / seconds[:, i])),
-            cpu_s_per_1000=1000 * float(np.median(cpu[:, i])) / len(texts),
-            one_ms=1000 * float(np.median(one[:, i])),
+    runs: dict[str, Run] = {}
+    with ExitStack() as pools:
+        for options in tried:
+            run = partial(options.session(files.model).run, ["embedding"])
+            pool = pools.enter_context(ThreadPoolExecutor(options.beside))
+            runs[options.name] = Run(partial(_all, pool.map, run, inputs), len(texts))
+            runs[f"{options.name}, one"] = Run(partial(_all, map, run, singles), len(singles))
+        passes = in_rounds(runs, ROUNDS)
+    default = [one.per_s for one in passes[tried[0].name]]
+    found = {}
+    for options in tried:
+        own = passes[options.name]
+        found[options] = Found(
+            per_s=statistics.median(one.per_s for one in own),
+            times=statistics.median(one.per_s / d for one, d in zip(own, default, strict=True)),
+            cpu_s_per_1000=statistics.median(one.cpu_s_per_1000 for one in own),
+            one_ms=1000 / statistics.median(one.per_s for one in passes[f"{options.name}, one"]),
         )
-        for i, options in enumerate(tried)
-    }
+    return found
+
+
+def _all(
+    mapping: Callable[..., Iterable[object]], run: Callable[[Inputs], object], inputs: list[Inputs]
+) -> None:
+    deque(mapping(run, inputs), maxlen=0)
 
 
 def _inputs(rows: Sequence[Sequence[int]], pad_id: int) -> Inputs:
     ids, mask = padded(rows, pad_id)
     return {"input_ids": ids, "attention_mask": mask}
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
