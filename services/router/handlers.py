@@ -120,8 +120,6 @@ class Router:
         outcome = Outcome.DEFERRED
         if verdict.handled:
             outcome = Outcome.AUDITED if verdict.drawn else Outcome.HANDLED
-        reason = verdict.answer.reason
-        metrics.DECISIONS.labels(request.task, outcome.value, reason.value).inc()
         key, now = request.id.encode(), self.clock.now()
         records = []
         if verdict.handled:
@@ -132,6 +130,7 @@ class Router:
             records.append(Record(self.topics.deferred, key, encode(deferral), message.headers))
         for record in records:
             _check_size(record)
+        metrics.DECISIONS.labels(request.task, outcome.value, verdict.answer.reason.value).inc()
         return records
 
     def _decision(
