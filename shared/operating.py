@@ -51,8 +51,8 @@ def rollback(task: str, version: str | None, reason: str, actor: str | None) -> 
 
 
 def retire(task: str, version: str | None, reason: str, actor: str | None) -> Act:
-    """Leave the task without an active version."""
-    return _at(lambda r, at: r.retire(task, at=at, reason=reason, actor=actor))
+    """Leave the task without an active version, if that is `version` where it is given."""
+    return _at(lambda r, at: r.retire(task, version=version, at=at, reason=reason, actor=actor))
 
 
 def promote(task: str, version: str | None, reason: str, actor: str | None) -> Act:

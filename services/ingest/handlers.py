@@ -12,7 +12,7 @@ from services.ingest.expanding import Sources, Tally, expand
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
-from shared.contracts.codec import InvalidEvent, decode, encode
+from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
 from shared.contracts.events import MOST_DOLLARS, Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
@@ -145,9 +145,10 @@ def _accept(
         raise raw
     trace = _normalise(raw, message, rules=rules, now=now)
     record = Record(rules.traces_topic, trace.id.encode(), encode(trace), message.headers)
-    if record.size > MAX_RECORD_BYTES:
+    if record.size > MAX_RECORD_BYTES or len(record.value) > MAX_EVENT_BYTES:
         raise InvalidMessage(
-            f"the trace's record has {record.size} bytes of at most {MAX_RECORD_BYTES}"
+            f"the trace has {len(record.value)} bytes of at most {MAX_EVENT_BYTES}, its record "
+            f"{record.size} of at most {MAX_RECORD_BYTES}"
         )
     return Accepted(trace, record)
 

@@ -10,10 +10,10 @@ from datetime import datetime
 import msgspec
 
 from services.router.serving import NOBODY, Serving, Verdict, judge
-from shared.bus.base import MAX_RECORD_BYTES, Message, Record
+from shared.bus.base import Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
-from shared.contracts.codec import InvalidEvent, decode, encode
+from shared.contracts.codec import MAX_ROUTED_BYTES, InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, Request
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
@@ -120,8 +120,6 @@ class Router:
         outcome = Outcome.DEFERRED
         if verdict.handled:
             outcome = Outcome.AUDITED if verdict.drawn else Outcome.HANDLED
-        reason = verdict.answer.reason
-        metrics.DECISIONS.labels(request.task, outcome.value, reason.value).inc()
         key, now = request.id.encode(), self.clock.now()
         records = []
         if verdict.handled:
@@ -130,12 +128,9 @@ class Router:
         if verdict.observed:
             deferral = self._deferral(request, verdict, outcome, now, timings)
             records.append(Record(self.topics.deferred, key, encode(deferral), message.headers))
-        if any(record.size > MAX_RECORD_BYTES for record in records):
-            # Numbers in metadata can grow when written again; no broker would take the record.
-            raise InvalidMessage(
-                f"the request's records would exceed {MAX_RECORD_BYTES} bytes: send less metadata",
-                field="metadata",
-            )
+        for record in records:
+            _check_size(record)
+        metrics.DECISIONS.labels(request.task, outcome.value, verdict.answer.reason.value).inc()
         return records
 
     def _decision(
@@ -184,6 +179,19 @@ class Router:
         if not message.timestamp_ms:
             return 0.0
         return max(0.0, round(self.clock.now().timestamp() * 1000.0 - message.timestamp_ms, 1))
+
+
+def _check_size(record: Record) -> None:
+    """Raises InvalidMessage for one of which no trace could come. Texts are short: it is the
+    metadata, whose numbers can grow when written again, or the headers."""
+    if record.size <= MAX_ROUTED_BYTES:
+        return
+    field = "metadata" if len(record.value) > MAX_ROUTED_BYTES else "headers"
+    raise InvalidMessage(
+        f"the request's record would have {record.size} bytes of at most {MAX_ROUTED_BYTES}: send "
+        f"less in {field}",
+        field=field,
+    )
 
 
 def _redacted(request: Request, task: Task) -> Request:

@@ -273,6 +273,7 @@ class Models:
         if (state, active.alpha) == (stays.state, stays.alpha):
             return
         self._loaded = {**self._loaded, task: replace(stays, state=state, alpha=active.alpha)}
+        self._hold_copy(task, state, active.alpha)
         log.warning(
             "the version that stays obeys the pointer of one that cannot be loaded",
             extra={"task": task, "state": state.value, "alpha": active.alpha},
@@ -319,6 +320,23 @@ class Models:
                 self.copies.save(task, active, artifact)
         except (OSError, RegistryError) as error:  # only a start without Redis would miss it
             log.warning("no disk copy of %s: %s", active.version, error, extra={"task": task})
+
+    def _hold_copy(self, task: str, state: State, alpha: float | None) -> None:
+        """The disk copy of what stays, too. Another version's trip is kept as a pause, which is as
+        silent: a trip of its own would be for ever."""
+        stays = self._loaded[task].version
+        try:
+            copy = self.copies.load(task)
+            if copy is None or stays is None or copy[0].version != stays.version:
+                return
+            kept, artifact = copy
+            if kept.state is State.TRIPPED:
+                state = State.TRIPPED
+            elif state is State.TRIPPED:
+                state = State.PAUSED
+            self.copies.save(task, replace(kept, state=state, alpha=alpha), artifact)
+        except (OSError, RegistryError) as error:  # only a start without Redis would miss it
+            log.warning("the disk copy is held to nothing: %s", error, extra={"task": task})
 
     def _without_version(self, task: str, active: Active) -> None:
         """Nothing is active: retired, or never published; or the registry has lost its data, which

@@ -10,10 +10,10 @@ from services.teacher.answers import Answer, CannotAnswer
 from services.teacher.budget import Unavailable
 from services.teacher.costs import cost_of
 from services.teacher.panel import Key, Question, Reply
-from shared.bus.base import Message, Record
+from shared.bus.base import Message, Record, size_of
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
-from shared.contracts.codec import InvalidEvent, decode, encode
+from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source
 from shared.contracts.prompting import prompt_digest
 from shared.contracts.tasks import Task
@@ -100,6 +100,9 @@ def _read(message: Message, rules: Rules) -> Question | _Unusable | None:
         return _Unusable(InvalidMessage(str(error), field=error.field))
     if not rules.mine(deferral.request.task):
         return None
+    if len(message.value) + size_of(message.headers) > MAX_EVENT_BYTES:
+        # The answer's records carry them too. No router lets it come to that.
+        return _Unusable(InvalidMessage("too many bytes of headers", field="headers"))
     task = rules.tasks.get(deferral.request.task)
     if task is None:
         why = f"unknown task {deferral.request.task!r}"

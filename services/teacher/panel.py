@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NewType
 
 from services.teacher.answers import Answer, Ask, CannotAnswer, PassingFault
 from services.teacher.budget import Unavailable
-from services.teacher.retries import Interrupted, Policy, Wait, with_retries
+from services.teacher.retries import CutShort, Interrupted, Policy, Wait, with_retries
 from shared.bus.base import Headers
 from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.codec import encode
 from shared.contracts.events import Deferral
-from shared.contracts.tasks import Task
+from shared.contracts.tasks import Task, TeacherEndpoint
 from shared.telemetry import tracing
 from shared.telemetry.metrics import TEACHER_CALLS, TEACHER_SECONDS
 
 Key = NewType("Key", bytes)
 _REMEMBERED = 10_000
+# A call's longest time, as a share of a batch's: one that begins with the batch has all of it.
+_OF_BATCH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Question:
     deferral: Deferral
     task: Task
     headers: Headers = ()
+
+    @property
+    def endpoint(self) -> TeacherEndpoint | None:
+        """Tasks of equal settings share one; None is that of the teacher's own settings."""
+        return self.task.teacher
 
     @property
     def key(self) -> Key:
@@ -59,7 +66,7 @@ class Limits:
 
 
 class Panel:
-    """Concurrent calls to one endpoint. Called from one thread; asks from several."""
+    """Concurrent calls to the endpoints. Called from one thread; asks from several."""
 
     def __init__(
         self,
@@ -81,26 +88,27 @@ class Panel:
         self._chance = random.Random(seed)
         self._replies: OrderedDict[Key, Reply] = OrderedDict()
         self._failing_since: dict[Key, float] = {}
-        self._answered_at = float("-inf")
+        self._answered: dict[TeacherEndpoint | None, Question] = {}  # the last of each
         self._threads = ThreadPoolExecutor(limits.concurrency, thread_name_prefix="teacher")
 
     def ask_all(self, questions: Sequence[Question]) -> dict[Key, Reply]:
-        """A reply for every question, asked at most once however often this is called.
+        """A reply for every question, answered once however often this is called.
 
         Raises Retryable when some could not be answered now; the replies that did come are kept,
         and the next call asks for the rest only.
         """
         by_key = {question.key: question for question in questions}
         deadline = self._clock.monotonic() + self._limits.batch
+        waiting = {key: q for key, q in by_key.items() if key not in self._replies}
+        last_chances = self._last_chances(waiting, deadline)
         asked = {
             key: self._threads.submit(self._ask_one, question, deadline)
-            for key, question in by_key.items()
-            if key not in self._replies
+            for key, question in waiting.items()
         }
         faults = [
             fault
             for key, future in asked.items()
-            if (fault := self._collect(key, future)) is not None
+            if (fault := self._collect(waiting[key], future, key in last_chances)) is not None
         ]
         if faults:
             raise Retryable(
@@ -147,7 +155,7 @@ class Panel:
                 call,
                 policy=self._policy,
                 deadline=deadline,
-                timeout=self._limits.timeout,
+                timeout=min(self._limits.timeout, _OF_BATCH * self._limits.batch),
                 clock=self._clock,
                 chance=self._chance,
                 wait=self._wait,
@@ -156,30 +164,68 @@ class Panel:
             answer = error
         return Reply(answer, self._clock.monotonic() - began)
 
-    def _collect(self, key: Key, future: Future[Reply]) -> Exception | None:
+    def _collect(
+        self, question: Question, future: Future[Reply], last_chance: bool
+    ) -> Exception | None:
         """Keep the reply; or the fault, if there is still hope."""
+        key = question.key
         try:
             reply = future.result()
         except PassingFault as fault:
-            if not self._hopeless(key):
+            if isinstance(fault, CutShort) or fault.retry_after is not None:
+                return fault  # says nothing of the request
+            now = self._clock.monotonic()
+            spent = now - self._failing_since.setdefault(key, now)
+            if not last_chance:
                 return fault
-            spent = self._clock.monotonic() - self._failing_since[key]
             error = CannotAnswer(f"given up after {spent:.0f} s: {fault}", field="request.input")
             reply = Reply(error, spent)
         except (Interrupted, Retryable) as fault:
             return fault
         else:
-            self._answered_at = self._clock.monotonic()
+            if isinstance(reply.answer, Answer):
+                self._answered[question.endpoint] = replace(question, headers=())
             self._on_answer()
         self._replies[key] = reply
         self._failing_since.pop(key, None)
         return None
 
-    def _hopeless(self, key: Key) -> bool:
-        """Has this request failed for long, and is it the request rather than the endpoint?"""
+    def _last_chances(self, waiting: Mapping[Key, Question], deadline: float) -> set[Key]:
+        """The requests that have failed for long, where their endpoint answers another question
+        now: should they fail once more, it is they rather than the endpoint.
+
+        What was answered before or beside their failures does not tell: the endpoint may have gone
+        away since. And a batch waits for them, so that nothing new is asked.
+        """
         now = self._clock.monotonic()
-        since = self._failing_since.setdefault(key, now)
-        return now - since >= self._limits.patience and self._answered_at >= since
+        impatient = {
+            key: question.endpoint
+            for key, question in waiting.items()
+            if now - self._failing_since.get(key, now) >= self._limits.patience
+        }
+        found: set[Key] = set()
+        for endpoint in set(impatient.values()):
+            keys = {key for key, its in impatient.items() if its == endpoint}
+            answers = self._answers(endpoint, deadline)
+            if answers:
+                found |= keys
+            elif answers is False:  # it was the endpoint: their patience begins anew
+                self._failing_since.update(dict.fromkeys(keys, self._clock.monotonic()))
+        return found
+
+    def _answers(self, endpoint: TeacherEndpoint | None, deadline: float) -> bool | None:
+        """Whether the endpoint answers now what it answered before; None where one cannot tell."""
+        question = self._answered.get(endpoint)
+        if question is None:
+            return None
+        try:
+            reply = self._ask_one(question, deadline)
+        except PassingFault:
+            return False
+        except (Interrupted, Retryable):
+            return None
+        self._on_answer()
+        return None if isinstance(reply.answer, Unavailable) else True
 
     def _forget(self) -> None:
         while len(self._replies) > _REMEMBERED:

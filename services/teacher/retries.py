@@ -36,6 +36,10 @@ class Policy:
         return chance.uniform(0, ceiling)
 
 
+class CutShort(PassingFault):
+    """The time was up before a call was made, or had all of its own."""
+
+
 class Interrupted(Exception):
     """Told to stop while waiting for another attempt."""
 
@@ -53,7 +57,8 @@ def with_retries(
     """`call(timeout)` until it returns or raises something else than PassingFault.
 
     Raises the last PassingFault when the attempts or the time are used up: no attempt begins
-    after `deadline` (on `clock.monotonic()`), nor may one last beyond it. Raises Interrupted.
+    after `deadline` (on `clock.monotonic()`), nor may one last beyond it; CutShort where the last
+    had less than `timeout` for that. Raises Interrupted.
     """
     attempt = 0
     while True:
@@ -61,11 +66,13 @@ def with_retries(
         left = deadline - clock.monotonic()
         try:
             if left <= 0:
-                raise PassingFault("no time left in this batch")
+                raise CutShort("no time left in this batch")
             return call(min(timeout, left))
         except PassingFault as fault:
             pause = policy.pause(attempt, fault, chance)
             if attempt >= policy.max_attempts or pause >= deadline - clock.monotonic():
+                if left < timeout:
+                    raise CutShort(str(fault), retry_after=fault.retry_after) from fault
                 raise
         if wait(pause):
             raise Interrupted

@@ -175,7 +175,14 @@ class Refit:
             "the incumbent no longer holds on fresh evidence and the challenger was refused: "
             f"{case.found.challenger.reason}"
         )
-        entry = self.registry.retire(case.task.name, at=self.clock.now(), reason=reason)
+        judged = case.active.version
+        try:
+            entry = self.registry.retire(
+                case.task.name, version=judged, at=self.clock.now(), reason=reason
+            )
+        except UnknownVersion:  # nothing is known of what somebody else made active meanwhile
+            reason = f"{reason}; {judged} is no longer active, and what is was not judged"
+            return self._of(case, AnnouncementKind.REFUSED, reason)
         return self._of(
             case, AnnouncementKind.RETIRED, reason,
             previous_version=entry.previous, epoch=entry.epoch,

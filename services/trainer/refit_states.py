@@ -1,7 +1,7 @@
 """What a task's last full refit left for incremental ones, kept beside the windows.
 
 <store>/saved/<task>/refit.state     of the last full refit that was certified
-<store>/saved/<task>/refit.refused   the newest window whose fit was refused
+<store>/saved/<task>/refit.refused   the first window since whose fit was refused
 
 Which kind of refit a window gets depends on what was written for *earlier* windows alone, so that
 one that is fitted again, after a crash or for another α, is fitted in the same way.
@@ -64,8 +64,12 @@ class RefitStates:
         self.files.put(state.task, _STATE, state.encode())
 
     def note_refused(self, task: str, day: date) -> None:
-        """Without a state the next refit is a full one anyway."""
-        if _STATE in self.files.names(task):
+        """Unless an earlier window since the state's was refused before: a later one that is
+        fitted again must still find that. Without a state the next refit is a full one anyway."""
+        state, _ = self._read(task)
+        if state is None or day.isoformat() < state.window:
+            return
+        if not state.window <= self._refused(task) <= day.isoformat():
             self.files.put(task, _REFUSED, day.isoformat().encode())
 
     def _read(self, task: str) -> tuple[State | None, str | None]:
@@ -79,5 +83,5 @@ class RefitStates:
             return None, f"what the last full one left cannot be used: {error}"
 
     def _refused(self, task: str) -> str:
-        """The newest refused window, which sorts as its day does; nothing without one."""
+        """The refused window, which sorts as its day does; nothing without one."""
         return (self.files.get(task, _REFUSED) or b"").decode(errors="replace")

@@ -29,6 +29,8 @@ class Message:
 
 # The topics take 1,048,576; Kafka's own framing of a record needs the rest.
 MAX_RECORD_BYTES = 1_045_000
+# Of the lengths of a header's name and value, each a number of up to four bytes.
+_HEADER_FRAME = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,12 @@ class Record:
     @property
     def size(self) -> int:
         """Bytes of key, value and headers."""
-        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
-        return len(self.key or b"") + len(self.value) + headers
+        return len(self.key or b"") + len(self.value) + size_of(self.headers)
+
+
+def size_of(headers: Headers) -> int:
+    """Bytes of the headers and, as there may be very many, of their framing."""
+    return sum(len(name.encode()) + len(value) + _HEADER_FRAME for name, value in headers)
 
 
 class Pipe(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from shared.bus.base import Message, Record
+from shared.bus.base import Headers, Message, Record, size_of
 from shared.bus.errors import InvalidMessage
 from shared.contracts.dead_letters import (
     CONTEXT_HEADERS,
@@ -17,8 +17,10 @@ from shared.contracts.dead_letters import (
 # A broker counts a message as it was compressed, a producer as it is: what came in small may be too
 # large to be written anywhere. Less than the dead-letter topic takes (schemas/topics).
 MAX_LETTER_BYTES = 2_090_000
-# Beside the context of a letter that keeps only the beginning: how many bytes the message had.
+# Beside the context of a letter that keeps only the beginning: how many bytes key and value had,
+# and how many headers were left out, if any.
 CUT = "tracer.cut.bytes"
+CUT_HEADERS = "tracer.cut.headers"
 
 
 def dead_letter(
@@ -32,7 +34,7 @@ def dead_letter(
     stage: str = "handle",
 ) -> Record:
     """The record that keeps `message` as it was, with `error` in its headers. Of a message that no
-    producer would write it keeps the beginning; the whole is where the headers say.
+    producer would write it keeps the beginning and what headers fit; the whole is where they say.
 
     `topic` is the dead-letter topic with its prefix. `field` is the error's own (InvalidMessage
     and InvalidEvent have one) unless given. `at` needs a time zone.
@@ -86,14 +88,33 @@ def redrive(message: Message) -> Record:
 
 
 def _cut(record: Record) -> Record:
-    """With no more of key and value than a producer writes."""
+    """With no more of headers, key and value than a producer writes."""
     if record.size <= MAX_LETTER_BYTES:
         return record
     size = len(record.key or b"") + len(record.value)
-    room = max(0, MAX_LETTER_BYTES - (record.size - size))
+    end = len(record.headers) - len(CONTEXT_HEADERS)
+    theirs, context = record.headers[:end], record.headers[end:]
+    # Where both are large, half is for the headers.
+    room = max(MAX_LETTER_BYTES // 2, MAX_LETTER_BYTES - size) - size_of(context)
+    kept = _fitting(theirs, room)
+    said: Headers = ((CUT, str(size).encode()),)
+    if len(kept) < len(theirs):
+        said += ((CUT_HEADERS, str(len(theirs) - len(kept)).encode()),)
+    room = MAX_LETTER_BYTES - size_of(kept) - size_of(context)
     key = None if record.key is None else record.key[:room]
     value = record.value[: room - len(key or b"")]
-    return Record(record.topic, key, value, ((CUT, str(size).encode()), *record.headers))
+    return Record(record.topic, key, value, (*said, *kept, *context))
+
+
+def _fitting(headers: Headers, room: int) -> Headers:
+    """Without those that do not fit beside the ones before them."""
+    kept = []
+    for header in headers:
+        size = size_of((header,))
+        if size <= room:
+            kept.append(header)
+            room -= size
+    return tuple(kept)
 
 
 def _class_name(error: BaseException) -> str:

@@ -7,13 +7,16 @@ from typing import TypeVar
 
 import msgspec
 
-from shared.contracts.events import Event, RawTrace, Request
+from shared.contracts.events import Event, Request
 
 E = TypeVar("E", bound=Event)
 
-# What users may send. What we make of it carries more (a deferral holds its request), and must
-# still fit the topics' max_message_bytes.
+# What users may send as a request. What we make of it carries more (a deferral holds its request),
+# and must still fit the topics' max_message_bytes.
 MAX_SENT_BYTES = 900_000
+# Of a request's decision and deferral, with key and headers. Metadata may grow when written again,
+# and the teacher's trace and ingest's of that carry a little more, which must still be an event.
+MAX_ROUTED_BYTES = 950_000
 MAX_EVENT_BYTES = 1_000_000
 
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -35,7 +38,7 @@ class InvalidEvent(ValueError):
 
 def decode(data: bytes, kind: type[E]) -> E:
     """Parse and validate one event. Raises InvalidEvent naming the field."""
-    limit = MAX_SENT_BYTES if kind in (RawTrace, Request) else MAX_EVENT_BYTES
+    limit = MAX_SENT_BYTES if kind is Request else MAX_EVENT_BYTES
     if len(data) > limit:
         raise InvalidEvent(f"event of {len(data)} bytes exceeds the limit of {limit}")
     decoder = _decoders.get(kind)

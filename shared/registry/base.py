@@ -279,11 +279,17 @@ class Registry(Protocol):
         ...
 
     def retire(
-        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         """Leave the task without an active version or a trial.
 
-        Raises UnknownVersion when it has no active version.
+        Raises UnknownVersion when it has no active version, or not `version` where that is given.
         """
         ...
 

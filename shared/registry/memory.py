@@ -137,10 +137,16 @@ class MemoryRegistry:
             return state.roll_back(to, Cause(at, reason, actor))
 
     def retire(
-        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
         with self._held(task) as state:
-            return state.retire(Cause(at, reason, actor))
+            return state.retire(version, Cause(at, reason, actor))
 
     def record_audits(
         self, task: str, version: str, partition: int, audits: Sequence[tuple[int, bool]]

@@ -250,11 +250,17 @@ class RedisRegistry(RedisReads):
         return entry_of(answer[1])
 
     def retire(
-        self, task: str, *, at: datetime, reason: str, actor: str | None = None
+        self,
+        task: str,
+        *,
+        version: str | None = None,
+        at: datetime,
+        reason: str,
+        actor: str | None = None,
     ) -> HistoryEntry:
-        answer = self._change(self._retire, task, at, reason, [], actor)
+        answer = self._change(self._retire, task, at, reason, [version or ""], actor)
         if answer[0] == b"unknown":
-            raise UnknownVersion(f"{task} has no active version")
+            raise UnknownVersion(f"{task} has no active {version or 'version'}")
         return entry_of(answer[1])
 
     def wait_for_change(self, timeout: float) -> Hint:

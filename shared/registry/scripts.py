@@ -251,12 +251,15 @@ return {'ok', activate('rolled_back', target)}
 """
 )
 
+# ARGV: the version that must be active, or "" for any.
 RETIRE = (
     COMMON
     + """
+local expected = ARGV[7]
 local mine = done_before()
 if mine then return {'ok', mine} end
-if not pointer('version') then return {'unknown'} end
+local active = pointer('version')
+if not active or (expected ~= '' and expected ~= active) then return {'unknown'} end
 end_trial()
 return {'ok', activate('retired', false)}
 """

@@ -131,9 +131,9 @@ class TaskState:
             self.trial = None
         return self._activate(AnnouncementKind.ROLLED_BACK, to, cause)
 
-    def retire(self, cause: Cause) -> HistoryEntry:
-        if self.version is None:
-            raise UnknownVersion(f"{self.task} has no active version")
+    def retire(self, version: str | None, cause: Cause) -> HistoryEntry:
+        if self.version is None or version not in (None, self.version):
+            raise UnknownVersion(f"{self.task} has no active {version or 'version'}")
         self.trial = None
         return self._activate(AnnouncementKind.RETIRED, None, cause)
 

@@ -84,7 +84,10 @@ AUDITS = Counter("tracer_audits_total", "Audits recorded", ["task"])
 
 # --- router
 DECISIONS = Counter(
-    "tracer_decisions_total", "Requests by outcome and reason", ["task", "outcome", "reason"]
+    "tracer_decisions_total",
+    "Requests answered or deferred, by outcome and reason; once more where a commit failed and "
+    "they are read again",
+    ["task", "outcome", "reason"],
 )
 BATCH_SECONDS = Histogram(
     "tracer_router_batch_seconds", "Time from poll to commit of a micro-batch", buckets=_LATENCY

@@ -280,6 +280,16 @@ class RegistryLaws(ABC):
         assert registry.rollback(task, to=None, at=AT, reason="").version == first
         assert registry.rollback(task, to=second, at=AT, reason="").version == second
 
+    def test_only_the_version_meant_is_retired(self, registry: Registry, task: str) -> None:
+        first, second = publish_windows(registry, task, 2)
+        before = registry.active(task), registry.history(task)
+        with pytest.raises(UnknownVersion, match=first):
+            registry.retire(task, version=first, at=AT, reason="")
+        assert (registry.active(task), registry.history(task)) == before
+        assert registry.retire(task, version=second, at=AT, reason="").previous == second
+        with pytest.raises(UnknownVersion, match=second):
+            registry.retire(task, version=second, at=AT, reason="")
+
     # --- retention
 
     def test_the_oldest_versions_are_deleted(self, task: str) -> None:

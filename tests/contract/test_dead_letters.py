@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus.base import Message, Record
-from shared.bus.dead_letters import CUT, MAX_LETTER_BYTES, dead_letter, read_dead_letter, redrive
+from shared.bus.base import Headers, Message, Record
+from shared.bus.dead_letters import (
+    CUT,
+    CUT_HEADERS,
+    MAX_LETTER_BYTES,
+    dead_letter,
+    read_dead_letter,
+    redrive,
+)
 from shared.bus.errors import InvalidMessage
 from shared.contracts.codec import InvalidEvent, decode, encode
 from shared.contracts.dead_letters import (
@@ -184,6 +191,35 @@ def test_a_message_that_no_producer_would_write_is_cut_and_not_redriven(key: byt
     )
     assert letter.size <= MAX_LETTER_BYTES + 100
     assert dict(letter.headers)[CUT] == str(3_000_000 + len(key or b"")).encode()
+    with pytest.raises(InvalidMessage, match="requests, partition 3, offset 17"):
+        redrive(Message("d", 0, 0, letter.key, letter.value, headers=letter.headers))
+
+
+@pytest.mark.parametrize(
+    ("headers", "left_out"),
+    [
+        ((("a", b"1"), ("blank", b" " * 3_000_000), ("b", b"2")), 1),
+        ((("blank" * 600_000, b""), ("a", b"1"), ("b", b"2")), 1),
+        ((("a", b"1"), *((("x", b""),) * 1_000_000), ("b", b"2")), None),
+    ],
+    ids=["large", "long name", "many"],
+)
+@pytest.mark.parametrize("value", [b"{}", b" " * 3_000_000], ids=["small", "large"])
+def test_headers_that_no_producer_would_write_are_left_out(
+    headers: Headers, left_out: int | None, value: bytes
+) -> None:
+    message = Message("requests", 3, 17, b"k", value, headers)
+    letter = dead_letter(
+        message, service="router", error=InvalidMessage("too large"), at=AT, topic="d"
+    )
+    assert letter.size <= MAX_LETTER_BYTES + 100
+    assert ("a", b"1") in letter.headers
+    assert letter.value.startswith(value[:1_000_000])
+    said = dict(letter.headers)
+    ours = {CUT, CUT_HEADERS, *CONTEXT_HEADERS.values()}
+    kept = sum(name not in ours for name, _ in letter.headers)
+    assert int(said[CUT_HEADERS]) == len(headers) - kept
+    assert left_out in (None, int(said[CUT_HEADERS]))
     with pytest.raises(InvalidMessage, match="requests, partition 3, offset 17"):
         redrive(Message("d", 0, 0, letter.key, letter.value, headers=letter.headers))
 

@@ -191,7 +191,7 @@ def test_a_change_sent_again_after_a_lost_reply_happens_once(
     first = client.eval(ROLLBACK, len(keys), *keys, *rollback)
     assert client.eval(ROLLBACK, len(keys), *keys, *rollback) == first
     assert registry.active("replies").version == versions[1]
-    retire = ["channel", "replies", "call-2", AT.isoformat(), "why", ""]
+    retire = ["channel", "replies", "call-2", AT.isoformat(), "why", "", ""]
     first = client.eval(RETIRE, len(keys), *keys, *retire)
     assert client.eval(RETIRE, len(keys), *keys, *retire) == first
     assert registry.active("replies").epoch == 5

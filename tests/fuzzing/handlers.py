@@ -85,11 +85,11 @@ class Handlers:
         letters = [record for record in records if record.topic == Topic.DEAD_LETTERS]
         assert len(letters) <= 1
         for record in letters:
-            letter = read_dead_letter(_as_read(record))
+            letter = read_dead_letter(as_read(record))
             assert letter.message.strip()
             assert "Traceback" not in letter.message
             assert "\n" not in letter.message
-            assert redrive(_as_read(record)).value == value
+            assert redrive(as_read(record)).value == value
         for record in records:
             if record.topic != Topic.DEAD_LETTERS:
                 assert record.size <= MAX_RECORD_BYTES
@@ -153,5 +153,5 @@ def _says_why(problem: Problem) -> None:
     assert problem.fix
 
 
-def _as_read(record: Record) -> Message:
+def as_read(record: Record) -> Message:
     return Message(record.topic, 0, 0, record.key, record.value, record.headers)

@@ -100,6 +100,23 @@ def test_the_time_since_the_record_is_observed(encoder: HashEncoder) -> None:
     assert told("count") - count == 1  # the door times its calls itself
 
 
+def test_every_answer_counts_also_when_it_is_given_again_and_no_dead_letter_does(
+    encoder: HashEncoder,
+) -> None:
+    def told() -> float:
+        labels = {"task": "support", "outcome": "deferred", "reason": "no_active_version"}
+        return REGISTRY.get_sample_value("tracer_decisions_total", labels) or 0.0
+
+    before, made = told(), router({}, encoder)
+    too_large = Request(id="r", task="support", input="a", metadata={"n": [1e15] * 50_000})
+    grows = encode(too_large).replace(b"1000000000000000.0", b"1e15")
+    (letter,) = made([message(grows)])
+    assert (letter.topic, told() - before) == ("dead-letters", 0)
+    for _ in range(2):  # as after a commit that failed
+        made([ask("hello")])
+    assert told() - before == 2
+
+
 def test_without_a_version_everything_is_deferred_and_nothing_encoded() -> None:
     encoder = HashEncoder()
     (record,) = router({}, encoder)([ask("anything")])

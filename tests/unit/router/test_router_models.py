@@ -176,6 +176,44 @@ def test_what_stays_for_a_version_that_cannot_be_loaded_obeys_its_pointer(bench:
     assert models.snapshot()["support"].state is State.SERVING
 
 
+@pytest.mark.parametrize("state", [State.TRIPPED, State.PAUSED, State.PROBATION])
+def test_so_it_does_after_a_restart_without_the_registry(bench: Bench, state: State) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    models.refresh()
+    stranger = HashEncoder(digest="f" * 64)
+    second = bench.publish(make_surrogate(stranger, window="2026-01-06"))
+    bench.registry.set_state("support", state, version=second, at=AT, reason="test")
+    bench.registry.set_alpha("support", 0.999, at=AT, reason="test")
+    models.refresh()
+    assert models.snapshot()["support"].state is state
+    bench.registry.available = False
+    restarted = bench.models()
+    restarted.start_from_copies()
+    found = restarted.snapshot()["support"]
+    assert serving(restarted) == first
+    assert found.state is (State.PROBATION if state is State.PROBATION else State.PAUSED)
+    assert found.alpha == 0.999
+    bench.registry.available = True
+    bench.registry.rollback("support", to=first, at=AT, reason="it was never tripped itself")
+    restarted.refresh()
+    assert restarted.snapshot()["support"].state is State.SERVING
+
+
+def test_a_trip_of_its_own_stays_on_disk(bench: Bench) -> None:
+    models = bench.models()
+    first = bench.publish(make_surrogate(bench.encoder))
+    bench.registry.set_state("support", State.TRIPPED, version=first, at=AT, reason="test")
+    models.refresh()
+    stranger = HashEncoder(digest="f" * 64)
+    second = bench.publish(make_surrogate(stranger, window="2026-01-06"))
+    bench.registry.set_state("support", State.PAUSED, version=second, at=AT, reason="test")
+    models.refresh()
+    restarted = bench.models()
+    restarted.start_from_copies()
+    assert restarted.snapshot()["support"].state is State.TRIPPED
+
+
 def test_a_graph_that_cannot_be_loaded_leaves_the_old_one(bench: Bench) -> None:
     models = bench.models()
     first = bench.publish(make_surrogate(bench.encoder))

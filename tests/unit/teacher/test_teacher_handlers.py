@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -245,6 +246,15 @@ def test_what_is_no_deferral_is_a_dead_letter(value: bytes, field: str) -> None:
     read = DeadLetter.from_headers(letter.headers, key=letter.key, value=letter.value)
     assert read.field == field
     assert read.message
+
+
+def test_headers_that_no_record_could_carry_make_one_dead_letter() -> None:
+    blank = replace(message(deferral()), headers=(("blank", b" " * 3_000_000),))
+    (letter,) = teach(
+        [blank], rules=RULES, ask_all=lambda _: {}, reject=REJECT, clock=FakeClock(NOW)
+    )
+    assert letter.topic == "dead-letters"
+    assert letter.size < 2_097_152
 
 
 class Running:

@@ -17,11 +17,11 @@ from services.ctl.recorded_llm import RecordedLLM
 from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault
 from services.teacher.client import OpenAITeacher
 from services.teacher.panel import Limits, Panel, Question
-from services.teacher.retries import Interrupted, Policy, with_retries
+from services.teacher.retries import CutShort, Interrupted, Policy, with_retries
 from shared.bus.errors import Retryable
 from shared.clock import FakeClock, SystemClock
 from shared.contracts.events import Deferral, Input, Reason, Request, Tokens
-from shared.contracts.tasks import Task
+from shared.contracts.tasks import Task, TeacherEndpoint
 
 TASK = Task(name="support", labels=("refund", "other"))
 KEY = "sk-very-secret-key"
@@ -91,15 +91,22 @@ class TestRetries:
         assert isinstance(result, PassingFault)
         assert calls == 0
 
+    def test_a_fault_of_a_call_without_its_whole_time_is_told_apart(self) -> None:
+        for deadline, whole in ((100.0, True), (9.0, False), (0.0, False)):
+            once = Policy(max_attempts=1)
+            result, _, _ = self.tried([PassingFault("x")], deadline=deadline, policy=once)
+            assert isinstance(result, PassingFault)
+            assert isinstance(result, CutShort) is not whole
+
     def test_stopping_ends_the_wait(self) -> None:
         result, _, calls = self.tried([PassingFault("x")], stopping=True)
         assert isinstance(result, Interrupted)
         assert calls == 1
 
 
-def question(number: int, text: Input = "money back") -> Question:
-    request = Request(id=f"r{number}", task="support", input=text)
-    return Question(Deferral(request=request, reason=Reason.PAUSED, deferred_at=NOW), TASK)
+def question(number: int, text: Input = "money back", task: Task = TASK) -> Question:
+    request = Request(id=f"r{number}", task=task.name, input=text)
+    return Question(Deferral(request=request, reason=Reason.PAUSED, deferred_at=NOW), task)
 
 
 @dataclass
@@ -107,6 +114,7 @@ class Counting:
     """Asks nobody; fails as told by text, and counts."""
 
     failing: set[str] = field(default_factory=set)
+    retry_after: float | None = None
     calls: list[str] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -122,7 +130,7 @@ class Counting:
         with self.lock:
             self.at_once -= 1
         if text in self.failing:
-            raise PassingFault("down")
+            raise PassingFault("down", retry_after=self.retry_after)
         if text == "never":
             raise CannotAnswer("refused")
         return Answer(f"label of {text}", "m", Tokens(input=1, output=1))
@@ -213,6 +221,70 @@ def test_nothing_is_given_up_while_the_endpoint_is_down() -> None:
         with pytest.raises(Retryable):
             made.ask_all([question(1, "a"), question(2, "b")])
         clock.sleep(600)
+    made.close()
+
+
+def test_an_outage_gives_up_nothing_that_began_after_an_answer() -> None:
+    clock = FakeClock()
+    ask = Counting(failing={"a"})
+    made = panel(ask, clock=clock, patience=60.0)
+    questions = [question(1, "a"), question(2, "b")]
+    with pytest.raises(Retryable):  # b is answered, and then the endpoint goes away
+        made.ask_all(questions)
+    ask.failing.add("b")
+    for _ in range(5):
+        clock.sleep(61)
+        with pytest.raises(Retryable):
+            made.ask_all(questions)
+    ask.failing.clear()
+    assert all(isinstance(reply.answer, Answer) for reply in made.ask_all(questions).values())
+    made.close()
+
+
+def test_after_an_outage_patience_begins_anew() -> None:
+    clock = FakeClock()
+    ask = Counting(failing={"a"})
+    made = panel(ask, clock=clock, patience=60.0)
+    questions = [question(1, "a"), question(2, "b")]
+    with pytest.raises(Retryable):
+        made.ask_all(questions)
+    ask.failing.add("b")
+    clock.sleep(61)
+    with pytest.raises(Retryable):
+        made.ask_all(questions)
+    ask.failing.remove("b")
+    clock.sleep(30)
+    with pytest.raises(Retryable):
+        made.ask_all(questions)
+    clock.sleep(31)
+    assert isinstance(made.ask_all(questions)[questions[0].key].answer, CannotAnswer)
+    assert ask.calls.count("b") == 5, "once for itself, three times in the outage, once after it"
+    made.close()
+
+
+def test_what_another_endpoint_answers_tells_nothing() -> None:
+    clock = FakeClock()
+    ask = Counting(failing={"a"})
+    made = panel(ask, clock=clock, patience=60.0)
+    other = Task(name="other", teacher=TeacherEndpoint(model="another"))
+    for number in range(5):
+        with pytest.raises(Retryable):
+            made.ask_all([question(1, "a"), question(number, f"fine {number}", other)])
+        clock.sleep(61)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "batch"), [(5.0, 20.0), (None, 0.0)], ids=["asks us to wait", "no time left"]
+)
+def test_waiting_is_no_failure_of_the_request(retry_after: float | None, batch: float) -> None:
+    clock = FakeClock()
+    ask = Counting(failing={"a"}, retry_after=retry_after)
+    made = panel(ask, clock=clock, patience=60.0, batch=batch, policy=Policy(1))
+    for number in range(5):
+        with pytest.raises(Retryable):
+            made.ask_all([question(9, "a"), question(number, f"fine {number}")])
+        clock.sleep(61)
     made.close()
 
 

@@ -302,6 +302,32 @@ def test_after_a_refusal_the_next_refit_is_a_full_one(
     assert "the fit of window 2026-01-02 was refused" in said
 
 
+def test_a_second_refusal_does_not_hide_the_first(
+    days: Days, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A window that is fitted again after a kill is fitted in the same way."""
+    states = RefitStates(SavedFiles(str(days.folder)))
+    for n, day in enumerate((SECOND, THIRD), start=1):
+        days.send(day, of(day, 5, first=1_000 * n))
+    # The last is a window before the state's, fitted again: it tells nothing of what came since.
+    for refused in (SECOND, THIRD, DAY - timedelta(days=1)):
+        states.note_refused("support", refused)
+        assert "2026-01-02 was refused" in (days.why_full(THIRD, caplog) or "")
+        assert days.why_full(SECOND, caplog) is None
+
+
+def test_an_earlier_refusal_than_the_one_noted_counts(
+    days: Days, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = RefitStates(SavedFiles(str(days.folder)))
+    for n, day in enumerate((SECOND, THIRD), start=1):
+        days.send(day, of(day, 5, first=1_000 * n))
+    states.note_refused("support", THIRD)
+    assert days.why_full(THIRD, caplog) is None
+    states.note_refused("support", SECOND)
+    assert "2026-01-02 was refused" in (days.why_full(THIRD, caplog) or "")
+
+
 def test_a_task_that_was_only_refused_has_nothing_saved(tmp_path: Path) -> None:
     """`tracerctl restore` would take it for a task whose state is lost."""
     days = Days(tmp_path)

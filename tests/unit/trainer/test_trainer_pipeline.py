@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from doubles import HashEncoder
 
 from services.trainer.app import resume
+from services.trainer.examination import Examination
 from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
 from services.trainer.refit_states import RefitStates
@@ -143,6 +145,29 @@ def test_an_incumbent_that_fails_on_fresh_evidence_is_retired(bench: Bench) -> N
     assert announced.figures["incumbent_agreement_upper"] < 0.9
     assert announced.figures["fresh_evidence"] == 900
     assert bench.registry.active("support").version is None
+
+
+def test_what_was_made_active_during_the_refit_is_not_retired(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, following = DAY - timedelta(days=1), NEXT
+    for number, day in enumerate((earlier, DAY)):
+        bench.store.write("support", day, traces(300, day=day, first=300 * number))
+        bench.refit(WindowKey("support", day))
+    judged = bench.registry.active("support").version
+    examine = Examiner.__call__
+
+    def meanwhile(*given: Any) -> Examination:
+        found = examine(*given)
+        bench.registry.rollback("support", to=None, at=bench.refit.clock.now(), reason="by hand")
+        return found
+
+    monkeypatch.setattr(Examiner, "__call__", meanwhile)
+    bench.store.write("support", following, traces(900, scrambled=True, day=following, first=900))
+    announced = bench.refit(WindowKey("support", following))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert f"{judged} is no longer active" in announced.reason
+    assert bench.registry.active("support").version not in (None, judged)
 
 
 def test_an_incumbent_that_holds_stays_when_the_challenger_is_refused(bench: Bench) -> None:
