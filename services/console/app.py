@@ -121,7 +121,7 @@ def build(settings: ConsoleSettings, *, clock: Clock, health: Health) -> Console
             environment={"TRACER_ENCODER": str(settings.encoder), "TRACER_STORE": settings.store}
         ),
         dead_letters=DeadLetters(),
-        post=KafkaPost(settings),
+        post=KafkaPost(settings, tasks.values()),
         fleet=connect_fleet(url),
         clock=clock,
         templates=environment(),

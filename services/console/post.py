@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ from shared.bus.base import Publisher
 from shared.bus.kafka import KafkaPublisher
 from shared.bus.kafka_range import RangeReader
 from shared.bus.kafka_transaction import TransactionalPublisher
-from shared.bus.redriving import TAKE_BACK, StoredLetter, letters_of
+from shared.bus.redriving import StoredLetter, letters_of, topics_taking_back
+from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic
 
 
@@ -20,6 +21,7 @@ class KafkaPost:
     """Implements `letters.Post`."""
 
     settings: ConsoleSettings
+    tasks: Collection[Task]
 
     def publisher(self) -> Publisher:
         settings = self.settings
@@ -44,4 +46,4 @@ class KafkaPost:
 
     @property
     def topics(self) -> Sequence[str]:
-        return [self.settings.topic(topic) for topic in TAKE_BACK]
+        return topics_taking_back(self.tasks, self.settings.topic_prefix)

@@ -19,15 +19,16 @@ from shared.bus.kafka_range import RangeReader
 from shared.bus.kafka_transaction import TransactionalPublisher
 from shared.bus.redriving import (
     MOST_REDRIVES,
-    TAKE_BACK,
     Plan,
     StoredLetter,
     Which,
     letters_of,
     plan,
     put_back,
+    topics_taking_back,
 )
 from shared.clock import SystemClock
+from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.contracts.topics import Topic
 from shared.settings import ServiceSettings
 
@@ -122,10 +123,11 @@ def redrive_letters(
     wanted = _which(settings, task, topic, service, stage, field, reason, since, until, letter)
     if wanted == Which() and not every:
         fail("say which (ids, --task, --reason, …), or --all", code=2)
+    topics = _topics(settings)
     publisher = None if dry_run else _publisher(settings)  # first: it ends what ran before it
     try:
         found = [stored for stored in _letters(settings) if wanted.matches(stored)]
-        made = plan(found, topics=[settings.topic(t) for t in TAKE_BACK], most_redrives=most)
+        made = plan(found, topics=topics, most_redrives=most)
         done = 0
         if publisher is not None:
             at = SystemClock().now()
@@ -174,7 +176,7 @@ def _which(
 ) -> Which:  # fmt: skip
     return Which(
         task=task,
-        topic=settings.topic(topic.removeprefix(settings.topic_prefix)) if topic else None,
+        topics=(topic, settings.topic(topic)) if topic else (),  # a source's has no prefix
         service=service,
         stage=stage,
         field=field,
@@ -183,6 +185,15 @@ def _which(
         until=until.replace(tzinfo=UTC) if until else None,
         places=tuple(places or ()),
     )
+
+
+def _topics(settings: ServiceSettings) -> list[str]:
+    """Those messages may be put back to. Without a tasks file here, of other systems' none."""
+    try:
+        tasks = load_tasks(settings.tasks) if settings.tasks.exists() else {}
+    except InvalidTasks as error:
+        fail(str(error), code=2)
+    return topics_taking_back(tasks.values(), settings.topic_prefix)
 
 
 def _letters(settings: ServiceSettings) -> list[StoredLetter]:

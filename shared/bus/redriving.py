@@ -18,6 +18,7 @@ from shared.bus.base import Message, Publisher, Record
 from shared.bus.dead_letters import read_dead_letter, redrive
 from shared.bus.errors import InvalidMessage
 from shared.contracts.dead_letters import DeadLetter
+from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic
 
 COUNT_HEADER = "tracer.redrives"
@@ -27,8 +28,8 @@ MARKER_AT = "tracer.redriven.at"
 # A letter put back so often, and back again, will not get better.
 MOST_REDRIVES = 3
 _AT_ONCE = 100
-# Where a message may be put back to.
-TAKE_BACK = (Topic.TRACES_RAW, Topic.TRACES, Topic.REQUESTS, Topic.DEFERRED)
+# What our services read beside the topics of other systems.
+_TAKE_BACK = (Topic.TRACES_RAW, Topic.TRACES, Topic.REQUESTS, Topic.DEFERRED)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ class StoredLetter:
 
 @dataclass(frozen=True)
 class Which:
-    """Which letters; None leaves a question open. `reason` is part of the error or the message."""
+    """Which letters; None, or nothing, leaves a question open. `topics`: from one of these.
+    `reason` is part of the error or the message."""
 
     task: str | None = None
-    topic: str | None = None
+    topics: Collection[str] = ()
     service: str | None = None
     stage: str | None = None
     field: str | None = None
@@ -79,7 +81,7 @@ class Which:
         said = f"{letter.error}: {letter.message}".lower()
         return (
             (not self.places or stored.place in self.places)
-            and self.topic in (None, letter.topic)
+            and (not self.topics or letter.topic in self.topics)
             and self.service in (None, letter.service)
             and self.stage in (None, letter.stage)
             and self.field in (None, letter.field)
@@ -112,6 +114,13 @@ def letters_of(messages: Iterable[Message]) -> tuple[list[StoredLetter], int]:
     return sorted(known, key=lambda s: (s.letter.at, s.place)), strangers
 
 
+def topics_taking_back(tasks: Iterable[Task], prefix: str) -> list[str]:
+    """Topics that messages may be put back to: those that services read. Ours have the
+    deployment's prefix, those of the tasks' `sources` are named in full."""
+    theirs = {source.topic for task in tasks for source in task.sources if source.topic}
+    return [*(f"{prefix}{topic}" for topic in _TAKE_BACK), *sorted(theirs)]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a re-drive would do. `refused`: letters that are not put back, and why."""
@@ -126,7 +135,7 @@ def plan(
     topics: Collection[str],
     most_redrives: int = MOST_REDRIVES,
 ) -> Plan:
-    """`topics`: those messages may be put back to, with the deployment's prefix."""
+    """`topics`: those messages may be put back to."""
     ready, refused = [], []
     for stored in letters:
         why = _refusal(stored, topics, most_redrives)
@@ -169,7 +178,10 @@ def _refusal(stored: StoredLetter, topics: Collection[str], most_redrives: int) 
     if stored.redrives >= most_redrives:
         return f"put back {stored.redrives} times already, and it died again"
     if stored.letter.topic not in topics:
-        return f"{stored.letter.topic} is no topic of this deployment that takes messages back"
+        return (
+            f"{stored.letter.topic} is no topic of this deployment that takes messages back, and "
+            "no task's `sources` (TRACER_TASKS) name it"
+        )
     return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from shared.bus.base import Message, Record
@@ -20,7 +21,10 @@ from shared.bus.redriving import (
     letters_of,
     plan,
     put_back,
+    topics_taking_back,
 )
+from shared.contracts.mapping import SourceMapping
+from shared.contracts.tasks import Task
 
 AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 EVERY = Which()
@@ -124,6 +128,18 @@ def test_only_topics_that_take_messages_back_get_any() -> None:
     assert log.records == []
 
 
+def test_topics_of_other_systems_that_a_task_names_take_messages_back_without_a_prefix() -> None:
+    sources = [{"format": "litellm", "topic": "litellm.logs"}, {"format": "jsonl"}]
+    task = Task(name="support", sources=msgspec.convert(sources, tuple[SourceMapping, ...]))
+    topics = topics_taking_back([task, Task(name="other")], "p-")
+    assert topics == ["p-traces.raw", "p-traces", "p-requests", "p-deferred", "litellm.logs"]
+    log = Log()
+    log.die(replace(ORIGINAL, topic="litellm.logs"))
+    assert len(plan(letters_of(log.dead)[0], topics=topics).ready) == 1
+    ((_, why),) = plan(letters_of(log.dead)[0], topics=[RAW]).refused
+    assert "TRACER_TASKS" in why
+
+
 @pytest.mark.parametrize(
     ("which", "matched"),
     [
@@ -134,7 +150,7 @@ def test_only_topics_that_take_messages_back_get_any() -> None:
         (Which(stage="decode"), [2]),
         (Which(reason="NO SUCH"), [0, 2]),
         (Which(reason="InvalidMessage"), [0, 1, 2]),
-        (Which(topic=RAW), [0, 2]),
+        (Which(topics=(RAW, "other")), [0, 2]),
         (Which(field="input"), []),
         (Which(since=AT + timedelta(minutes=1)), [1, 2]),
         (Which(until=AT + timedelta(minutes=1)), [0]),

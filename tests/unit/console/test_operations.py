@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+import msgspec
 import pytest
 from console_desk import OPERATOR, READER, TENANT, Desk
 from starlette.testclient import TestClient
 
 from services.console import letters
+from services.console.config import ConsoleSettings
+from services.console.post import KafkaPost
 from shared.bus.base import Message
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage, Retryable
+from shared.contracts.tasks import Tasks
 from shared.registry.fleet import RouterBeat
 
 REDRIVE = "/api/v1/dead-letters/redrive"
@@ -73,6 +77,13 @@ def test_a_tenant_puts_back_its_own_only_and_a_reader_none(desk: Desk) -> None:
     assert answer == {"redriven": 0, "refused": ["0:1: there is no such letter"]}
     assert desk.client(READER).post(REDRIVE, json={"ids": ["0:1"]}).status_code == 403
     assert desk.post.sent == []
+
+
+def test_topics_of_the_tasks_sources_take_messages_back() -> None:
+    sources = [{"format": "litellm", "topic": "litellm.logs"}]
+    tasks = msgspec.convert({"tasks": [{"name": "support", "sources": sources}]}, Tasks).tasks
+    post = KafkaPost(ConsoleSettings(topic_prefix="p-"), tasks)
+    assert {"p-traces.raw", "litellm.logs"} <= set(post.topics)
 
 
 def test_on_pages_it_is_asked_once_more(desk: Desk) -> None:
