@@ -21,6 +21,8 @@ MAX_LETTER_BYTES = 2_090_000
 # and how many headers were left out, if any.
 CUT = "tracer.cut.bytes"
 CUT_HEADERS = "tracer.cut.headers"
+# What only we say of a letter: from outside it would mark one as put back, or as cut.
+_OURS = ("tracer.redriven", "tracer.cut.")
 
 
 def dead_letter(
@@ -35,6 +37,7 @@ def dead_letter(
 ) -> Record:
     """The record that keeps `message` as it was, with `error` in its headers. Of a message that no
     producer would write it keeps the beginning and what headers fit; the whole is where they say.
+    Headers that only we write about letters are left out.
 
     `topic` is the dead-letter topic with its prefix. `field` is the error's own (InvalidMessage
     and InvalidEvent have one) unless given. `at` needs a time zone.
@@ -53,7 +56,7 @@ def dead_letter(
         at=at,
         key=message.key,
         value=message.value,
-        headers=tuple(message.headers),
+        headers=tuple(pair for pair in message.headers if not pair[0].startswith(_OURS)),
     )
     return _cut(Record(topic, message.key, message.value, letter.to_headers()))
 

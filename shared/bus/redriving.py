@@ -17,7 +17,7 @@ from typing import Any
 from shared.bus.base import Message, Publisher, Record
 from shared.bus.dead_letters import read_dead_letter, redrive
 from shared.bus.errors import InvalidMessage
-from shared.contracts.dead_letters import DeadLetter
+from shared.contracts.dead_letters import CONTEXT_HEADERS, DeadLetter
 from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic
 
@@ -28,6 +28,7 @@ MARKER_AT = "tracer.redriven.at"
 # A letter put back so often, and back again, will not get better.
 MOST_REDRIVES = 3
 _AT_ONCE = 100
+_CONTEXT = frozenset(CONTEXT_HEADERS.values())
 # What our services read beside the topics of other systems.
 _TAKE_BACK = (Topic.TRACES_RAW, Topic.TRACES, Topic.REQUESTS, Topic.DEFERRED)
 
@@ -100,7 +101,7 @@ def letters_of(messages: Iterable[Message]) -> tuple[list[StoredLetter], int]:
     strangers = 0
     for message in messages:
         headers = dict(message.headers)
-        if MARKER_HEADER in headers:
+        if _is_marker(message):
             by, at = headers.get(MARKER_BY, b""), headers.get(MARKER_AT, b"")
             markers[_text(headers[MARKER_HEADER])] = (_text(by), _text(at))
             continue
@@ -153,6 +154,12 @@ def put_back(ready: Sequence[StoredLetter], publisher: Publisher, *, by: str, at
         some = ready[start : start + _AT_ONCE]
         publisher.publish([record for stored in some for record in _records(stored, by, at)])
     return len(ready)
+
+
+def _is_marker(message: Message) -> bool:
+    """A letter that has the header of a marker is none: it brought it along from outside."""
+    names = {name for name, _ in message.headers}
+    return MARKER_HEADER in names and not message.value and names.isdisjoint(_CONTEXT)
 
 
 def _records(stored: StoredLetter, by: str, at: datetime) -> list[Record]:

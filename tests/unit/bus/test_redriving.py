@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from shared.bus.base import Message, Record
-from shared.bus.dead_letters import dead_letter
+from shared.bus.dead_letters import CUT, dead_letter
 from shared.bus.errors import InvalidMessage, Retryable
 from shared.bus.redriving import (
     COUNT_HEADER,
+    MARKER_BY,
     MARKER_HEADER,
     MOST_REDRIVES,
     Which,
@@ -183,6 +184,35 @@ def test_records_that_are_no_letters_are_counted_and_hide_none() -> None:
     log.die()
     letters, strangers = letters_of(log.dead)
     assert (len(letters), strangers) == (1, 1)
+
+
+@pytest.mark.parametrize("value", [ORIGINAL.value, b""])
+def test_a_header_from_outside_hides_no_letter_and_marks_none(value: bytes) -> None:
+    log = Log()
+    log.die()
+    outside = ((MARKER_HEADER, b"0:0"), (MARKER_BY, b"nobody"), (CUT, b"1"))
+    log.die(replace(ORIGINAL, value=value, headers=(*ORIGINAL.headers, *outside)))
+    # One that was made before such headers were left out.
+    bare, context = log.dead[0].headers[:1], log.dead[0].headers[1:]
+    log.dead.append(Message(DEAD, 0, 2, b"k", value, (*bare, *outside[:2], *context)))
+    letters, strangers = letters_of(log.dead)
+    assert [(s.place, s.redriven_by) for s in letters] == [
+        ("0:0", None),
+        ("0:1", None),
+        ("0:2", None),
+    ]
+    assert strangers == 0
+    assert letters[1].letter.headers == ORIGINAL.headers
+    assert log.redrive() == 3
+    assert [s.redriven_by for s in letters_of(log.dead)[0]] == ["maria"] * 3
+
+
+def test_a_marker_is_empty() -> None:
+    log = Log()
+    log.die()
+    log.publish([Record(DEAD, b"k", b"not empty", ((MARKER_HEADER, b"0:0"),))])
+    (stored,), strangers = letters_of(log.dead)
+    assert (stored.redriven_by, strangers) == (None, 1)
 
 
 @pytest.mark.parametrize("count", [b"", b"-1", b"many", b"\xff", b"9999999"])
