@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.ingest.expanding import Sources, Tally, expand
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
+from shared.bus.dead_letters import first_timestamp
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
@@ -193,12 +194,12 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
 def _occurred_at(
     raw: RawTrace, message: Message, *, now: datetime, tolerance: timedelta
 ) -> datetime:
-    """When the call took place, in UTC: as the trace says, or when the broker got the record."""
+    """When the call took place, in UTC: as the trace says, or when the broker first got it."""
     try:
         if raw.occurred_at is not None:
             moment = raw.occurred_at.astimezone(UTC)
-        elif message.timestamp_ms > 0:
-            moment = _EPOCH + timedelta(milliseconds=message.timestamp_ms)
+        elif (timestamp := first_timestamp(message)) > 0:
+            moment = _EPOCH + timedelta(milliseconds=timestamp)
         else:
             moment = now
     except OverflowError as error:

@@ -21,6 +21,10 @@ MAX_LETTER_BYTES = 2_090_000
 # and how many headers were left out, if any.
 CUT = "tracer.cut.bytes"
 CUT_HEADERS = "tracer.cut.headers"
+# Behind a letter's original headers, and going back with them: when the broker had first got the
+# message, in milliseconds since the epoch. What is put back is not stamped with that time, as its
+# topic's retention could delete it before it is read.
+FIRST_TIMESTAMP = "tracer.timestamp"
 # What only we say of a letter: from outside it would mark one as put back, or as cut.
 _OURS = ("tracer.redriven", "tracer.cut.")
 
@@ -56,9 +60,15 @@ def dead_letter(
         at=at,
         key=message.key,
         value=message.value,
-        headers=tuple(pair for pair in message.headers if not pair[0].startswith(_OURS)),
+        headers=_kept(message),
     )
     return _cut(Record(topic, message.key, message.value, letter.to_headers()))
+
+
+def first_timestamp(message: Message) -> int:
+    """`timestamp_ms`, of a message that was put back that of the original."""
+    said = dict(message.headers).get(FIRST_TIMESTAMP, b"")
+    return int(said) if said.isdigit() and len(said) < 16 else message.timestamp_ms
 
 
 def read_dead_letter(message: Message) -> DeadLetter:
@@ -88,6 +98,17 @@ def redrive(message: Message) -> Record:
             field=CUT,
         )
     return Record(topic=letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
+
+
+def _kept(message: Message) -> Headers:
+    """The message's headers as its letter has them."""
+    kept = tuple(
+        (name, value)
+        for name, value in message.headers
+        if name != FIRST_TIMESTAMP and not name.startswith(_OURS)
+    )
+    timestamp = first_timestamp(message)
+    return (*kept, (FIRST_TIMESTAMP, str(timestamp).encode())) if timestamp > 0 else kept
 
 
 def _cut(record: Record) -> Record:

@@ -55,7 +55,7 @@ class DeadLetter(Event, frozen=True, kw_only=True):
 
     `topic` is the original one with its prefix; `component` the function the error was raised in;
     `error` the error's class; `field` the offending field ("" for the whole message); `headers`
-    the original ones in their order.
+    the original ones in their order, and `tracer.timestamp` (shared/bus/dead_letters.py).
     """
 
     topic: TopicName

@@ -13,8 +13,10 @@ from shared.bus.base import Headers, Message, Record
 from shared.bus.dead_letters import (
     CUT,
     CUT_HEADERS,
+    FIRST_TIMESTAMP,
     MAX_LETTER_BYTES,
     dead_letter,
+    first_timestamp,
     read_dead_letter,
     redrive,
 )
@@ -45,7 +47,6 @@ def message(**changes: object) -> Message:
         "key": b"t-90",
         "value": b'{"id": "t-90"}',
         "headers": (TRACEPARENT, ("same", b"1"), ("same", b"2")),
-        "timestamp_ms": 1,
     }
     return Message(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -173,6 +174,17 @@ def test_a_message_that_was_a_dead_letter_before_keeps_its_older_context() -> No
     assert redrive(consumed(back)) == Record(
         "prod-traces.raw", b"t-90", message().value, message().headers
     )
+
+
+@pytest.mark.parametrize("outside", [(), ((FIRST_TIMESTAMP, b"yesterday"),)])
+def test_when_the_broker_first_got_it_is_kept_however_often_it_dies(outside: Headers) -> None:
+    original = message(timestamp_ms=1_000, headers=(TRACEPARENT, *outside))
+    for put_back_at in (2_000, 3_000):
+        back = redrive(consumed(letter_of(original)))
+        assert back.headers == (TRACEPARENT, (FIRST_TIMESTAMP, b"1000"))
+        original = message(timestamp_ms=put_back_at, headers=back.headers)
+        assert first_timestamp(original) == 1_000
+    assert first_timestamp(message(timestamp_ms=5)) == 5
 
 
 def test_headers_added_on_the_way_are_kept_as_original() -> None:

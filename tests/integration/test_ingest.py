@@ -23,6 +23,7 @@ from deploy.kafka.local_kafka import LocalKafka
 from services.ctl.embedded.broker import EmbeddedBroker
 from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.processes import Child
+from shared.bus.dead_letters import FIRST_TIMESTAMP
 from shared.contracts.codec import decode
 from shared.contracts.dead_letters import DeadLetter
 from shared.contracts.events import Trace
@@ -187,7 +188,9 @@ def test_traces_and_dead_letters_exactly_as_expected(world: World) -> None:
     for record in letters:
         letter = DeadLetter.from_headers(record.headers(), key=record.key(), value=record.value())
         assert letter.topic == f"{world.prefix}traces.raw"
-        assert letter.headers == (TRACEPARENT,)
+        first, (name, timestamp) = letter.headers
+        assert (first, name) == (TRACEPARENT, FIRST_TIMESTAMP)
+        assert abs(int(timestamp) / 1000 - time.time()) < 600
         fields[(record.key() or b"").decode()] = letter.field
     assert fields == {
         "g0": "", "t1001": "task", "t1002": "teacher", "t1003": "occurred_at", "t1004": "input",

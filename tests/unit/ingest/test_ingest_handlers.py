@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from services.ingest.handlers import Rules, accept, ingest, sort
 from shared.bus.base import Message, Record
+from shared.bus.dead_letters import redrive
 from shared.bus.errors import InvalidMessage, Retryable
 from shared.clock import FakeClock
 from shared.contracts.codec import decode
@@ -177,6 +179,17 @@ def test_labels_by_policy() -> None:
 def test_the_brokers_time_stands_in_for_a_missing_one() -> None:
     assert trace_of(raw()).occurred_at == NOW - timedelta(minutes=5)
     assert trace_of(raw(), timestamp_ms=-1).occurred_at == NOW
+
+
+def test_what_is_put_back_without_a_time_belongs_to_the_day_it_first_came() -> None:
+    sent = NOW - timedelta(days=9)
+    first = message(raw(task="new"), timestamp_ms=round(sent.timestamp() * 1000))
+    _, (letter,) = sort([first], rules=RULES, reject=REJECT, now=sent)
+    back = redrive(Message(letter.topic, 0, 0, letter.key, letter.value, letter.headers))
+    tasks = RULES.taxonomies | taxonomies({"new": Task(name="new")})
+    again = message(back.value, headers=back.headers)
+    trace = accept(again, rules=replace(RULES, taxonomies=tasks), now=NOW).trace
+    assert trace.occurred_at == sent
 
 
 @pytest.mark.parametrize("stamp", [BROKER_MS + 2 * 86_400_000, 2**62])
