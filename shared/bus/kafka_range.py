@@ -35,9 +35,11 @@ class TopicRange:
 
 
 class RangeReader:
-    """Finds ranges and reads them. Committed records only.
+    """Finds ranges and reads them: committed records only, up to the end that open transactions
+    have, too, as what was committed beside them is not read before they end.
 
-    `patience` (seconds): a broker silent for so long while more must come is away.
+    `patience` (seconds): a broker silent for so long while more must come is away, or waits for
+    a transaction.
     """
 
     def __init__(
@@ -52,7 +54,11 @@ class RangeReader:
         self._clock = clock or SystemClock()
         self._errors = ErrorInbox("range reader")
         config: dict[str, Any] = range_config(bootstrap, client_config or {})
-        self._consumer = Consumer({**config, "error_cb": self._errors}, logger=client_logger())
+        config["error_cb"] = self._errors
+        self._consumer = Consumer(config, logger=client_logger())
+        # A read_committed consumer is told that a topic ends where its oldest transaction began.
+        config["isolation.level"] = "read_uncommitted"
+        self._asked = Consumer(config, logger=client_logger())
 
     def whole(self, topic: str) -> TopicRange:
         """All that is there now. Raises Retryable, or Fatal for a topic that does not exist."""
@@ -60,7 +66,7 @@ class RangeReader:
         with self._asking(f"asking for the offsets of {topic}"):
             for partition in self._partitions(topic):
                 at = confluent_kafka.TopicPartition(topic, partition)
-                low, high = self._consumer.get_watermark_offsets(at, timeout=self._patience)
+                low, high = self._asked.get_watermark_offsets(at, timeout=self._patience)
                 start[partition], end[partition] = low, high
         return TopicRange(topic, start, end)
 
@@ -86,23 +92,27 @@ class RangeReader:
         heard = self._clock.monotonic()
         while left:
             raw = self._poll(wanted.topic)
-            if raw is None:
+            if raw is None or (raw.partition() or 0) not in left:
                 if self._clock.monotonic() - heard > self._patience:
-                    raise Retryable(f"the broker gave nothing of {wanted.topic} any more")
+                    raise Retryable(
+                        f"not all of {wanted.topic} came: the broker is away, or a transaction is "
+                        "open there, as a killed service leaves one for up to a minute"
+                    )
                 continue
             heard = self._clock.monotonic()
             partition, offset = raw.partition() or 0, raw.offset() or 0
-            error = raw.error()
-            if error is None and partition in left:
+            if raw.error() is None:
                 if offset < left[partition]:
                     yield to_message(raw)
                 offset += 1
-            # Past the end of the partition lie only transaction markers, which are no messages.
-            if partition in left and (error is not None or offset >= left[partition]):
+            # The end of the partition has an offset, too: past transaction markers, which are no
+            # messages, but before the first record of a transaction that is open.
+            if offset >= left[partition]:
                 del left[partition]
 
     def close(self) -> None:
         close_client(self._consumer.close)
+        close_client(self._asked.close)
 
     def _poll(self, topic: str) -> confluent_kafka.Message | None:
         """A message or the end of a partition."""
@@ -126,7 +136,7 @@ class RangeReader:
         return None
 
     def _partitions(self, topic: str) -> list[int]:
-        found = self._consumer.list_topics(topic, timeout=self._patience).topics[topic]
+        found = self._asked.list_topics(topic, timeout=self._patience).topics[topic]
         if found.error is not None or not found.partitions:
             why = found.error.str() if found.error is not None else "it has no partitions"
             raise Fatal(f"topic {topic}: {why}; is TRACER_TOPIC_PREFIX right?")
@@ -137,7 +147,7 @@ class RangeReader:
         stamp = round(moment.timestamp() * 1000)
         asked = [confluent_kafka.TopicPartition(whole.topic, p, stamp) for p in whole.start]
         with self._asking(f"asking {whole.topic} for offsets by time"):
-            found = self._consumer.offsets_for_times(asked, timeout=self._patience)
+            found = self._asked.offsets_for_times(asked, timeout=self._patience)
         return {
             at.partition: min(at.offset, whole.end[at.partition])
             if at.offset >= 0

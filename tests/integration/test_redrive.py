@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
+from services.ctl import dead_letter_commands
 from services.ctl.main import app
 from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
-from shared.bus.errors import Fatal, InvalidMessage
+from shared.bus.errors import Fatal, InvalidMessage, Retryable
 from shared.bus.kafka import KafkaPublisher
 from shared.bus.kafka_range import RangeReader, TopicRange
 from shared.bus.kafka_transaction import TransactionalPublisher
@@ -95,6 +100,61 @@ def test_a_predecessor_is_fenced_and_its_transaction_ended(kafka: str, prefix: s
     assert [m.value for m in read(kafka, topic)] == [b"first", b"second"]
     first.close()
     second.close()
+
+
+@contextmanager
+def open_transaction(kafka: str, topic: str, key: bytes = b"k") -> Iterator[Producer]:
+    """As a router has one that is killed amid a batch; aborted at the end."""
+    config = {"transactional.id": uuid4().hex, "partitioner": "murmur2_random"}
+    producer = Producer({"bootstrap.servers": kafka, **config})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(topic, b"nobody commits this", key)
+    producer.flush(10)
+    yield producer
+    producer.abort_transaction(10)
+
+
+def test_what_lies_past_an_open_transaction_is_waited_for(
+    kafka: str, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic()
+    publisher = KafkaPublisher(bootstrap=kafka)
+    publisher.publish([Record(topic, b"k", b"before")])
+    reader = RangeReader(bootstrap=kafka, patience=2.0)
+    with open_transaction(kafka, topic) as router:
+        publisher.publish([Record(topic, b"k", b"after")])
+        whole = reader.whole(topic)
+        with pytest.raises(Retryable, match="a transaction is open"):
+            list(reader.read(whole))
+        read = reader.read(whole)
+        assert next(read).value == b"before"
+        ending = threading.Timer(0.5, router.abort_transaction, (10,))
+        ending.start()
+        assert [m.value for m in read] == [b"after"]
+        ending.join()
+        router.begin_transaction()
+    # Its last record is a transaction's marker, which nobody reads.
+    assert [m.value for m in reader.read(reader.whole(topic))] == [b"before", b"after"]
+    publisher.close()
+    reader.close()
+
+
+def test_nothing_is_put_back_twice_while_a_killed_routers_transaction_is_open(
+    kafka: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_commands, "RangeReader", partial(RangeReader, patience=2.0))
+    publisher = KafkaPublisher(bootstrap=kafka)
+    publisher.publish(letters(prefix, 1))
+    publisher.close()
+    # The key is the letter's, whose marker would come behind this and not be read.
+    with open_transaction(kafka, f"{prefix}dead-letters", b"k0"):
+        for _ in range(2):
+            result = run("redrive", "--all")
+            assert result.exit_code == 1
+            assert "a transaction is open" in result.stderr
+    assert len(json.loads(run("redrive", "--all", "--json").stdout)["redriven"]) == 1
+    assert len(read(kafka, f"{prefix}traces.raw")) == 1
 
 
 def test_a_range_by_time_and_by_offset(kafka: str, make_topic: Callable[..., str]) -> None:
