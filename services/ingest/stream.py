@@ -73,7 +73,12 @@ class FaustPublisher:
 
     async def _send(self, record: Record) -> Awaitable[Any]:
         sent: Awaitable[Any] = await self._app.producer.send(
-            record.topic, record.key, record.value, None, None, list(record.headers)
+            record.topic,
+            record.key,
+            record.value,
+            record.partition,
+            None,
+            list(record.headers),
         )
         return sent
 

@@ -35,12 +35,13 @@ _HEADER_FRAME = 8
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record to produce."""
+    """One record to produce; `partition` None: where its key belongs, without a key anywhere."""
 
     topic: str
     key: bytes | None
     value: bytes
     headers: Headers = ()
+    partition: int | None = None
 
     @property
     def size(self) -> int:

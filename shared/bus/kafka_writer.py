@@ -16,6 +16,7 @@ from shared.bus.kafka_calls import close_client
 from shared.bus.kafka_errors import ErrorInbox, client_logger, error_of, fate_of, serving
 
 _ROOM_SECONDS = 0.1
+_ANY_PARTITION = -1  # the partitioner's choice
 _PURGE_SECONDS = 5.0
 
 # The binding's own words to stderr for what is logged here: a transaction left to the coordinator.
@@ -60,6 +61,7 @@ def enqueue(producer: Producer, record: Record, deliveries: Deliveries) -> None:
                 value=record.value,
                 key=record.key,
                 headers=list(record.headers),
+                partition=_ANY_PARTITION if record.partition is None else record.partition,
                 on_delivery=deliveries,
             )
         except BufferError:

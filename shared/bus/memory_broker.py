@@ -139,8 +139,10 @@ class MemoryBroker:
         now = int(self._clock.now().timestamp() * 1000)
         for record in records:
             logs = self._topics[record.topic]
-            spread = next(self._unkeyed) if record.key is None else zlib.crc32(record.key)
-            partition = spread % len(logs)
+            partition = record.partition
+            if partition is None:
+                spread = next(self._unkeyed) if record.key is None else zlib.crc32(record.key)
+                partition = spread % len(logs)
             logs[partition].append(
                 Message(
                     topic=record.topic,

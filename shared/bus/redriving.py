@@ -3,7 +3,8 @@
 A re-drive publishes the original key, value and headers to the original topic, with one header
 more that counts re-drives. Beside it, in the same transaction, a *marker* goes to the dead-letter
 topic: it names the letter's place and who put it back, so that no letter is put back twice, by
-whomever and after whatever crash. Markers are younger than their letters and outlive them.
+whomever and after whatever crash. Markers lie behind their letters in the same partition, so that
+retention deletes none before its letter.
 """
 
 from __future__ import annotations
@@ -175,6 +176,7 @@ def _records(stored: StoredLetter, by: str, at: datetime) -> list[Record]:
             (MARKER_BY, by.encode()),
             (MARKER_AT, at.isoformat(timespec="seconds").encode()),
         ),
+        stored.message.partition,
     )
     return [replace(original, headers=(*headers, count)), marker]
 

@@ -126,6 +126,13 @@ class BusLaws(ABC):
             assert [m.value for m in of_key] == [v for v in values if v[-1:] == key]
             assert len({m.partition for m in of_key}) == 1
 
+    def test_a_record_goes_to_the_partition_it_names(self, wide: str, out: str, group: str) -> None:
+        self.publish([Record(wide, key, b"v", (), 2) for key in (b"a", b"b", b"c", None, None)])
+        assert {m.partition for m in self.read(wide)} == {2}
+        pipe = self.open(group, wide)
+        pipe.commit([Record(out, m.key, m.value, (), 1) for m in collect(pipe, 5)])
+        assert [m.partition for m in self.read(out)] == [1] * 5
+
     def test_a_poll_returns_no_more_than_asked_for(self, topic: str, group: str) -> None:
         self.publish([Record(topic, b"k", value) for value in numbered(10)])
         pipe = self.open(group, topic)

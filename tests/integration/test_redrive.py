@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -138,6 +139,19 @@ def test_what_lies_past_an_open_transaction_is_waited_for(
     assert [m.value for m in reader.read(reader.whole(topic))] == [b"before", b"after"]
     publisher.close()
     reader.close()
+
+
+def test_markers_of_keyless_letters_lie_in_their_letters_partitions(
+    kafka: str, prefix: str
+) -> None:
+    publisher = KafkaPublisher(bootstrap=kafka)
+    publisher.publish([replace(letter, key=None) for letter in letters(prefix, 20)])
+    publisher.close()
+    assert len(json.loads(run("redrive", "--all", "--json").stdout)["redriven"]) == 20
+    markers = [m for m in read(kafka, f"{prefix}dead-letters") if not m.value]
+    named = [dict(m.headers)["tracer.redriven"].decode().partition(":")[0] for m in markers]
+    assert named == [str(m.partition) for m in markers]
+    assert len(named) == 20
 
 
 def test_nothing_is_put_back_twice_while_a_killed_routers_transaction_is_open(

@@ -13,6 +13,8 @@ import pytest
 from shared.bus.base import Message, Record
 from shared.bus.dead_letters import CUT, dead_letter
 from shared.bus.errors import InvalidMessage, Retryable
+from shared.bus.memory import MemoryPublisher
+from shared.bus.memory_broker import MemoryBroker
 from shared.bus.redriving import (
     COUNT_HEADER,
     MARKER_BY,
@@ -84,6 +86,24 @@ def test_a_letter_is_put_back_as_it_was_and_counted() -> None:
     assert marker[MARKER_HEADER] == b"0:0"
     (stored,), strangers = letters_of(log.dead)
     assert (stored.redriven_by, strangers) == ("maria", 0)
+
+
+@pytest.mark.parametrize("key", [b"k", None])
+def test_a_marker_goes_to_the_partition_of_its_letter(key: bytes | None) -> None:
+    broker = MemoryBroker()
+    broker.create_topic(DEAD, 5)
+    broker.create_topic(RAW)
+    for offset in range(20):
+        error = InvalidMessage("no such label")
+        message = replace(ORIGINAL, key=key, offset=offset)
+        broker.publish([dead_letter(message, service="s", error=error, at=AT, topic=DEAD)])
+    letters, _ = letters_of(broker.messages(DEAD))
+    put_back(letters, MemoryPublisher(broker), by="maria", at=AT)
+    markers = [m for m in broker.messages(DEAD) if not m.value]
+    assert len(markers) == 20
+    for marker in markers:
+        named = dict(marker.headers)[MARKER_HEADER].decode()
+        assert named.partition(":")[0] == str(marker.partition)
 
 
 def test_nothing_is_put_back_twice() -> None:
