@@ -191,6 +191,10 @@ def _refusal(stored: StoredLetter, topics: Collection[str], most_redrives: int) 
             f"{stored.letter.topic} is no topic of this deployment that takes messages back, and "
             "no task's `sources` (TRACER_TASKS) name it"
         )
+    try:
+        redrive(stored.message)
+    except InvalidMessage as error:
+        return str(error)
     return None
 
 

@@ -161,6 +161,15 @@ def test_topics_of_other_systems_that_a_task_names_take_messages_back_without_a_
     assert "TRACER_TASKS" in why
 
 
+def test_a_letter_that_was_cut_is_refused_and_holds_up_no_other() -> None:
+    log = Log()
+    log.die(replace(ORIGINAL, value=b" " * 3_000_000))
+    log.die()
+    ((_, why),) = plan(letters_of(log.dead)[0], topics=[RAW]).refused
+    assert f"the whole is on {RAW}, partition 2, offset 7" in why
+    assert log.redrive() == 1
+
+
 @pytest.mark.parametrize(
     ("which", "matched"),
     [
