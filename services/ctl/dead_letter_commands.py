@@ -118,7 +118,10 @@ def redrive_letters(
     by: By = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Put the originals back to their topics, each once: after the cause has been repaired."""
+    """Put the originals back to their topics, each once: after the cause has been repaired.
+
+    Exit code 1: none was put back, or one of the ids is no letter's.
+    """
     settings = environment()
     wanted = _which(settings, task, topic, service, stage, field, reason, since, until, letter)
     if wanted == Which() and not every:
@@ -128,16 +131,21 @@ def redrive_letters(
     try:
         found = [stored for stored in _letters(settings) if wanted.matches(stored)]
         made = plan(found, topics=topics, most_redrives=most)
-        done = 0
         if publisher is not None:
-            at = SystemClock().now()
-            done = put_back(made.ready, publisher, by=who(by) or "", at=at)
+            put_back(made.ready, publisher, by=who(by) or "", at=SystemClock().now())
     except (Retryable, Fatal) as error:
         fail(f"{error}; run it again: what was put back is not put back twice")
     finally:
         if publisher is not None:
             publisher.close()
-    _tell(made, done, dry_run=dry_run, json=json)
+    missing = sorted(set(letter or ()) - {stored.place for stored in found})
+    _tell(made, missing, dry_run=dry_run, json=json)
+    if missing:
+        fail(f"no such dead letters: {', '.join(missing)}; see `tracerctl dead-letters list`")
+    if not found:
+        fail("no dead letters like that; see `tracerctl dead-letters list`")
+    if not made.ready:
+        fail("all of them were refused, nothing to put back")
 
 
 def plain(stored: StoredLetter) -> dict[str, Any]:
@@ -225,7 +233,7 @@ def _publisher(settings: ServiceSettings) -> Publisher:
         )
 
 
-def _tell(made: Plan, done: int, *, dry_run: bool, json: bool) -> None:
+def _tell(made: Plan, missing: list[str], *, dry_run: bool, json: bool) -> None:
     if json:
         print_json(
             {
@@ -233,6 +241,7 @@ def _tell(made: Plan, done: int, *, dry_run: bool, json: bool) -> None:
                 "redriven": [stored.place for stored in made.ready] if not dry_run else [],
                 "would_redrive": [stored.place for stored in made.ready] if dry_run else [],
                 "refused": [{"id": stored.place, "why": why} for stored, why in made.refused],
+                "missing": missing,
             }
         )
         return

@@ -96,3 +96,38 @@ class TestSources:
         assert result.exit_code == 2
         assert "tasks.yaml" in result.stderr
         assert log.sent == []
+
+
+class TestExitCodes:
+    """1: not found, or not done."""
+
+    def test_an_id_of_no_letter(self, log: Log) -> None:
+        log.die("p-traces.raw")
+        result = run("redrive", "0:0", "9:99", "--json")
+        assert result.exit_code == 1
+        assert "no such dead letters: 9:99" in result.stderr
+        done = json.loads(result.stdout)
+        assert (done["redriven"], done["missing"]) == (["0:0"], ["9:99"])
+        assert len(log.sent) == 1
+
+    def test_none_like_that(self, log: Log) -> None:
+        log.die("p-traces.raw")
+        result = run("redrive", "--field", "nothing")
+        assert result.exit_code == 1
+        assert "no dead letters like that" in result.stderr
+
+    @pytest.mark.parametrize("more", [(), ("--dry-run",)])
+    def test_all_refused(self, log: Log, more: tuple[str, ...]) -> None:
+        log.die("p-decisions")
+        result = run("redrive", "--all", *more)
+        assert result.exit_code == 1
+        assert "Not put back: 1, p-decisions is no topic" in " ".join(result.stdout.split())
+        assert "all of them were refused" in result.stderr
+
+    def test_some_refused_is_done(self, log: Log) -> None:
+        log.die("p-decisions")
+        log.die("p-traces.raw")
+        assert run("redrive", "--all", "--dry-run").exit_code == 0
+        assert log.sent == []
+        assert run("redrive", "--all").exit_code == 0
+        assert run("redrive", "--all").exit_code == 1
