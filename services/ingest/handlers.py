@@ -13,8 +13,9 @@ from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.dead_letters import first_timestamp
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
+from shared.contracts.amounts import check_amounts
 from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
-from shared.contracts.events import MOST_DOLLARS, Input, RawTrace, Trace
+from shared.contracts.events import Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
 from shared.seen.base import Seen, SeenKey, seen_key
@@ -161,8 +162,7 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
     _reject_blank(raw.input)
     if not raw.teacher.strip():
         raise InvalidMessage("the teacher's label is blank", field="teacher")
-    if raw.cost is not None and raw.cost > MOST_DOLLARS:
-        raise InvalidMessage(f"no call costs ${raw.cost:g}", field="cost")
+    check_amounts(raw)
     try:
         teacher = taxonomy.normalise(raw.teacher)
     except UnknownLabel as error:

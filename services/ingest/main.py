@@ -91,10 +91,13 @@ async def _open_door(
         return None, None
     readers = door_readers(tasks.values())
     if not any(readers.values()):
-        raise InvalidTasks(
-            f"{settings.tasks}: TRACER_OTLP_PORT is set, but no task has a source of format "
-            "otlp_proto or otlp_json; add `sources: [{format: otlp_proto}]` to one"
-        )
+        # No reason to stop: docker-compose.yml sets the port whether or not a task takes spans.
+        log.warning(
+            "no OTLP on port %d: no task of %s has a source of format otlp_proto or otlp_json; "
+            "add `sources: [{format: otlp_proto}]` to one",
+            settings.otlp_port, settings.tasks,
+        )  # fmt: skip
+        return None, None
     limits = Limits(
         body=settings.otlp_max_body,
         unpacked=settings.otlp_max_unpacked,

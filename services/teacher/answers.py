@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shared.bus.errors import InvalidMessage, Retryable
-from shared.contracts.events import Input, Tokens
+from shared.contracts.events import MOST_TOKENS, Input, Tokens
 from shared.contracts.prompting import LABEL, read_answer
 from shared.contracts.tasks import Task
 
@@ -95,7 +95,9 @@ def structured_label(content: str) -> str:
 
 def counted(asked: int | None, answered: int | None) -> Tokens | None:
     """None where the endpoint did not count, or counted nonsense."""
-    if asked is None or answered is None or asked < 0 or answered < 0:
+    if asked is None or answered is None:
+        return None
+    if min(asked, answered) < 0 or max(asked, answered) > MOST_TOKENS:
         return None
     return Tokens(input=asked, output=answered)
 

@@ -17,6 +17,7 @@ import msgspec
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
+from shared.contracts.amounts import check_amounts
 from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
@@ -139,6 +140,7 @@ class Collector:
                 f"occurred_at must lie between the years {EARLIEST} and {LATEST}",
                 field="occurred_at",
             )
+        check_amounts(trace)  # ingest does, and did not always
         redact = self.tasks[trace.task].redact
         if redact is None:
             return trace

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
+from shared.contracts.depth import MAX_DEPTH, too_deep
 from shared.contracts.events import Event, Request
 
 E = TypeVar("E", bound=Event)
@@ -45,11 +46,16 @@ def decode(data: bytes, kind: type[E]) -> E:
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        return decoder.decode(data)  # type: ignore[return-value]
+        event: E = decoder.decode(data)  # type: ignore[assignment]
     except msgspec.ValidationError as error:
         raise InvalidEvent(str(error), field=_field(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent(f"not valid JSON: {error}") from error
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and too_deep(
+        getattr(event, "metadata", None)
+    ):
+        raise InvalidEvent(f"nested deeper than {MAX_DEPTH} levels", field="metadata")
+    return event
 
 
 def encode(event: Event) -> bytes:

@@ -17,6 +17,8 @@ from msgspec import Meta
 MAX_TEXT_CHARS = 32_768
 # Ingest refuses a call that cost more: the sums of a day, and of its reports, must stay numbers.
 MOST_DOLLARS = 1_000_000.0
+# Nor has any counted more: the columns of a stored window are of 64 bits.
+MOST_TOKENS = 2**53
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 # Task names become Redis keys, folders and metric labels, so they are kept plain.

@@ -21,7 +21,6 @@ from typing import Any
 from shared.contracts.events import Tokens
 
 MAX_CALLS = 10_000
-MAX_DEPTH = 64
 
 
 class Unusable(ValueError):

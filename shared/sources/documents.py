@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from shared.contracts.depth import MAX_DEPTH, too_deep
 from shared.contracts.events import Tokens
-from shared.sources.base import MAX_CALLS, MAX_DEPTH, Call, Item, Refused, Skipped, Unusable
+from shared.sources.base import MAX_CALLS, Call, Item, Refused, Skipped, Unusable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SECONDS = 253_402_300_800  # the year 10000
@@ -35,23 +36,6 @@ def parse_inner(value: Any) -> Any:
         except (Unusable, UnicodeEncodeError):
             return value
     return value
-
-
-def too_deep(document: Any, limit: int = MAX_DEPTH) -> bool:
-    level = [document]
-    for _ in range(limit):
-        level = [child for node in level for child in _children(node)]
-        if not level:
-            return False
-    return True
-
-
-def _children(node: Any) -> Iterable[Any]:
-    if isinstance(node, dict):
-        return (child for child in node.values() if isinstance(child, dict | list))
-    if isinstance(node, list):
-        return (child for child in node if isinstance(child, dict | list))
-    return ()
 
 
 def each_object(

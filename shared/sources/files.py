@@ -15,9 +15,8 @@ from typing import IO, Any, NamedTuple, cast
 
 import msgspec
 
+from shared.contracts.depth import MAX_DEPTH, too_deep
 from shared.contracts.mapping import Format
-from shared.sources.base import MAX_DEPTH
-from shared.sources.documents import too_deep
 
 MAX_LINE_BYTES = 16_000_000
 MAX_WHOLE_BYTES = 1_000_000_000

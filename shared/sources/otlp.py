@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from shared.sources.base import MAX_CALLS, MAX_DEPTH, Item, Refused, Unusable
+from shared.contracts.depth import MAX_DEPTH
+from shared.sources.base import MAX_CALLS, Item, Refused, Unusable
 from shared.sources.documents import mapping_of, parse, since_epoch, text_of
 from shared.sources.genai import Event, from_attributes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from services.ingest.config import IngestSettings
+from services.ingest.main import _open_door
+from shared.clock import SystemClock
+from shared.contracts.tasks import load_tasks
 from shared.contracts.topics import Topic, load_topics
 from shared.secret_files import is_secret
 from shared.settings import ServiceSettings
@@ -144,6 +149,17 @@ def test_spans_are_taken_from_this_machine_alone_and_by_token(
     else:
         with pytest.raises(ValueError, match="TRACER_OTLP_TOKEN"):
             settings_of("ingest")()
+
+
+def test_ingest_starts_with_the_tasks_that_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No task of config/tasks.yaml takes spans, and the door's port is set all the same."""
+    for name, value in COMPOSE["services"]["ingest"]["environment"].items():
+        if "OTLP" in name:
+            monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(value)))
+    settings = IngestSettings(tasks=ROOT / "config" / "tasks.yaml")
+    assert settings.otlp_port is not None
+    tasks = load_tasks(settings.tasks)
+    assert asyncio.run(_open_door(settings, tasks, SystemClock())) == (None, None)
 
 
 def test_the_console_asks_who_it_is() -> None:

@@ -1,4 +1,4 @@
-"""What the router accepts travels to the teacher and back as a trace, whatever its size."""
+"""What the router accepts travels to the teacher and back, whatever its size and depth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from shared.bus.base import MAX_RECORD_BYTES, Message
 from shared.bus.dead_letters import read_dead_letter
 from shared.contracts.codec import MAX_EVENT_BYTES, MAX_ROUTED_BYTES, MAX_SENT_BYTES
+from shared.contracts.depth import MAX_DEPTH
 from shared.contracts.topics import Topic, load_topics
 from tests.fuzzing.handlers import Handlers, as_read
 
@@ -65,3 +66,44 @@ def test_headers_that_no_trace_could_carry_are_named(handlers: Handlers) -> None
 def test_the_limits_leave_room_for_each_other() -> None:
     assert MAX_SENT_BYTES < MAX_ROUTED_BYTES < MAX_EVENT_BYTES < MAX_RECORD_BYTES
     assert all(spec.max_message_bytes > MAX_RECORD_BYTES for spec in load_topics().values())
+
+
+def nested(start: str, depth: int) -> bytes:
+    """`start`, and metadata whose objects are nested `depth` deep, itself one of them."""
+    return start.encode() + b',"metadata":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, *range(985, 1_000)])
+def test_metadata_of_any_depth_goes_all_the_way_or_is_refused_at_once(
+    handlers: Handlers, depth: int
+) -> None:
+    """What a service could read but not write again, a level deeper, ended every one of a fleet."""
+    start = '{"id":"r","task":"support","input":"unlike anything"'
+    records = handlers.hold(Topic.REQUESTS, nested(start, depth))
+    if depth > MAX_DEPTH:
+        (letter,) = map(read_dead_letter, map(as_read, records))
+        assert letter.field == ("metadata" if "nested" in letter.message else "")
+        return
+    (deferral,) = records
+    taught = handlers.hold(Topic.DEFERRED, deferral.value)
+    assert [record.topic for record in taught] == [Topic.DECISIONS, Topic.TRACES_RAW]
+    (trace,) = handlers.hold(Topic.TRACES_RAW, taught[1].value)
+    assert handlers.hold(Topic.TRACES, trace.value) == []
+
+
+@pytest.mark.parametrize("topic", [Topic.TRACES_RAW, Topic.TRACES])
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ('"tokens":{"input":9223372036854775808,"output":1}', "tokens"),
+        ('"source":"audited","observation_probability":1e-200', "observation_probability"),
+    ],
+)
+def test_amounts_that_no_window_could_hold_or_weigh_are_refused(
+    handlers: Handlers, topic: Topic, extra: str, field: str
+) -> None:
+    """The first ended the trainer whenever the window closed, the second refused its every fit."""
+    start = '{"id":"r","task":"support","input":"a","teacher":"billing",'
+    data = f'{start}"occurred_at":"2026-12-31T12:00:00Z",{extra}}}'
+    (letter,) = map(read_dead_letter, map(as_read, handlers.hold(topic, data.encode())))
+    assert letter.field == field

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from shared.contracts.depth import MAX_DEPTH
 from shared.contracts.mapping import Format, SourceMapping
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.contracts.topics import schemas_folder
-from shared.sources.base import MAX_DEPTH, Unusable
+from shared.sources.base import Unusable
 from shared.sources.catalogue import ADAPTERS, Sorted, default_reader, readers_by_topic, sort
 from shared.sources.files import UnreadableFile, parts
 from shared.sources.reading import Reader
