@@ -20,7 +20,7 @@ from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka_range import RangeReader, TopicRange
 from shared.contracts.fit_settings import FitSettings
 from shared.contracts.manifest import Manifest
-from shared.contracts.tasks import InvalidTasks, load_tasks
+from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
@@ -72,7 +72,7 @@ def replay_range(
         configured = _configured(settings, task)
     if not artifacts:
         fail(f"{task} has no stored version to compare with; see `tracerctl models list {task}`")
-    read, found = _read(settings, ends, task, artifacts, configured)
+    read, found = _read(settings, ends, configured, artifacts)
     try:
         encoder = OnnxEncoder(folder or ensure_default_encoder(cache_folder() / "encoder"))
     except EncoderError as error:
@@ -86,7 +86,7 @@ def replay_range(
             if why is not None:
                 outside.append(f"{artifact.version}: {why}")
             else:
-                how = artifact.manifest.settings or configured
+                how = artifact.manifest.settings or FitSettings.of(configured)
                 stored = _stored(store, artifact.manifest, how)
                 # No cache of embeddings: an audit trusts none.
                 made = reproduce(artifact, read, how, encoder, jobs=1, stored=stored)
@@ -105,23 +105,22 @@ def _artifacts(registry: Registry, task: str, version: str | None) -> list[Artif
         fail(f"what is stored is not what was published: {error}")
 
 
-def _configured(settings: ServiceSettings, task: str) -> FitSettings:
-    """For manifests that do not say what they were fitted with."""
+def _configured(settings: ServiceSettings, task: str) -> Task:
+    """Its redactor, and what manifests do not say of how they were fitted."""
     try:
         tasks = load_tasks(settings.tasks)
     except InvalidTasks as error:
         fail(str(error))
     if task not in tasks:
         fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(tasks))}", code=2)
-    return FitSettings.of(tasks[task])
+    return tasks[task]
 
 
 def _read(
-    settings: ServiceSettings, ends: Ends, task: str, artifacts: list[Artifact],
-    configured: FitSettings,
-) -> tuple[Traces, TopicRange]:  # fmt: skip
-    newest = artifacts[-1].manifest.settings or configured
-    traces = Traces(task, ZoneInfo(newest.timezone))
+    settings: ServiceSettings, ends: Ends, task: Task, artifacts: list[Artifact]
+) -> tuple[Traces, TopicRange]:
+    newest = artifacts[-1].manifest.settings or FitSettings.of(task)
+    traces = Traces(task.name, ZoneInfo(newest.timezone), task.redact)
     reader = RangeReader(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     try:
         found = ends.of(reader, settings.topic(Topic.TRACES))

@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from services.ctl.differences import HINTS, first_difference
+from shared.admitting import admitted
 from shared.bus.base import Message
+from shared.bus.errors import InvalidMessage
 from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.fit_settings import FitSettings
@@ -26,6 +28,9 @@ from shared.registry.base import Artifact, CorruptArtifact
 from shared.registry.memory import MemoryRegistry
 from shared.store.parquet import SCHEMA, table_of
 
+# Columns whose contents are never shown: people wrote them.
+_PERSONAL = frozenset({"input", "metadata"})
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -36,10 +41,12 @@ class _Read:
 
 @dataclass
 class Traces:
-    """The traces of one task in a range of the topic, in the order of their offsets."""
+    """The traces of one task in a range of the topic, in the order of their offsets, as the trainer
+    kept them: `redact` is the task's redactor."""
 
     task: str
     zone: ZoneInfo
+    redact: str | None = None
     _days: dict[date, list[_Read]] = field(default_factory=dict)
 
     def add(self, messages: Iterable[Message]) -> int:
@@ -48,13 +55,14 @@ class Traces:
         for message in messages:
             try:
                 trace = decode(message.value, Trace)
-            except InvalidEvent:
+                if trace.task != self.task:
+                    continue
+                trace = admitted(trace, self.redact)
+            except (InvalidEvent, InvalidMessage):
                 continue
-            if trace.task == self.task:
-                day = trace.occurred_at.astimezone(self.zone).date()
-                read = _Read(message.partition, message.offset, trace)
-                self._days.setdefault(day, []).append(read)
-                kept += 1
+            day = trace.occurred_at.astimezone(self.zone).date()
+            self._days.setdefault(day, []).append(_Read(message.partition, message.offset, trace))
+            kept += 1
         return kept
 
     def of(self, window: date, source: Source, settings: FitSettings) -> Days:
@@ -194,10 +202,10 @@ def _of_traces(now: pa.Table, then: pa.Table | None) -> str | None:
             there, here = (row["id"] if row else "none" for row in (was, became))
             return f"traces, row {number}: {there} in the store, {here} in the topic"
         name = next(name for name in SCHEMA.names if was[name] != became[name])
-        return (
-            f"traces, row {number} ({was['id']}), {name}: {was[name]!r} in the store, "
-            f"{became[name]!r} in the topic"
-        )
+        where = f"traces, row {number} ({was['id']}), {name}: "
+        if name in _PERSONAL:
+            return where + "another one in the topic than in the store; was `redact` changed?"
+        return where + f"{was[name]!r} in the store, {became[name]!r} in the topic"
     return None
 
 

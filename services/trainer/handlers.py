@@ -12,23 +12,17 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
 
-import msgspec
-
+from shared.admitting import admitted
 from shared.bus.base import Message, Record, TopicPartition
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
-from shared.contracts.amounts import check_amounts
 from shared.contracts.codec import InvalidEvent, decode
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
 from shared.core.window import OffsetBook, WindowBook, WindowKey
-from shared.redaction.load import RedactionFailed, redact_input
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
-
-# Beyond these a day has no next day in every time zone, or the clock that wrote it was broken.
-EARLIEST, LATEST = 1971, 9000
 
 Watch = Callable[[Trace, int, int], None]
 DeadLetter = Callable[[Message, InvalidMessage], Record]
@@ -135,16 +129,4 @@ class Collector:
         if trace.task not in self.tasks:
             known = ", ".join(sorted(self.tasks)) or "none"
             raise InvalidMessage(f"unknown task {trace.task!r}; known: {known}", field="task")
-        if not EARLIEST <= trace.occurred_at.year <= LATEST:
-            raise InvalidMessage(
-                f"occurred_at must lie between the years {EARLIEST} and {LATEST}",
-                field="occurred_at",
-            )
-        check_amounts(trace)  # ingest does, and did not always
-        redact = self.tasks[trace.task].redact
-        if redact is None:
-            return trace
-        try:
-            return msgspec.structs.replace(trace, input=redact_input(trace.input, redact))
-        except RedactionFailed as error:
-            raise InvalidMessage(str(error), field="input") from error
+        return admitted(trace, self.tasks[trace.task].redact)

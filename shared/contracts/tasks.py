@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+import yaml
 from msgspec import Meta
 
 from shared.contracts.events import Label, Share, TaskName
@@ -103,7 +104,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # "Europe" is a folder of zones
             raise ValueError(f"timezone {self.timezone!r} is not a known time zone") from None
         if "{{ text }}" not in self.message:
             raise ValueError("message needs {{ text }}, where the request's text goes")
@@ -148,8 +149,39 @@ class InvalidTasks(ValueError):
 def load_tasks(path: Path) -> dict[str, Task]:
     """Read the tasks file (YAML). Raises InvalidTasks."""
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Tasks).by_name()
+        data = path.read_bytes()
+        _check_keys(data)
+        return msgspec.yaml.decode(data, type=Tasks).by_name()
     except FileNotFoundError:
         raise InvalidTasks(f"{path}: no such file; set TRACER_TASKS to a tasks file") from None
-    except msgspec.DecodeError as error:
+    except OSError as error:
+        raise InvalidTasks(f"{path}: {error.strerror}; set TRACER_TASKS to a tasks file") from None
+    except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTasks(f"{path}: {error}") from error
+
+
+def _check_keys(data: bytes) -> None:
+    """Raises yaml.YAMLError where a mapping has a key twice: of those YAML's readers take the last,
+    so that a forgotten dash makes one task of two."""
+    open_nodes, looked_at = [yaml.compose(data, Loader=yaml.SafeLoader)], set[int]()
+    while open_nodes:
+        node = open_nodes.pop()
+        if id(node) in looked_at:  # an alias: those can stand for very many
+            continue
+        looked_at.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            open_nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            _check_twice([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            open_nodes += [value for _, value in node.value]
+
+
+def _check_twice(keys: list[yaml.ScalarNode]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"{key.value!r} is there twice; is a dash missing before one?",
+                problem_mark=key.start_mark,
+            )
+        seen.add(key.value)

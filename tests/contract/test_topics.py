@@ -251,3 +251,24 @@ def test_a_task_out_of_bounds_is_refused_and_the_field_named(
     path.write_text(f"tasks:\n  - name: support\n    {field}: {bad}\n", encoding="utf-8")
     with pytest.raises(InvalidTasks, match=field):
         load_tasks(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tasks:\n  - name: a\n    labels: [x, y]\n    name: b\n", "'name' is there twice"),
+        ("tasks: []\ntasks: [{name: a}]\n", "line 2"),
+        ("tasks: [{name: a, timezone: Europe}]\n", "timezone 'Europe'"),
+        ("tasks: [{name: a]\n", "tasks.yaml"),
+    ],
+)
+def test_a_tasks_file_is_taken_by_no_half(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidTasks, match=says):
+        load_tasks(path)
+
+
+def test_a_folder_is_no_tasks_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTasks, match="TRACER_TASKS"):
+        load_tasks(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ from shared.contracts.codec import encode
 from shared.contracts.events import Trace
 from shared.contracts.fit_settings import FitSettings
 from shared.contracts.manifest import Manifest, sha256
+from shared.contracts.tasks import Task
 from shared.core.window import WindowKey
 from shared.registry.base import Artifact
 
@@ -190,3 +191,32 @@ def test_only_the_tasks_own_traces_are_kept() -> None:
     other = msgspec.structs.replace(traces(1)[0], task="other")
     values = [encode(other), b"\xff", encode(traces(1)[0])]
     assert read.add(Message("traces", 0, i, b"k", v) for i, v in enumerate(values)) == 1
+
+
+def test_texts_are_those_that_the_trainer_kept() -> None:
+    """The topic has them unredacted: every version of such a task seemed to differ."""
+    read = Traces("support", ZONE, "builtin")
+    sent = msgspec.structs.replace(traces(1)[0], input="my parcel, ann@example.org")
+    assert read.add([Message("traces", 0, 0, b"k", encode(sent))]) == 1
+    (table,) = read.of(DAY, {}, FitSettings.of(Task(name="support"))).tables.values()
+    assert table["input"].to_pylist() == [["my parcel, [EMAIL]"]]
+
+
+def test_a_trace_that_the_trainer_refused_does_not_end_the_audit() -> None:
+    far = msgspec.structs.replace(traces(1)[0], occurred_at=datetime(1, 1, 1, tzinfo=UTC))
+    read = Traces("support", ZoneInfo("America/New_York"))
+    assert read.add([Message("traces", 0, 0, b"k", encode(far))]) == 0
+
+
+def test_a_difference_quotes_no_text(topic: Topic) -> None:
+    artifact = topic.fit(NEXT)
+    first = msgspec.json.decode(topic.messages[0].value, type=Trace)
+    changed = msgspec.structs.replace(first, input="ann@example.org wrote this")
+    kept = topic.messages[0]
+    topic.messages[0] = replace(kept, value=encode(changed))
+    try:
+        difference = topic.again(artifact, stored=True).difference or ""
+    finally:
+        topic.messages[0] = kept
+    assert "input" in difference
+    assert "example.org" not in difference
