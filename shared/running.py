@@ -13,6 +13,7 @@ from shared.bus.errors import Fatal
 from shared.bus.runner import stop_on_signals
 from shared.clock import Clock, SystemClock
 from shared.contracts.tasks import InvalidTasks
+from shared.redaction.load import InvalidRedactor
 from shared.settings import ServiceSettings
 from shared.telemetry.health import Health, HealthServer
 from shared.telemetry.log import configure_logging
@@ -67,7 +68,7 @@ def run_service(
     log.info("health on port %d", server.port)
     try:
         run(settings, Surroundings(stop, clock, health))
-    except InvalidTasks as error:
+    except (InvalidTasks, InvalidRedactor) as error:
         log.error("%s", error)
         return MISCONFIGURED
     except Fatal as error:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
 import typer
+from confluent_kafka import KafkaException
 
 from services.ctl.alpha_command import alpha
 from services.ctl.bench_commands import app as bench_app
@@ -15,6 +20,7 @@ from services.ctl.fleet_command import fleet
 from services.ctl.key_commands import app as keys_app
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
+from services.ctl.output import fail
 from services.ctl.replay import replay
 from services.ctl.report_command import report
 from services.ctl.restore_command import restore
@@ -23,6 +29,9 @@ from services.ctl.serving_commands import pause, promote, resume, rollback, with
 from services.ctl.source_commands import app as sources_app
 from services.ctl.topic_commands import app as topics_app
 from services.ctl.whatif_command import whatif
+from shared.bus.errors import Fatal
+from shared.bus.kafka_errors import error_of
+from shared.redaction.load import InvalidRedactor
 
 app = typer.Typer(
     help="Certified light classifiers from LLM traces, on Kafka.",
@@ -55,7 +64,21 @@ app.add_typer(sources_app, name="sources")
 
 
 def run() -> None:
-    app()
+    """What no command has made a message of itself is one here, not a traceback."""
+    try:
+        app()
+    except Fatal as error:
+        _end(str(error), 1)
+    except KafkaException as error:  # as clients are made: a property of TRACER_KAFKA
+        _end(f"TRACER_KAFKA: {error_of(error).str()}", 2)
+    except InvalidRedactor as error:
+        _end(str(error), 2)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    with suppress(typer.Exit):
+        fail(message)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

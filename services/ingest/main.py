@@ -33,7 +33,11 @@ _RESTART_SECONDS = 5.0
 
 def main() -> int:
     """Run until SIGTERM or SIGINT. 0: stopped as told; 1: could not go on; 2: misconfigured."""
-    settings = IngestSettings()
+    try:
+        settings = IngestSettings()
+    except ValueError as error:  # pydantic's, and those of secrets in files
+        print(f"{SERVICE}: {error}", file=sys.stderr)  # there is no log level yet
+        return 2
     configure_logging(SERVICE, settings.log_level)
     clock = SystemClock()
     quieten(_CHATTY, clock=clock)

@@ -9,6 +9,7 @@ import pytest
 
 from shared.bus.errors import Fatal
 from shared.contracts.tasks import InvalidTasks
+from shared.redaction.load import InvalidRedactor
 from shared.running import Surroundings, run_service
 from shared.settings import ServiceSettings
 
@@ -30,7 +31,12 @@ def test_stopped_by_a_signal_it_ends_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(Fatal("fenced"), 1), (InvalidTasks("tasks.yaml: no such file"), 2)]
+    ("error", "code"),
+    [
+        (Fatal("fenced"), 1),
+        (InvalidTasks("tasks.yaml: no such file"), 2),
+        (InvalidRedactor("task a: redact"), 2),
+    ],
 )
 def test_what_cannot_be_repaired_by_waiting_ends_it(error: Exception, code: int) -> None:
     def run(settings: ServiceSettings, around: Surroundings) -> None:

@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 from services.ctl import output
-from services.ctl.main import app
+from services.ctl.main import app, run
 from services.ctl.output import fail, print_table
 
 ROOT = typer.main.get_command(app)
@@ -178,3 +178,18 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert b"no such file" in said
         seen[name] = b"\x1b[31m" in said
     assert seen == {"a terminal": True, "NO_COLOR": False}
+
+
+@pytest.mark.parametrize("command", [["topics", "create"], ["dead-letters", "list"]])
+def test_a_property_that_kafka_does_not_know_is_no_traceback(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACER_KAFKA", '{"nonsense": "x"}')
+    monkeypatch.setattr(sys, "argv", ["tracerctl", *command])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "TRACER_KAFKA" in said
+    assert "nonsense" in said
+    assert "Traceback" not in said
