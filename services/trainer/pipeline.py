@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
@@ -36,6 +37,7 @@ from shared.registry.base import (
     UnknownVersion,
 )
 from shared.registry.fit_note import FitNote
+from shared.registry.scripts import MAX_HISTORY
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,9 @@ class Refit:
         return next((d for d in later if self.windows.verdict(task, d) is not None), None)
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
+        waits = self._waits_for_news(case)
+        if waits is not None:
+            return self._of(case, AnnouncementKind.REFUSED, waits)
         if verdict is Verdict.KEPT:
             return self._kept(case)
         if case.found.challenger.artifact is not None:
@@ -157,6 +162,24 @@ class Refit:
         if verdict is Verdict.RETIRED:
             return self._retire(case)
         return self._of(case, AnnouncementKind.REFUSED, case.found.challenger.reason)
+
+    def _waits_for_news(self, case: Case) -> str | None:
+        """Why nothing follows from this window: the active version was tripped on a later day,
+        maybe during the fit, so that all the evidence is of before, and that had certified it."""
+        active = self.registry.active(case.task.name)
+        if active.state is not State.TRIPPED:
+            return None
+        zone = ZoneInfo(case.task.timezone)
+        for entry in self.registry.history(case.task.name, MAX_HISTORY):
+            if (entry.kind, entry.version) == (AnnouncementKind.TRIPPED, active.version):
+                if entry.at.astimezone(zone).date() <= case.day:
+                    return None
+                at = entry.at.isoformat(timespec="minutes")
+                return (
+                    f"{active.version} was tripped at {at}, after this window; a new version waits "
+                    "for the evidence that came since"
+                )
+        return None
 
     def _kept(self, case: Case) -> ModelAnnouncement:
         refused = case.found.challenger.artifact is None

@@ -337,6 +337,38 @@ def test_after_a_trip_only_what_came_since_certifies(bench: Bench) -> None:
     assert (active.version, active.state) == (announced.version, State.SERVING)
 
 
+@pytest.mark.parametrize("during_the_fit", [False, True])
+def test_what_was_tripped_after_a_window_is_not_replaced_by_what_that_window_knew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, during_the_fit: bool
+) -> None:
+    """Nor may it serve again because another α was asked for."""
+    bench.store.write("support", DAY, traces(600))
+    first = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(600, day=NEXT, first=900))
+    examine = Examiner.__call__
+
+    def trip() -> None:
+        bench.registry.set_state(
+            "support", State.TRIPPED, version=first, at=datetime(2026, 1, 3, 0, 20, tzinfo=UTC),
+            reason="test",
+        )  # fmt: skip
+
+    def meanwhile(*given: Any) -> Examination:
+        found = examine(*given)
+        trip()
+        return found
+
+    if during_the_fit:
+        monkeypatch.setattr(Examiner, "__call__", meanwhile)
+    else:
+        trip()
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "waits for the evidence that came since" in announced.reason
+    active = bench.registry.active("support")
+    assert (active.version, active.state) == (first, State.TRIPPED)
+
+
 def test_a_stray_pair_does_not_keep_a_task_of_texts_from_training(bench: Bench) -> None:
     pair = Trace(
         id="p",
