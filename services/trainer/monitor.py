@@ -109,7 +109,8 @@ class Monitor:
     def _record(self, task: str, watched: _Watched) -> None:
         watched.arrived.clear()
         for version, partition in sorted(watched.audits):
-            audits = watched.audits[version, partition]
+            # A rebalance reads again what this turn has read already, from an earlier offset on.
+            audits = sorted(dict(watched.audits[version, partition]).items())
             for start in range(0, len(audits), MAX_AUDITS_PER_CALL):
                 some = audits[start : start + MAX_AUDITS_PER_CALL]
                 self.registry.record_audits(task, version, partition, some)

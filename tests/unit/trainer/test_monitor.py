@@ -188,6 +188,15 @@ def test_a_redelivery_counts_nothing_twice() -> None:
     assert len(bench.registry.audits("support", version)) == 20
 
 
+def test_what_is_read_again_within_one_turn_counts_once() -> None:
+    bench = Bench()
+    version = bench.publish()
+    for offset in (119, 120, 118, 119, 120, 121):
+        bench.monitor.see(bench.trace(version), 0, offset)
+    bench.monitor.settle()
+    assert len(bench.registry.audits("support", version)) == 4
+
+
 def test_a_restart_goes_on_with_what_was_recorded() -> None:
     bench = Bench()
     version = bench.publish()
