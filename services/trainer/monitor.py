@@ -41,7 +41,7 @@ from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-# So many traces in a row by another teacher than the certificate's: the teacher has changed.
+# So many traces of a version in a row by another teacher than its certificate's: it has changed.
 FOREIGN_TRACES = 20
 
 Announce = Callable[[ModelAnnouncement], None]
@@ -55,7 +55,8 @@ class _Watched:
         default_factory=lambda: defaultdict(list)
     )
     arrived: dict[str, int] = field(default_factory=dict)  # audits of this turn, by version
-    teachers: list[Teacher] = field(default_factory=list)  # newest last
+    # Who answered in each version's time, newest last.
+    teachers: dict[str, list[Teacher]] = field(default_factory=lambda: defaultdict(list))
     live: dict[str, LiveCertificate] = field(default_factory=dict)
     manifests: dict[str, Manifest | None] = field(default_factory=dict)
 
@@ -76,8 +77,14 @@ class Monitor:
         if trace.source is Source.LOG:
             return
         watched = self._watched[trace.task]
-        watched.teachers.append(Teacher(model=trace.teacher_model, prompt=trace.prompt))
-        del watched.teachers[:-FOREIGN_TRACES]
+        teacher = Teacher(model=trace.teacher_model, prompt=trace.prompt)
+        # Of a version only what a router decided while it knew it: traces are read again, and those
+        # of an earlier teacher say nothing of a version certified for the one that came after.
+        known = {opinion.version for opinion in trace.opinions}
+        for version in known | ({trace.version} if trace.version is not None else set()):
+            teachers = watched.teachers[version]
+            teachers.append(teacher)
+            del teachers[:-FOREIGN_TRACES]
         for opinion in trace.opinions:
             if is_audit(trace, opinion):
                 agrees = opinion.label == trace.teacher
@@ -122,7 +129,7 @@ class Monitor:
         active = self.registry.active(task.name)
         task = replace(task, alpha=active.asked(task.alpha))
         in_use = {active.version, active.trial.version if active.trial else None}
-        for known in (watched.live, watched.manifests):
+        for known in (watched.live, watched.manifests, watched.teachers):
             for version in set(known) - in_use:
                 del known[version]
         if active.version is not None and active.state in (State.SERVING, State.PROBATION):
@@ -156,10 +163,11 @@ class Monitor:
     def _judge_trial(self, task: Task, watched: _Watched, trial: Trial) -> None:
         live = self._live(task, watched, trial.version)
         at = self.clock.now()
+        foreign = self._foreign(task.name, watched, trial.version)
         try:
-            if live.tripped:
+            if foreign is not None or live.tripped:
                 entry = self.registry.withdraw(
-                    task.name, version=trial.version, at=at, reason=_below(live)
+                    task.name, version=trial.version, at=at, reason=foreign or _below(live)
                 )
             elif self._deserves(task, watched, trial, live):
                 reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
@@ -174,9 +182,11 @@ class Monitor:
 
     def _deserves(self, task: Task, watched: _Watched, trial: Trial, live: LiveCertificate) -> bool:
         """Whether a trial may be promoted: one certified for less than is asked for would answer
-        nothing."""
+        nothing, and one whose teacher seems to have changed waits until that is known."""
         manifest = self._manifest(task.name, watched, trial.version)
         certified = manifest is None or manifest.certificate.alpha >= task.alpha
+        if any(self._differences(task.name, watched, trial.version)[-1:]):
+            return False
         return certified and live.n >= task.promote_after and live.agreement >= task.alpha
 
     def _change(
@@ -238,14 +248,18 @@ class Monitor:
 
     def _foreign(self, task: str, watched: _Watched, version: str) -> str | None:
         """Why the certificate is of another teacher than the one that answers now, if it is."""
-        if len(watched.teachers) < FOREIGN_TRACES:
+        differing = self._differences(task, watched, version)
+        if len(differing) < FOREIGN_TRACES or not all(differing):
             return None
+        return differing[-1]
+
+    def _differences(self, task: str, watched: _Watched, version: str) -> list[str | None]:
+        """What sets each of the last teachers apart from the certificate's, newest last."""
         manifest = self._manifest(task, watched, version)
         certified_for = manifest.teacher if manifest else None
         if certified_for is None:
-            return None
-        differing = [_difference(certified_for, teacher) for teacher in watched.teachers]
-        return differing[-1] if all(differing) else None
+            return []
+        return [_difference(certified_for, one) for one in watched.teachers.get(version, ())]
 
     def _manifest(self, task: str, watched: _Watched, version: str) -> Manifest | None:
         """Of a version in use; None where it cannot be read."""

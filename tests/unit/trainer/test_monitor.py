@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from doubles import HashEncoder
+from msgspec.structs import replace
 from surrogates import make_surrogate
 
 from services.trainer.monitor import FOREIGN_TRACES, Monitor
@@ -257,8 +258,22 @@ def test_a_few_answers_of_another_model_do_not() -> None:
     assert bench.state is State.SERVING
 
 
-def trial(bench: Bench, mode: str = "shadow") -> str:
-    artifact = surrogate("2026-01-06")
+def test_traces_of_another_version_that_are_read_again_do_not_either() -> None:
+    """The store was lost, say, and the trainer reads all of `traces`: an earlier teacher's too."""
+    bench = Bench()
+    version = bench.publish(teacher=Teacher(model="llm-2"))
+    for earlier in ("2025-12-01-old", None):
+        for _ in range(FOREIGN_TRACES):
+            trace = bench.trace("2025-12-01-old", model="llm-1", reason=Reason.BELOW_THRESHOLD)
+            bench.monitor.see(replace(trace, version=earlier), 0, bench.offset)
+    bench.monitor.settle()
+    assert bench.state is State.SERVING
+    bench.audit(version, FOREIGN_TRACES, 1.0, model="llm-3")  # its own still do
+    assert bench.state is State.TRIPPED
+
+
+def trial(bench: Bench, mode: str = "shadow", teacher: Teacher | None = None) -> str:
+    artifact = surrogate("2026-01-06", teacher)
     fence = bench.registry.acquire("support")
     bench.registry.start_trial(artifact, mode=mode, share=0.1, fence=fence, at=AT, reason="test")  # type: ignore[arg-type]
     return artifact.version
@@ -286,3 +301,26 @@ def test_a_failing_trial_is_withdrawn_and_the_active_version_stays() -> None:
     active = bench.registry.active("support")
     assert (active.version, active.state, active.trial) == (first, State.SERVING, None)
     assert bench.kinds == [AnnouncementKind.WITHDRAWN]
+
+
+def test_a_trial_of_another_teacher_is_withdrawn() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish(teacher=Teacher(model="llm-1"))
+    second = trial(bench, teacher=Teacher(model="llm-1"))
+    bench.audit(second, FOREIGN_TRACES, 1.0, asked=first, model="llm-2")
+    active = bench.registry.active("support")
+    assert (active.version, active.state, active.trial) == (first, State.TRIPPED, None)
+    assert bench.kinds == [AnnouncementKind.TRIPPED, AnnouncementKind.WITHDRAWN]
+    assert "changed from llm-1 to llm-2" in bench.announced[-1].reason
+
+
+def test_no_trial_is_promoted_while_its_teacher_seems_to_have_changed() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench, teacher=Teacher(model="llm-1"))
+    bench.audit(second, 99, 1.0, asked=first)
+    bench.monitor = bench.new_monitor()  # only what is new tells who answers
+    bench.audit(second, 5, 1.0, asked=first, model="llm-2")
+    assert bench.registry.active("support").version == first
+    bench.audit(second, 1, 1.0, asked=first)
+    assert bench.registry.active("support").version == second
