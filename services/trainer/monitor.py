@@ -135,7 +135,7 @@ class Monitor:
         if active.version is not None and active.state in (State.SERVING, State.PROBATION):
             self._judge_active(task, watched, active, active.version)
         if active.trial is not None:
-            self._judge_trial(task, watched, active.trial)
+            self._judge_trial(task, watched, active, active.trial)
 
     def _judge_active(self, task: Task, watched: _Watched, active: Active, version: str) -> None:
         live = self._live(task, watched, version, serving=active.state is State.SERVING)
@@ -160,7 +160,7 @@ class Monitor:
             reason = "the requests of the probation show no fall of agreement"
             self._change(task, active, State.SERVING, reason, live)
 
-    def _judge_trial(self, task: Task, watched: _Watched, trial: Trial) -> None:
+    def _judge_trial(self, task: Task, watched: _Watched, active: Active, trial: Trial) -> None:
         live = self._live(task, watched, trial.version)
         at = self.clock.now()
         foreign = self._foreign(task.name, watched, trial.version)
@@ -169,6 +169,8 @@ class Monitor:
                 entry = self.registry.withdraw(
                     task.name, version=trial.version, at=at, reason=foreign or _below(live)
                 )
+            elif active.state is State.PAUSED:
+                return  # a version that is promoted serves: an operator's pause holds until resumed
             elif self._deserves(task, watched, trial, live):
                 reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
                 entry = self.registry.promote(

@@ -324,3 +324,27 @@ def test_no_trial_is_promoted_while_its_teacher_seems_to_have_changed() -> None:
     assert bench.registry.active("support").version == first
     bench.audit(second, 1, 1.0, asked=first)
     assert bench.registry.active("support").version == second
+
+
+def test_no_trial_is_promoted_during_a_pause() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    bench.registry.set_state("support", State.PAUSED, version=first, was=None, at=AT, reason="")
+    bench.audit(second, 150, 1.0, asked=first, drawn=False, reason=Reason.PAUSED)
+    active = bench.registry.active("support")
+    assert (active.version, active.state) == (first, State.PAUSED)
+    assert len(bench.registry.audits("support", second)) == 150
+    bench.registry.set_state("support", State.SERVING, version=first, was=None, at=AT, reason="")
+    bench.audit(second, 1, 1.0, asked=first)
+    assert bench.registry.active("support").version == second
+
+
+def test_a_failing_trial_is_withdrawn_during_a_pause_too() -> None:
+    bench = Bench(promote_after=1_000)
+    first = bench.publish()
+    second = trial(bench)
+    bench.registry.set_state("support", State.PAUSED, version=first, was=None, at=AT, reason="")
+    bench.audit(second, 300, 0.6, asked=first, drawn=False, reason=Reason.PAUSED)
+    assert bench.kinds == [AnnouncementKind.WITHDRAWN]
+    assert bench.state is State.PAUSED
