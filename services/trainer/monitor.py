@@ -184,12 +184,20 @@ class Monitor:
 
     def _deserves(self, task: Task, watched: _Watched, trial: Trial, live: LiveCertificate) -> bool:
         """Whether a trial may be promoted: one certified for less than is asked for would answer
-        nothing, and one whose teacher seems to have changed waits until that is known."""
+        nothing, and one whose teacher seems to have changed waits until that is known.
+
+        Looked at after every audit, a mean that is too low would pass by chance sooner or later: so
+        it is that of all whole portions of `promote_after`."""
         manifest = self._manifest(task.name, watched, trial.version)
-        certified = manifest is None or manifest.certificate.alpha >= task.alpha
+        if manifest is not None and manifest.certificate.alpha < task.alpha:
+            return False
         if any(self._differences(task.name, watched, trial.version)[-1:]):
             return False
-        return certified and live.n >= task.promote_after and live.agreement >= task.alpha
+        whole = live.n - live.n % task.promote_after
+        if not whole:
+            return False
+        since = self.registry.audits(task.name, trial.version, whole)[: live.n - whole]
+        return 1.0 - (live.disagreements - since.count(False)) / whole >= task.alpha
 
     def _change(
         self, task: Task, active: Active, state: State, reason: str, live: LiveCertificate

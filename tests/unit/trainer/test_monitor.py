@@ -293,6 +293,30 @@ def test_a_trial_is_promoted_by_evidence() -> None:
     assert (promoted.version, promoted.previous_version) == (second, first)
 
 
+def test_the_evidence_for_a_promotion_is_looked_at_in_portions() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    bench.audit(second, 90, 0.9, asked=first)
+    bench.audit(second, 10, 0.7, asked=first)  # 88 of 100
+    bench.monitor = bench.new_monitor()
+    bench.audit(second, 99, 1.0, asked=first)  # above α for long, but between two looks
+    assert bench.registry.active("support").version == first
+    bench.audit(second, 1, 1.0, asked=first)
+    assert bench.registry.active("support").version == second
+
+
+def test_a_look_is_at_the_whole_portions_alone() -> None:
+    """However many audits one turn brings."""
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    for agrees in [*([True] * 10 + [False]) * 9, True, *[False] * 3]:  # 91 of 100, and 91 of 103
+        bench.monitor.see(bench.trace(second, agrees=agrees, asked=first), 0, bench.offset)
+    bench.monitor.settle()
+    assert bench.registry.active("support").version == second
+
+
 def test_a_failing_trial_is_withdrawn_and_the_active_version_stays() -> None:
     bench = Bench(promote_after=1_000)
     first = bench.publish()
