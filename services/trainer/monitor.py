@@ -134,6 +134,8 @@ class Monitor:
                 del known[version]
         if active.version is not None and active.state in (State.SERVING, State.PROBATION):
             self._judge_active(task, watched, active, active.version)
+        else:
+            _show(task, None, None)
         if active.trial is not None:
             self._judge_trial(task, watched, active, active.trial)
 
@@ -141,14 +143,11 @@ class Monitor:
         live = self._live(task, watched, version, serving=active.state is State.SERVING)
         if active.state is State.PROBATION and not (live.on_probation or live.cleared):
             live.begin_probation()  # begun before this trainer started
-        metrics.TARGET_AGREEMENT.labels(task.name).set(task.alpha)
-        metrics.LIVE_AGREEMENT.labels(task.name).set(live.agreement)
-        metrics.LIVE_AGREEMENT_LOWER.labels(task.name).set(live.lower)
-        changed = self._foreign(task.name, watched, version)
-        if changed is not None:
-            self._change(task, active, State.TRIPPED, changed, live)
-        elif live.tripped:
-            self._change(task, active, State.TRIPPED, _below(live), live)
+        _show(task, live, self._manifest(task.name, watched, version))
+        foreign = self._foreign(task.name, watched, version)
+        if foreign is not None or live.tripped:
+            self._change(task, active, State.TRIPPED, foreign or _below(live), live)
+            _show(task, None, None)
         elif active.state is State.SERVING and live.suspicious:
             reason = (
                 f"agreement may have fallen below α = {live.alpha}: the teacher answers until "
@@ -279,6 +278,22 @@ class Monitor:
             except (UnknownVersion, CorruptArtifact):
                 watched.manifests[version] = None
         return watched.manifests[version]
+
+
+def _show(task: Task, live: LiveCertificate | None, manifest: Manifest | None) -> None:
+    """Set the gauges of the version that answers. What is not known has no series: a value that
+    stays would keep alerts firing about a version that answers nobody any more."""
+    metrics.TARGET_AGREEMENT.labels(task.name).set(task.alpha)
+    audited = live if live is not None and live.n else None
+    for gauge, value in (
+        (metrics.CERTIFIED_COVERAGE, manifest.certificate.coverage if manifest else None),
+        (metrics.LIVE_AGREEMENT, audited.agreement if audited else None),
+        (metrics.LIVE_AGREEMENT_LOWER, audited.lower if audited else None),
+    ):
+        if value is None:
+            gauge.remove(task.name)
+        else:
+            gauge.labels(task.name).set(value)
 
 
 def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:

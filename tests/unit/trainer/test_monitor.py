@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from doubles import HashEncoder
 from msgspec.structs import replace
+from prometheus_client import REGISTRY
 from surrogates import make_surrogate
 
 from services.trainer.monitor import FOREIGN_TRACES, Monitor
@@ -25,6 +26,7 @@ from shared.contracts.manifest import Teacher
 from shared.contracts.tasks import Task
 from shared.registry.base import Artifact, RegistryUnavailable, State
 from shared.registry.memory import MemoryRegistry
+from shared.telemetry import metrics
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
 ENCODER = HashEncoder()
@@ -372,3 +374,56 @@ def test_a_failing_trial_is_withdrawn_during_a_pause_too() -> None:
     bench.audit(second, 300, 0.6, asked=first, drawn=False, reason=Reason.PAUSED)
     assert bench.kinds == [AnnouncementKind.WITHDRAWN]
     assert bench.state is State.PAUSED
+
+
+def shown() -> tuple[float | None, ...]:
+    """Certified coverage, live agreement and its lower bound, as they are exported."""
+    names = ("certified_coverage", "live_agreement", "live_agreement_lower")
+    return tuple(
+        REGISTRY.get_sample_value(f"tracer_{name}_ratio", {"task": "support"}) for name in names
+    )
+
+
+def test_agreement_is_shown_from_the_first_audit_to_the_end_of_the_version() -> None:
+    bench = Bench()
+    version = bench.publish()
+    coverage = surrogate("2026-01-05").manifest.certificate.coverage
+    bench.audit(version, 1, 1.0, handled=False, reason=Reason.BELOW_THRESHOLD)
+    assert shown() == (coverage, None, None)
+    bench.audit(version, 4, 0.75)
+    assert shown()[:2] == (coverage, 0.75)
+    bench.audit(version, 300, 0.4)
+    assert bench.state is State.TRIPPED
+    assert shown() == (None, None, None)
+
+
+@pytest.mark.parametrize("ended", [State.TRIPPED, State.PAUSED, None])
+def test_nothing_is_shown_once_no_version_answers(ended: State | None) -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 4, 0.75)
+    assert None not in shown()
+    if ended is None:
+        bench.registry.retire("support", at=AT, reason="")
+    else:
+        bench.registry.set_state("support", ended, version=version, was=None, at=AT, reason="")
+    bench.audit(version, 1, 1.0, drawn=False, reason=Reason.BELOW_THRESHOLD)
+    assert shown() == (None, None, None)
+
+
+def test_a_tripped_versions_series_end_with_its_trip() -> None:
+    """A task may have no trace after it."""
+    bench = Bench()
+    version = bench.publish(teacher=Teacher(model="llm-1"))
+    bench.audit(version, FOREIGN_TRACES, 1.0, model="llm-2")
+    assert bench.state is State.TRIPPED
+    assert shown() == (None, None, None)
+
+
+def test_a_shadows_coverage_is_not_shown_as_the_active_versions() -> None:
+    bench = Bench()
+    version = bench.publish()
+    trial(bench)
+    metrics.CERTIFIED_COVERAGE.labels("support").set(0.123)  # by the refit that began the trial
+    bench.audit(version, 1, 1.0)
+    assert shown()[0] == surrogate("2026-01-05").manifest.certificate.coverage
