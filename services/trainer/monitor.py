@@ -59,6 +59,7 @@ class _Watched:
     teachers: dict[str, list[Teacher]] = field(default_factory=lambda: defaultdict(list))
     live: dict[str, LiveCertificate] = field(default_factory=dict)
     manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    trial: Trial | None = None
 
 
 @dataclass
@@ -128,6 +129,7 @@ class Monitor:
     def _judge(self, task: Task, watched: _Watched) -> None:
         active = self.registry.active(task.name)
         task = replace(task, alpha=active.asked(task.alpha))
+        self._warn_of_hunger(task, watched, active.trial)
         in_use = {active.version, active.trial.version if active.trial else None}
         for known in (watched.live, watched.manifests, watched.teachers):
             for version in set(known) - in_use:
@@ -180,6 +182,20 @@ class Monitor:
         except UnknownVersion:  # promoted or withdrawn by somebody else meanwhile
             return
         self._tell(task, entry, trial.version, live)
+
+    def _warn_of_hunger(self, task: Task, watched: _Watched, trial: Trial | None) -> None:
+        """Each refit begins a trial anew, so where a day brings too few audits none ever ends."""
+        before, watched.trial = watched.trial, trial
+        if before is None or trial is None or before.version == trial.version:
+            return
+        live = watched.live.get(before.version)
+        if live is not None and live.n < task.promote_after:
+            log.warning(
+                "a refit replaced a version on trial before it had `promote_after` audits; if each "
+                "does, nothing is promoted by evidence",
+                extra={"task": task.name, "version": before.version, "audits": live.n,
+                       "promote_after": task.promote_after, "audit_share": task.audit_share},
+            )  # fmt: skip
 
     def _deserves(self, task: Task, watched: _Watched, trial: Trial, live: LiveCertificate) -> bool:
         """Whether a trial may be promoted: one certified for less than is asked for would answer

@@ -352,6 +352,24 @@ def test_no_trial_is_promoted_while_its_teacher_seems_to_have_changed() -> None:
     assert bench.registry.active("support").version == second
 
 
+@pytest.mark.parametrize(("audits", "warned"), [(99, True), (100, False)])
+def test_a_trial_that_a_refit_replaced_too_early_is_told_of(
+    audits: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    bench.audit(trial(bench), audits, 0.85, asked=first)
+    later = surrogate("2026-01-07")
+    fence = bench.registry.acquire("support")
+    bench.registry.start_trial(
+        later, mode="shadow", share=0.1, fence=fence, at=AT, reason="the next day's"
+    )
+    bench.audit(later.version, 2, 1.0, asked=first)
+    assert bench.registry.active("support").version == first
+    told = [record for record in caplog.records if "replaced a version" in record.message]
+    assert len(told) == int(warned)
+
+
 def test_no_trial_is_promoted_during_a_pause() -> None:
     bench = Bench(promote_after=100)
     first = bench.publish()
