@@ -41,7 +41,7 @@ from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-# So many traces in a row by another teacher than the certificate's: the teacher has changed.
+# So many traces of a version in a row by another teacher than its certificate's: it has changed.
 FOREIGN_TRACES = 20
 
 Announce = Callable[[ModelAnnouncement], None]
@@ -55,9 +55,11 @@ class _Watched:
         default_factory=lambda: defaultdict(list)
     )
     arrived: dict[str, int] = field(default_factory=dict)  # audits of this turn, by version
-    teachers: list[Teacher] = field(default_factory=list)  # newest last
+    # Who answered in each version's time, newest last.
+    teachers: dict[str, list[Teacher]] = field(default_factory=lambda: defaultdict(list))
     live: dict[str, LiveCertificate] = field(default_factory=dict)
     manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    trial: Trial | None = None
 
 
 @dataclass
@@ -76,8 +78,14 @@ class Monitor:
         if trace.source is Source.LOG:
             return
         watched = self._watched[trace.task]
-        watched.teachers.append(Teacher(model=trace.teacher_model, prompt=trace.prompt))
-        del watched.teachers[:-FOREIGN_TRACES]
+        teacher = Teacher(model=trace.teacher_model, prompt=trace.prompt)
+        # Of a version only what a router decided while it knew it: traces are read again, and those
+        # of an earlier teacher say nothing of a version certified for the one that came after.
+        known = {opinion.version for opinion in trace.opinions}
+        for version in known | ({trace.version} if trace.version is not None else set()):
+            teachers = watched.teachers[version]
+            teachers.append(teacher)
+            del teachers[:-FOREIGN_TRACES]
         for opinion in trace.opinions:
             if is_audit(trace, opinion):
                 agrees = opinion.label == trace.teacher
@@ -109,7 +117,8 @@ class Monitor:
     def _record(self, task: str, watched: _Watched) -> None:
         watched.arrived.clear()
         for version, partition in sorted(watched.audits):
-            audits = watched.audits[version, partition]
+            # A rebalance reads again what this turn has read already, from an earlier offset on.
+            audits = sorted(dict(watched.audits[version, partition]).items())
             for start in range(0, len(audits), MAX_AUDITS_PER_CALL):
                 some = audits[start : start + MAX_AUDITS_PER_CALL]
                 self.registry.record_audits(task, version, partition, some)
@@ -120,27 +129,27 @@ class Monitor:
     def _judge(self, task: Task, watched: _Watched) -> None:
         active = self.registry.active(task.name)
         task = replace(task, alpha=active.asked(task.alpha))
+        self._warn_of_hunger(task, watched, active.trial)
         in_use = {active.version, active.trial.version if active.trial else None}
-        for known in (watched.live, watched.manifests):
+        for known in (watched.live, watched.manifests, watched.teachers):
             for version in set(known) - in_use:
                 del known[version]
         if active.version is not None and active.state in (State.SERVING, State.PROBATION):
             self._judge_active(task, watched, active, active.version)
+        else:
+            _show(task, None, None)
         if active.trial is not None:
-            self._judge_trial(task, watched, active.trial)
+            self._judge_trial(task, watched, active, active.trial)
 
     def _judge_active(self, task: Task, watched: _Watched, active: Active, version: str) -> None:
         live = self._live(task, watched, version, serving=active.state is State.SERVING)
         if active.state is State.PROBATION and not (live.on_probation or live.cleared):
             live.begin_probation()  # begun before this trainer started
-        metrics.TARGET_AGREEMENT.labels(task.name).set(task.alpha)
-        metrics.LIVE_AGREEMENT.labels(task.name).set(live.agreement)
-        metrics.LIVE_AGREEMENT_LOWER.labels(task.name).set(live.lower)
-        changed = self._foreign(task.name, watched, version)
-        if changed is not None:
-            self._change(task, active, State.TRIPPED, changed, live)
-        elif live.tripped:
-            self._change(task, active, State.TRIPPED, _below(live), live)
+        _show(task, live, self._manifest(task.name, watched, version))
+        foreign = self._foreign(task.name, watched, version)
+        if foreign is not None or live.tripped:
+            self._change(task, active, State.TRIPPED, foreign or _below(live), live)
+            _show(task, None, None)
         elif active.state is State.SERVING and live.suspicious:
             reason = (
                 f"agreement may have fallen below α = {live.alpha}: the teacher answers until "
@@ -152,14 +161,17 @@ class Monitor:
             reason = "the requests of the probation show no fall of agreement"
             self._change(task, active, State.SERVING, reason, live)
 
-    def _judge_trial(self, task: Task, watched: _Watched, trial: Trial) -> None:
+    def _judge_trial(self, task: Task, watched: _Watched, active: Active, trial: Trial) -> None:
         live = self._live(task, watched, trial.version)
         at = self.clock.now()
+        foreign = self._foreign(task.name, watched, trial.version)
         try:
-            if live.tripped:
+            if foreign is not None or live.tripped:
                 entry = self.registry.withdraw(
-                    task.name, version=trial.version, at=at, reason=_below(live)
+                    task.name, version=trial.version, at=at, reason=foreign or _below(live)
                 )
+            elif active.state is State.PAUSED:
+                return  # a version that is promoted serves: an operator's pause holds until resumed
             elif self._deserves(task, watched, trial, live):
                 reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
                 entry = self.registry.promote(
@@ -171,12 +183,36 @@ class Monitor:
             return
         self._tell(task, entry, trial.version, live)
 
+    def _warn_of_hunger(self, task: Task, watched: _Watched, trial: Trial | None) -> None:
+        """Each refit begins a trial anew, so where a day brings too few audits none ever ends."""
+        before, watched.trial = watched.trial, trial
+        if before is None or trial is None or before.version == trial.version:
+            return
+        live = watched.live.get(before.version)
+        if live is not None and live.n < task.promote_after:
+            log.warning(
+                "a refit replaced a version on trial before it had `promote_after` audits; if each "
+                "does, nothing is promoted by evidence",
+                extra={"task": task.name, "version": before.version, "audits": live.n,
+                       "promote_after": task.promote_after, "audit_share": task.audit_share},
+            )  # fmt: skip
+
     def _deserves(self, task: Task, watched: _Watched, trial: Trial, live: LiveCertificate) -> bool:
         """Whether a trial may be promoted: one certified for less than is asked for would answer
-        nothing."""
+        nothing, and one whose teacher seems to have changed waits until that is known.
+
+        Looked at after every audit, a mean that is too low would pass by chance sooner or later: so
+        it is that of all whole portions of `promote_after`."""
         manifest = self._manifest(task.name, watched, trial.version)
-        certified = manifest is None or manifest.certificate.alpha >= task.alpha
-        return certified and live.n >= task.promote_after and live.agreement >= task.alpha
+        if manifest is not None and manifest.certificate.alpha < task.alpha:
+            return False
+        if any(self._differences(task.name, watched, trial.version)[-1:]):
+            return False
+        whole = live.n - live.n % task.promote_after
+        if not whole:
+            return False
+        since = self.registry.audits(task.name, trial.version, whole)[: live.n - whole]
+        return 1.0 - (live.disagreements - since.count(False)) / whole >= task.alpha
 
     def _change(
         self, task: Task, active: Active, state: State, reason: str, live: LiveCertificate
@@ -237,14 +273,18 @@ class Monitor:
 
     def _foreign(self, task: str, watched: _Watched, version: str) -> str | None:
         """Why the certificate is of another teacher than the one that answers now, if it is."""
-        if len(watched.teachers) < FOREIGN_TRACES:
+        differing = self._differences(task, watched, version)
+        if len(differing) < FOREIGN_TRACES or not all(differing):
             return None
+        return differing[-1]
+
+    def _differences(self, task: str, watched: _Watched, version: str) -> list[str | None]:
+        """What sets each of the last teachers apart from the certificate's, newest last."""
         manifest = self._manifest(task, watched, version)
         certified_for = manifest.teacher if manifest else None
         if certified_for is None:
-            return None
-        differing = [_difference(certified_for, teacher) for teacher in watched.teachers]
-        return differing[-1] if all(differing) else None
+            return []
+        return [_difference(certified_for, one) for one in watched.teachers.get(version, ())]
 
     def _manifest(self, task: str, watched: _Watched, version: str) -> Manifest | None:
         """Of a version in use; None where it cannot be read."""
@@ -254,6 +294,22 @@ class Monitor:
             except (UnknownVersion, CorruptArtifact):
                 watched.manifests[version] = None
         return watched.manifests[version]
+
+
+def _show(task: Task, live: LiveCertificate | None, manifest: Manifest | None) -> None:
+    """Set the gauges of the version that answers. What is not known has no series: a value that
+    stays would keep alerts firing about a version that answers nobody any more."""
+    metrics.TARGET_AGREEMENT.labels(task.name).set(task.alpha)
+    audited = live if live is not None and live.n else None
+    for gauge, value in (
+        (metrics.CERTIFIED_COVERAGE, manifest.certificate.coverage if manifest else None),
+        (metrics.LIVE_AGREEMENT, audited.agreement if audited else None),
+        (metrics.LIVE_AGREEMENT_LOWER, audited.lower if audited else None),
+    ):
+        if value is None:
+            gauge.remove(task.name)
+        else:
+            gauge.labels(task.name).set(value)
 
 
 def _difference(certified_for: Teacher, teacher: Teacher) -> str | None:

@@ -67,13 +67,17 @@ LAST_FIT = Gauge(
 TRACES_HELD = Gauge("tracer_trainer_held_traces", "Traces of open windows, held in memory")
 REPORTS = Counter("tracer_reports_total", "Reports of fits by result", ["task", "result"])
 CERTIFIED_COVERAGE = Gauge(
-    "tracer_certified_coverage_ratio", "Coverage of the last certificate", ["task"]
+    "tracer_certified_coverage_ratio",
+    "Coverage of the active version's certificate; absent while none answers",
+    ["task"],
 )
 TARGET_AGREEMENT = Gauge(
     "tracer_target_agreement_ratio", "The agreement that is asked for: alpha", ["task"]
 )
 LIVE_AGREEMENT = Gauge(
-    "tracer_live_agreement_ratio", "Agreement of the active version on its audits", ["task"]
+    "tracer_live_agreement_ratio",
+    "Agreement of the active version on its audits; absent before the first and while none answers",
+    ["task"],
 )
 LIVE_AGREEMENT_LOWER = Gauge(
     "tracer_live_agreement_lower_ratio",

@@ -75,6 +75,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     """Every check, in the order in which one would mend things."""
     found, tasks = files.tasks(patient)
     yield found
+    yield from files.trials(patient, tasks)
     mapped, sources = files.sources(patient, tasks)
     if mapped is not None:
         yield mapped

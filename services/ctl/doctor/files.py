@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from services.ctl.doctor.findings import (
@@ -38,6 +40,27 @@ def tasks(patient: Patient) -> tuple[Finding, dict[str, Task]]:
         fix = f"describe a task in {path}; see docs/tutorial.md"
         return failed("tasks.file", f"{path} has no task", fix), {}
     return ok("tasks.file", f"{path}: {', '.join(sorted(found))}"), found
+
+
+def trials(patient: Patient, found: dict[str, Task]) -> Iterator[Finding]:
+    """What a day must bring for a version on trial to be promoted by evidence: the next window's
+    begins anew. No finding for a task without trials."""
+    if Service.TRAINER not in patient.services:
+        return
+    for name, task in sorted(found.items()):
+        check = f"rollout.{name}"
+        if task.rollout == "direct":
+            continue
+        if task.audit_share == 0:
+            fix = "set `audit_share`, or promote with `tracerctl promote`"
+            yield warning(check, f"{task.rollout} without audits: no evidence promotes", fix)
+        else:
+            need = math.ceil(task.promote_after / task.audit_share)
+            yield ok(
+                check,
+                f"{task.rollout}: beside a version that answers, evidence promotes only where a "
+                f"trial would answer {need:,} requests a day or more (promote_after / audit_share)",
+            )
 
 
 def sources(patient: Patient, found: dict[str, Task]) -> tuple[Finding | None, list[str]]:

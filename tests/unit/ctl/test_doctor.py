@@ -137,6 +137,17 @@ def test_the_sources_that_ingest_reads(stack: Path, broker: EmbeddedBroker) -> N
     assert "task 'support', source 'jsonl': input" in found["sources.mappings"]["found"]
 
 
+def test_what_a_trial_needs_of_a_day(stack: Path) -> None:
+    assert not [check for check in examined(*NO_ENCODER, code=0) if check[:8] == "rollout."]
+    stack.write_text(TASKS + "  rollout: shadow\n  promote_after: 200\n  audit_share: 0.02\n")
+    found = examined(*NO_ENCODER, "--service", "trainer", code=1)  # no encoder
+    assert found["rollout.support"]["state"] == "ok"
+    assert "10,000 requests a day" in found["rollout.support"]["found"]
+    stack.write_text(TASKS + "  rollout: canary\n  audit_share: 0\n")
+    found = examined(*NO_ENCODER, "--service", "trainer", code=1)  # no encoder
+    assert found["rollout.support"]["state"] == "warning"
+
+
 def test_a_setting_that_is_none_is_a_usage_error(
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

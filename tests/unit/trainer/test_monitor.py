@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 from doubles import HashEncoder
+from msgspec.structs import replace
+from prometheus_client import REGISTRY
 from surrogates import make_surrogate
 
 from services.trainer.monitor import FOREIGN_TRACES, Monitor
@@ -24,6 +26,7 @@ from shared.contracts.manifest import Teacher
 from shared.contracts.tasks import Task
 from shared.registry.base import Artifact, RegistryUnavailable, State
 from shared.registry.memory import MemoryRegistry
+from shared.telemetry import metrics
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
 ENCODER = HashEncoder()
@@ -188,6 +191,15 @@ def test_a_redelivery_counts_nothing_twice() -> None:
     assert len(bench.registry.audits("support", version)) == 20
 
 
+def test_what_is_read_again_within_one_turn_counts_once() -> None:
+    bench = Bench()
+    version = bench.publish()
+    for offset in (119, 120, 118, 119, 120, 121):
+        bench.monitor.see(bench.trace(version), 0, offset)
+    bench.monitor.settle()
+    assert len(bench.registry.audits("support", version)) == 4
+
+
 def test_a_restart_goes_on_with_what_was_recorded() -> None:
     bench = Bench()
     version = bench.publish()
@@ -248,8 +260,22 @@ def test_a_few_answers_of_another_model_do_not() -> None:
     assert bench.state is State.SERVING
 
 
-def trial(bench: Bench, mode: str = "shadow") -> str:
-    artifact = surrogate("2026-01-06")
+def test_traces_of_another_version_that_are_read_again_do_not_either() -> None:
+    """The store was lost, say, and the trainer reads all of `traces`: an earlier teacher's too."""
+    bench = Bench()
+    version = bench.publish(teacher=Teacher(model="llm-2"))
+    for earlier in ("2025-12-01-old", None):
+        for _ in range(FOREIGN_TRACES):
+            trace = bench.trace("2025-12-01-old", model="llm-1", reason=Reason.BELOW_THRESHOLD)
+            bench.monitor.see(replace(trace, version=earlier), 0, bench.offset)
+    bench.monitor.settle()
+    assert bench.state is State.SERVING
+    bench.audit(version, FOREIGN_TRACES, 1.0, model="llm-3")  # its own still do
+    assert bench.state is State.TRIPPED
+
+
+def trial(bench: Bench, mode: str = "shadow", teacher: Teacher | None = None) -> str:
+    artifact = surrogate("2026-01-06", teacher)
     fence = bench.registry.acquire("support")
     bench.registry.start_trial(artifact, mode=mode, share=0.1, fence=fence, at=AT, reason="test")  # type: ignore[arg-type]
     return artifact.version
@@ -269,6 +295,30 @@ def test_a_trial_is_promoted_by_evidence() -> None:
     assert (promoted.version, promoted.previous_version) == (second, first)
 
 
+def test_the_evidence_for_a_promotion_is_looked_at_in_portions() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    bench.audit(second, 90, 0.9, asked=first)
+    bench.audit(second, 10, 0.7, asked=first)  # 88 of 100
+    bench.monitor = bench.new_monitor()
+    bench.audit(second, 99, 1.0, asked=first)  # above α for long, but between two looks
+    assert bench.registry.active("support").version == first
+    bench.audit(second, 1, 1.0, asked=first)
+    assert bench.registry.active("support").version == second
+
+
+def test_a_look_is_at_the_whole_portions_alone() -> None:
+    """However many audits one turn brings."""
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    for agrees in [*([True] * 10 + [False]) * 9, True, *[False] * 3]:  # 91 of 100, and 91 of 103
+        bench.monitor.see(bench.trace(second, agrees=agrees, asked=first), 0, bench.offset)
+    bench.monitor.settle()
+    assert bench.registry.active("support").version == second
+
+
 def test_a_failing_trial_is_withdrawn_and_the_active_version_stays() -> None:
     bench = Bench(promote_after=1_000)
     first = bench.publish()
@@ -277,3 +327,121 @@ def test_a_failing_trial_is_withdrawn_and_the_active_version_stays() -> None:
     active = bench.registry.active("support")
     assert (active.version, active.state, active.trial) == (first, State.SERVING, None)
     assert bench.kinds == [AnnouncementKind.WITHDRAWN]
+
+
+def test_a_trial_of_another_teacher_is_withdrawn() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish(teacher=Teacher(model="llm-1"))
+    second = trial(bench, teacher=Teacher(model="llm-1"))
+    bench.audit(second, FOREIGN_TRACES, 1.0, asked=first, model="llm-2")
+    active = bench.registry.active("support")
+    assert (active.version, active.state, active.trial) == (first, State.TRIPPED, None)
+    assert bench.kinds == [AnnouncementKind.TRIPPED, AnnouncementKind.WITHDRAWN]
+    assert "changed from llm-1 to llm-2" in bench.announced[-1].reason
+
+
+def test_no_trial_is_promoted_while_its_teacher_seems_to_have_changed() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench, teacher=Teacher(model="llm-1"))
+    bench.audit(second, 99, 1.0, asked=first)
+    bench.monitor = bench.new_monitor()  # only what is new tells who answers
+    bench.audit(second, 5, 1.0, asked=first, model="llm-2")
+    assert bench.registry.active("support").version == first
+    bench.audit(second, 1, 1.0, asked=first)
+    assert bench.registry.active("support").version == second
+
+
+@pytest.mark.parametrize(("audits", "warned"), [(99, True), (100, False)])
+def test_a_trial_that_a_refit_replaced_too_early_is_told_of(
+    audits: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    bench.audit(trial(bench), audits, 0.85, asked=first)
+    later = surrogate("2026-01-07")
+    fence = bench.registry.acquire("support")
+    bench.registry.start_trial(
+        later, mode="shadow", share=0.1, fence=fence, at=AT, reason="the next day's"
+    )
+    bench.audit(later.version, 2, 1.0, asked=first)
+    assert bench.registry.active("support").version == first
+    told = [record for record in caplog.records if "replaced a version" in record.message]
+    assert len(told) == int(warned)
+
+
+def test_no_trial_is_promoted_during_a_pause() -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    bench.registry.set_state("support", State.PAUSED, version=first, was=None, at=AT, reason="")
+    bench.audit(second, 150, 1.0, asked=first, drawn=False, reason=Reason.PAUSED)
+    active = bench.registry.active("support")
+    assert (active.version, active.state) == (first, State.PAUSED)
+    assert len(bench.registry.audits("support", second)) == 150
+    bench.registry.set_state("support", State.SERVING, version=first, was=None, at=AT, reason="")
+    bench.audit(second, 1, 1.0, asked=first)
+    assert bench.registry.active("support").version == second
+
+
+def test_a_failing_trial_is_withdrawn_during_a_pause_too() -> None:
+    bench = Bench(promote_after=1_000)
+    first = bench.publish()
+    second = trial(bench)
+    bench.registry.set_state("support", State.PAUSED, version=first, was=None, at=AT, reason="")
+    bench.audit(second, 300, 0.6, asked=first, drawn=False, reason=Reason.PAUSED)
+    assert bench.kinds == [AnnouncementKind.WITHDRAWN]
+    assert bench.state is State.PAUSED
+
+
+def shown() -> tuple[float | None, ...]:
+    """Certified coverage, live agreement and its lower bound, as they are exported."""
+    names = ("certified_coverage", "live_agreement", "live_agreement_lower")
+    return tuple(
+        REGISTRY.get_sample_value(f"tracer_{name}_ratio", {"task": "support"}) for name in names
+    )
+
+
+def test_agreement_is_shown_from_the_first_audit_to_the_end_of_the_version() -> None:
+    bench = Bench()
+    version = bench.publish()
+    coverage = surrogate("2026-01-05").manifest.certificate.coverage
+    bench.audit(version, 1, 1.0, handled=False, reason=Reason.BELOW_THRESHOLD)
+    assert shown() == (coverage, None, None)
+    bench.audit(version, 4, 0.75)
+    assert shown()[:2] == (coverage, 0.75)
+    bench.audit(version, 300, 0.4)
+    assert bench.state is State.TRIPPED
+    assert shown() == (None, None, None)
+
+
+@pytest.mark.parametrize("ended", [State.TRIPPED, State.PAUSED, None])
+def test_nothing_is_shown_once_no_version_answers(ended: State | None) -> None:
+    bench = Bench()
+    version = bench.publish()
+    bench.audit(version, 4, 0.75)
+    assert None not in shown()
+    if ended is None:
+        bench.registry.retire("support", at=AT, reason="")
+    else:
+        bench.registry.set_state("support", ended, version=version, was=None, at=AT, reason="")
+    bench.audit(version, 1, 1.0, drawn=False, reason=Reason.BELOW_THRESHOLD)
+    assert shown() == (None, None, None)
+
+
+def test_a_tripped_versions_series_end_with_its_trip() -> None:
+    """A task may have no trace after it."""
+    bench = Bench()
+    version = bench.publish(teacher=Teacher(model="llm-1"))
+    bench.audit(version, FOREIGN_TRACES, 1.0, model="llm-2")
+    assert bench.state is State.TRIPPED
+    assert shown() == (None, None, None)
+
+
+def test_a_shadows_coverage_is_not_shown_as_the_active_versions() -> None:
+    bench = Bench()
+    version = bench.publish()
+    trial(bench)
+    metrics.CERTIFIED_COVERAGE.labels("support").set(0.123)  # by the refit that began the trial
+    bench.audit(version, 1, 1.0)
+    assert shown()[0] == surrogate("2026-01-05").manifest.certificate.coverage
