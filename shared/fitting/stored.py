@@ -1,6 +1,6 @@
 """Stored traces as a horizon: which of them may certify, and how much traffic each stands for.
 
-All traces train. A trace certifies if it was observed with a known probability, whatever a
+All traces of the task's labels train. A trace certifies if it was observed with a known probability, whatever a
 surrogate thought of it, from the teacher that answers now, and since that teacher was last found
 to have changed. `docs/flywheel.md` gives the reasons.
 """
@@ -8,7 +8,7 @@ to have changed. `docs/flywheel.md` gives the reasons.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -40,12 +40,9 @@ COLUMNS = (
 
 
 def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
-    """COLUMNS as in `shared.store.parquet.SCHEMA`. Traces whose label is no longer in the
-    `taxonomy` (if there is one) are left out: nobody may answer with it."""
+    """COLUMNS as in `shared.store.parquet.SCHEMA`. Where there is a `taxonomy`, traces of another
+    label are there only if they certify: nobody may answer with it, but somebody asked."""
     table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    if taxonomy:
-        known = set(taxonomy)
-        table = table.filter(pa.array([label in known for label in table["teacher"].to_pylist()]))
     traces = _Columns.of(table)
     teacher = traces.current_teacher()
     since = traces.last_trip()
@@ -54,7 +51,7 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
     if recent is not None:
         evidence &= recent
     weights, heaviest = traces.weights(evidence)
-    return Horizon(
+    horizon = Horizon(
         inputs=[tuple(texts) for texts in table["input"].to_pylist()],
         teacher=table["teacher"].to_pylist(),
         evidence=evidence,
@@ -63,7 +60,19 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
         recent=recent,
         answered_by=teacher,
         ids=table["id"].to_pylist(),
+        taxonomy=frozenset(taxonomy),
     )
+    return horizon.take(np.flatnonzero(may_count(horizon.teacher, evidence, taxonomy)).tolist())
+
+
+def may_count(teacher: Sequence[str], evidence: Mask, taxonomy: Collection[str]) -> Mask:
+    """bool[n]: traces to learn from, or evidence. A request that the teacher answered outside of
+    the taxonomy is both live and unanswerable: a certificate without it would promise too much.
+    What was asked with another prompt, which had the label, is no evidence in the first place."""
+    if not taxonomy:
+        return np.ones(len(teacher), dtype=np.bool_)
+    known = set(taxonomy)
+    return evidence | np.asarray([label in known for label in teacher], dtype=np.bool_)
 
 
 @dataclass(frozen=True)

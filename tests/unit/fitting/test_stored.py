@@ -86,9 +86,26 @@ def test_a_day_whose_audits_found_nothing_is_still_known_to_be_audited() -> None
     assert horizon(*deferred).heaviest == pytest.approx(20.0)
 
 
-def test_a_removed_label_is_left_out() -> None:
-    found = horizon(trace(1), trace(2, teacher="gone"), taxonomy=("billing", "delivery"))
-    assert list(found.teacher) == ["billing"]
+TAXONOMY = ("billing", "delivery")
+
+
+def test_an_answer_outside_of_the_taxonomy_is_evidence_and_no_label() -> None:
+    found = horizon(trace(1), trace(2, teacher="no idea"), taxonomy=TAXONOMY)
+    assert list(found.teacher) == ["billing", "no idea"]
+    assert found.evidence.all()
+    assert found.labels == ("billing",)
+    assert found.take([1]).labels == ()
+
+
+def test_where_it_is_no_evidence_it_is_left_out() -> None:
+    """So is a label that was removed: it was asked for with another prompt."""
+    unaudited = {"source": Source.DEFERRED, "deferral_reason": Reason.BELOW_THRESHOLD}
+    found = horizon(
+        trace(1, teacher="gone", prompt="aa"), trace(2, prompt="aa"), trace(3, day=1, prompt="bb"),
+        trace(4, day=1, teacher="no idea", prompt="bb", **unaudited), taxonomy=TAXONOMY,
+    )  # fmt: skip
+    assert list(found.teacher) == ["billing", "billing"]
+    assert found.evidence.tolist() == [False, True]
 
 
 def test_the_teacher_of_the_newest_day_is_the_one_certified() -> None:
