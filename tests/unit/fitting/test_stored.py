@@ -143,6 +143,32 @@ def test_after_the_last_trip_nothing_older_certifies() -> None:
     assert since_trip(horizon(trace(0))) is None
 
 
+def test_a_request_dated_days_back_moves_no_trip() -> None:
+    """It was the first of those deferred for the trip, and brought back what had failed."""
+    told = {"version": "v", "audit_share": 0.05}
+    audits = [
+        trace(i, day=i // 20, source=Source.AUDITED, observation_probability=0.05, **told)
+        for i in range(60)
+    ]
+    logged = [trace(100 + i, day=1) for i in range(10)]
+    tripped = {"source": Source.DEFERRED, "deferral_reason": Reason.TRIPPED, **told}
+    after = [trace(200 + i, day=3, **tripped) for i in range(30)]
+    late = trace(300, **tripped)
+    found = horizon(*audits, *logged, *after, late)
+    evidence = {one for one, counts in zip(found.ids, found.evidence, strict=True) if counts}
+    assert evidence == {one.id for one in (*after, late)}
+
+
+def test_what_a_tripped_version_did_was_before_its_trip_whatever_its_date() -> None:
+    tripped = {"source": Source.DEFERRED, "deferral_reason": Reason.TRIPPED}
+    found = horizon(
+        trace(1, version="v", **tripped),
+        trace(2, day=9, version="v", source=Source.AUDITED, audit_share=0.05),
+        trace(3, day=9, version="w", source=Source.AUDITED, audit_share=0.05),
+    )
+    assert found.evidence.tolist() == [True, False, True]
+
+
 def test_the_order_of_arrival_does_not_matter() -> None:
     traces = [trace(i, day=i % 3, teacher_model=f"llm-{i % 2}") for i in range(30)]
     assert horizon(*traces).digest() == horizon(*reversed(traces)).digest()
