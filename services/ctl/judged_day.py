@@ -18,7 +18,7 @@ from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.core.types import Floats, Ints, Mask
 from shared.encoder.base import Encoder
 from shared.fitting.prices import Calls, calls
-from shared.fitting.stored import horizon_of
+from shared.fitting.stored import horizon_of, may_count
 from shared.onnx.cascade import Answers, CascadeSession
 
 Labels = NDArray[np.object_]
@@ -30,8 +30,8 @@ class JudgedDay:
 
     texts: a pair's two in one. teacher: str[n], its answers. groups: int64[n], equal for
     near-duplicates. usual: int64[m], the requests of as many texts as the version is fitted for;
-    all others would be deferred. encoded: of those m. n_traces: of the whole day, of labels that
-    may still be given; n_removed: of other labels.
+    all others would be deferred. encoded: of those m. n_traces: of the whole day, evidence or of
+    labels that may still be given; n_removed: all others.
     """
 
     texts: list[str]
@@ -68,10 +68,10 @@ def judged_day(
 ) -> JudgedDay:
     """Columns of the table as in `shared.store.parquet.SCHEMA`; n_texts: 1, or 2 for pairs."""
     day = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    if task.labels:
-        known = set(task.labels)
-        day = day.filter(pa.array([label in known for label in day["teacher"].to_pylist()]))
     horizon = horizon_of(day) if len(day) else None  # of these rows, in this order
+    if horizon is not None:
+        kept = np.flatnonzero(may_count(horizon.teacher, horizon.evidence, task.labels)).tolist()
+        day, horizon = day.take(pa.array(kept, pa.int64())), horizon.take(kept)
     counted = np.flatnonzero(horizon.evidence) if horizon else np.empty(0, np.int64)
     seen = day.take(pa.array(counted))
     inputs = [tuple(texts) for texts in seen["input"].to_pylist()]

@@ -219,7 +219,9 @@ def _notes(past: Past, day: JudgedDay, horizon: Horizon, strays: int) -> list[st
     if strays:
         notes.append(f"{strays} traces of another number of texts were left out of the fit")
     if day.n_removed:
-        notes.append(f"{day.n_removed} traces of the day have labels that are no longer given")
+        notes.append(
+            f"{day.n_removed} traces of the day have labels that are not given, and are no evidence"
+        )
     if day.n_traces > len(day):
         notes.append(
             f"{day.n_traces - len(day)} of the day's {day.n_traces} traces do not count: they were "

@@ -107,7 +107,10 @@ LEXICAL_ZOO: tuple[Candidate, ...] = (lexical(1.0),)
 
 
 def fit_one(candidate: Candidate, rows: TrainingSet, seed: int) -> Scorer:
-    """One BLAS thread: two are slower on these shapes, and sums would depend on their number."""
+    """On the rows whose label can be learned. One BLAS thread: two are slower on these shapes, and
+    sums would depend on their number."""
+    if not rows.learnable.all():
+        rows = rows.take(rows.learnable)
     with threadpool_limits(limits=1):
         return candidate.fit(rows, seed)
 

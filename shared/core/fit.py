@@ -269,15 +269,16 @@ def held_out_rows(training: TrainingSet, settings: Settings) -> Mask:
 
 def _too_little(training: TrainingSet, seed: int) -> str | None:
     """Why there is nothing to fit, or None."""
-    n = len(training)
+    learnable, y = training.learnable, training.y
+    n = int(learnable.sum())
     if n < MINIMUM_ROWS:
         return f"{n} traces are too few to fit on: needs about {MINIMUM_ROWS - n} more"
-    if len(np.unique(training.y)) < 2:
-        return f"the teacher gave one label only ({training.labels[training.y[0]]!r})"
-    folds = group_folds(training.groups, training.y, FOLDS, seed)
+    if len(np.unique(y[learnable])) < 2:
+        return f"the teacher gave one label only ({training.labels[y[learnable][0]]!r})"
+    folds = group_folds(training.groups, y, FOLDS, seed)
     if len(np.unique(folds)) < FOLDS:
         return f"fewer than {FOLDS} different inputs: everything is a near-duplicate"
-    if any(len(np.unique(training.y[folds != fold])) < 2 for fold in range(FOLDS)):
+    if any(len(np.unique(y[learnable & (folds != fold)])) < 2 for fold in range(FOLDS)):
         return "one label has nearly all the traces: needs more of the others"
     return None
 

@@ -162,8 +162,11 @@ def acceptor_rows(scores: Sequence[Scores], y: Ints, folds: Ints, mixture: Float
 
 
 def fit_mixture(scores: Sequence[Scores], y: Ints) -> Floats:
-    """float64[m] > 0, by the likelihood of the teacher's labels."""
-    rows = np.linspace(0, len(y) - 1, min(len(y), MIXTURE_ROWS)).astype(np.int64)
+    """float64[m] > 0, by the likelihood of the teacher's labels, where it gave one of the k."""
+    at = np.flatnonzero(y < scores[0].shape[1])
+    if not len(at):
+        return np.ones(len(scores))
+    rows = at[np.linspace(0, len(at) - 1, min(len(at), MIXTURE_ROWS)).astype(np.int64)]
     scores, y = [s[rows].astype(np.float64) for s in scores], y[rows]
 
     def loss(logarithms: ArrayLike) -> float:

@@ -72,13 +72,14 @@ def pretend(
     None where there are too few labels or traces to leave some out. The traces and the labels
     left out depend on rows, folds and seed only.
     """
-    labels = np.unique(rows.y)
+    labels = np.unique(rows.y[rows.learnable])
     if len(labels) < MINIMUM_LABELS:
         return None
-    part = np.zeros(rows.n_labels, dtype=np.int64)
+    part = np.zeros(rows.n_labels + 1, dtype=np.int64)
     part[labels] = np.random.default_rng(seed).permutation(len(labels)) % PARTS
-    usable = np.ones(len(rows), dtype=np.bool_) if trained_on is None else trained_on
-    turns = [np.flatnonzero(folds == turn) for turn in range(PARTS)]
+    # An answer outside of the labels says neither that its text is novel nor that it is known.
+    usable = rows.learnable if trained_on is None else trained_on & rows.learnable
+    turns = [np.flatnonzero((folds == turn) & rows.learnable) for turn in range(PARTS)]
     novel = [part[rows.y[inside]] == turn for turn, inside in enumerate(turns)]
     # Each fold's head is fitted without that fold's turn.
     least = min(min(known.sum(), (~known).sum()) for known in _without_each(novel))

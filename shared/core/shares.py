@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import betainc, betaincinv
 
 from shared.core.types import Floats, Ints, Mask
@@ -49,6 +50,22 @@ def share_of(hits: Mask, weights: Floats, groups: Ints, risk: float) -> Share | 
         upper = float(betaincinv(most.hits + 1.0, _rest(most), 1.0 - risk))
     share = float(weights @ hits / weights.sum())
     return Share(len(hits), share, min(lower, share), max(upper, share))
+
+
+def effective_size(share: Share, risk: float) -> float:
+    """Of how many rows of weight 1 the exact interval would be as wide; at most n. risk: of each
+    bound, as in `share_of`."""
+
+    def too_wide(size: float) -> float:
+        hits = share.share * size
+        lower = betaincinv(hits, size - hits + 1.0, risk) if hits > 0 else 0.0
+        upper = betaincinv(hits + 1.0, size - hits, 1.0 - risk) if hits < size else 1.0
+        return float(upper - lower) - (share.upper - share.lower)
+
+    least, most = 1e-3, float(share.n)
+    if too_wide(most) >= 0:
+        return most
+    return least if too_wide(least) <= 0 else float(brentq(too_wide, least, most))
 
 
 def p_value_above(hits: Mask, weights: Floats, groups: Ints, share: float) -> float:

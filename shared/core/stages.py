@@ -142,7 +142,8 @@ def with_residual(fits: StageFits, deferred: Mask, *, seed: int, jobs: int) -> S
     rows, folds = fits.rows, fits.folds
     if fits.heads is not None or deferred.sum() < MINIMUM_RESIDUAL_ROWS:
         return None
-    if any(len(np.unique(rows.y[deferred & (folds != fold)])) < 2 for fold in range(FOLDS)):
+    learned = deferred & rows.learnable
+    if any(len(np.unique(rows.y[learned & (folds != fold)])) < 2 for fold in range(FOLDS)):
         return None
     candidate = fits.stages[-1].candidate
     models = cross_fit(

@@ -30,7 +30,8 @@ class Horizon:
     for; all 1 if left out. heaviest: the largest weight there could have been. recent: bool[n],
     since a version was last tripped; None if none was. answered_by: the teacher the evidence is of.
     stored: how many stored traces these were drawn from, where they are a reservoir; else None.
-    ids: of the traces, where an incremental refit may follow.
+    ids: of the traces, where an incremental refit may follow. taxonomy: the labels that may be
+    given; every label the teacher gave where it is empty.
     """
 
     inputs: Sequence[tuple[str, ...]]
@@ -42,6 +43,13 @@ class Horizon:
     answered_by: Teacher = field(default_factory=Teacher)
     stored: int | None = None
     ids: Sequence[str] = ()
+    taxonomy: frozenset[str] = frozenset()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a surrogate of these traces may answer."""
+        given = set(self.teacher)
+        return tuple(sorted(given & self.taxonomy if self.taxonomy else given))
 
     @property
     def texts(self) -> list[str]:
@@ -133,11 +141,11 @@ def input_tokens(inputs: Sequence[tuple[str, ...]], encoder: Tokenizing) -> Toke
 
 def training_set(horizon: Horizon, encoder: Encoder) -> TrainingSet:
     """Raises InvalidData."""
-    labels = tuple(sorted(set(horizon.teacher)))
+    labels = horizon.labels
     index = {label: i for i, label in enumerate(labels)}
     return TrainingSet(
         features=encode_inputs(horizon.inputs, encoder),
-        y=np.asarray([index[label] for label in horizon.teacher], dtype=np.int64),
+        y=np.asarray([index.get(label, len(labels)) for label in horizon.teacher], dtype=np.int64),
         labels=labels,
         groups=independent_groups(near_duplicate_groups(horizon.texts)),
         evidence=horizon.evidence,

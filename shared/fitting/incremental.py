@@ -50,7 +50,7 @@ def why_full(
         return f"{changed} was changed"
     if state.teacher != horizon.answered_by:
         return "another teacher or another prompt"
-    if state.labels != tuple(sorted(set(horizon.teacher))):
+    if state.labels != horizon.labels:
         return "other labels"
     if state.kind != feature_kind(horizon.inputs):
         return "inputs of another kind"

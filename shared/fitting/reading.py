@@ -25,6 +25,7 @@ from shared.store.parquet import SCHEMA
 # What a stratum is made of, and what its rows stand for.
 _NARROW = ("teacher", "source", "observation_probability")
 _PROBABILITY = "observation_probability"
+_OUTSIDE = ""  # no label is empty
 
 _Stratum = tuple[date, str, str]
 
@@ -54,7 +55,7 @@ def read_horizon(windows: Windows, task: Task, day: date) -> Horizon:
     stored = sum(size.count for size in sizes.values())
     kept = _probabilities(sizes, day, task)
     parts = [
-        _thinned(part, d, kept) if kept else part
+        _thinned(part, d, kept, known) if kept else part
         for d in days
         for part in windows.scan(task.name, d, COLUMNS)
     ]
@@ -75,17 +76,22 @@ def read_day(windows: Windows, task: Task, day: date) -> Horizon:
 def _sizes(
     windows: Windows, task: str, days: Iterable[date], known: set[str]
 ) -> dict[_Stratum, _Size]:
-    """The strata's sizes; labels that are no longer in the taxonomy have none."""
+    """The strata's sizes."""
     sizes: defaultdict[_Stratum, _Size] = defaultdict(_Size)
     for day in days:
         for part in windows.scan(task, day, _NARROW):
             teacher, source, probability = (part[name].to_pylist() for name in _NARROW)
             for label, how, p in zip(teacher, source, probability, strict=True):
-                if not known or label in known:
-                    size = sizes[day, label, how]
-                    size.count += 1
-                    size.mass += 1.0 / p
+                size = sizes[day, _label(label, known), how]
+                size.count += 1
+                size.mass += 1.0 / p
     return sizes
+
+
+def _label(label: str, known: set[str]) -> str:
+    """Answers outside of the taxonomy are one stratum: each can be a label of its own, and rare
+    labels are kept nearly whole."""
+    return label if not known or label in known else _OUTSIDE
 
 
 def _probabilities(sizes: dict[_Stratum, _Size], day: date, task: Task) -> dict[_Stratum, float]:
@@ -103,9 +109,10 @@ def _probabilities(sizes: dict[_Stratum, _Size], day: date, task: Task) -> dict[
     return dict(zip(strata, found.tolist(), strict=True))
 
 
-def _thinned(part: pa.Table, day: date, kept: dict[_Stratum, float]) -> pa.Table:
+def _thinned(part: pa.Table, day: date, kept: dict[_Stratum, float], known: set[str]) -> pa.Table:
     """The rows that are kept, observed with a probability that much smaller."""
-    strata = zip(part["teacher"].to_pylist(), part["source"].to_pylist(), strict=True)
+    labels = [_label(label, known) for label in part["teacher"].to_pylist()]
+    strata = zip(labels, part["source"].to_pylist(), strict=True)
     probability = np.asarray([kept.get((day, *stratum), 0.0) for stratum in strata])
     chosen = np.flatnonzero(draws(part["id"].to_pylist()) < probability)
     part = part.take(pa.array(chosen))

@@ -1,16 +1,17 @@
 """Stored traces as a horizon: which of them may certify, and how much traffic each stands for.
 
-All traces train. A trace certifies if it was observed with a known probability, whatever a
-surrogate thought of it, from the teacher that answers now, and since that teacher was last found
-to have changed. `docs/flywheel.md` gives the reasons.
+All traces of the task's labels train. A trace certifies if it was observed with a known
+probability, whatever a surrogate thought of it, from the teacher that answers now, and since that
+teacher was last found to have changed. `docs/flywheel.md` gives the reasons.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -38,23 +39,22 @@ COLUMNS = (
     "prompt",
 )
 
+# Of the requests deferred for a trip, so many may be dated before it.
+EARLY_DATES = 0.1
+
 
 def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
-    """COLUMNS as in `shared.store.parquet.SCHEMA`. Traces whose label is no longer in the
-    `taxonomy` (if there is one) are left out: nobody may answer with it."""
+    """COLUMNS as in `shared.store.parquet.SCHEMA`. Where there is a `taxonomy`, traces of another
+    label are there only if they certify: nobody may answer with it, but somebody asked."""
     table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    if taxonomy:
-        known = set(taxonomy)
-        table = table.filter(pa.array([label in known for label in table["teacher"].to_pylist()]))
     traces = _Columns.of(table)
     teacher = traces.current_teacher()
-    since = traces.last_trip()
-    recent = None if since is None else np.asarray([at >= since for at in traces.at], np.bool_)
+    recent = traces.since_last_trip()
     evidence = traces.observed() & traces.answered_by(teacher)
     if recent is not None:
         evidence &= recent
     weights, heaviest = traces.weights(evidence)
-    return Horizon(
+    horizon = Horizon(
         inputs=[tuple(texts) for texts in table["input"].to_pylist()],
         teacher=table["teacher"].to_pylist(),
         evidence=evidence,
@@ -63,7 +63,19 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
         recent=recent,
         answered_by=teacher,
         ids=table["id"].to_pylist(),
+        taxonomy=frozenset(taxonomy),
     )
+    return horizon.take(np.flatnonzero(may_count(horizon.teacher, evidence, taxonomy)).tolist())
+
+
+def may_count(teacher: Sequence[str], evidence: Mask, taxonomy: Collection[str]) -> Mask:
+    """bool[n]: traces to learn from, or evidence. A request that the teacher answered outside of
+    the taxonomy is both live and unanswerable: a certificate without it would promise too much.
+    What was asked with another prompt, which had the label, is no evidence in the first place."""
+    if not taxonomy:
+        return np.ones(len(teacher), dtype=np.bool_)
+    known = set(taxonomy)
+    return evidence | np.asarray([label in known for label in teacher], dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -119,13 +131,34 @@ class _Columns:
         """bool[n]: by this teacher, as far as the trace says."""
         return _said(self.model, teacher.model) & _said(self.prompt, teacher.prompt)
 
-    def last_trip(self) -> datetime | None:
-        """When the version that was tripped last was tripped: the first request deferred for it."""
-        first: dict[str, datetime] = {}
-        for at, reason, version in zip(self.at, self.reason, self.version, strict=True):
-            if reason == Reason.TRIPPED.value and version is not None:
-                first.setdefault(version, at)
-        return max(first.values(), default=None)
+    def since_last_trip(self) -> Mask | None:
+        """bool[n]: from after the last trip; None without one.
+
+        Dates are the clients', and some are days late: the first one among the requests deferred
+        for a trip would bring back what failed before it. So a tenth of them may be dated too early
+        (what came then is lost as evidence, which is the safe side), and what the router knew goes
+        before any date: a tripped version never answers again, so whatever else it did was before.
+        """
+        dates: dict[str, list[datetime]] = {}
+        tripped = [reason == Reason.TRIPPED.value for reason in self.reason]
+        for at, trip, version in zip(self.at, tripped, self.version, strict=True):
+            if trip and version is not None:
+                dates.setdefault(version, []).append(at)
+        if not dates:
+            return None
+        begins = {
+            version: found[min(ceil(EARLY_DATES * len(found)), len(found) - 1)]
+            for version, found in dates.items()
+        }
+        last = max(begins, key=lambda version: (begins[version], version))
+        return np.asarray(
+            [
+                version == last if trip and version in begins
+                else at >= begins[last] and version not in begins
+                for at, trip, version in zip(self.at, tripped, self.version, strict=True)
+            ],
+            dtype=np.bool_,
+        )  # fmt: skip
 
     def weights(self, evidence: Mask) -> tuple[Floats, float]:
         """float64[n]: one over the observation probability, days under selection scaled so that

@@ -1,6 +1,8 @@
 """Labels whose coverage or agreement credibly changed from one version to the next.
 
-Fisher's exact test of two shares. Windows overlap, so most traces are in both: their shares vary
+Fisher's exact test of two shares, of as many rows of weight 1 as their intervals are worth: where
+what is handled is seen once in fifty times and what is deferred always, counts of rows would show
+a change wherever audits begin. Windows overlap, so most traces are in both: their shares vary
 together, and the test is on the strict side.
 """
 
@@ -17,7 +19,7 @@ from shared.core.slices import MINIMUM_ROWS, benjamini_hochberg
 
 @dataclass(frozen=True)
 class Shares:
-    """hits of n, before and now."""
+    """hits of n, before and now, in rows of weight 1."""
 
     hits_before: int
     n_before: int

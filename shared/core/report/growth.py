@@ -54,7 +54,7 @@ def growth(fits: StageFits, *, seed: int, jobs: int) -> Growth:
         kept = np.asarray(place < part * largest)
         fitted = [int((kept & (folds != fold)).sum()) for fold in used]
         least = max(MINIMUM_FITTED, ROWS_A_LABEL * rows.n_labels)
-        if min(fitted) < least or _one_label(rows.y, kept, folds, used):
+        if min(fitted) < least or _one_label(rows.y, kept & rows.learnable, folds, used):
             continue
         involved = np.flatnonzero(kept | scored)
         some, inside = rows.take(involved), scored[involved]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from shared.contracts.report import Certificate, Deltas, LabelRow, Report, SliceChange
 from shared.core.report.changes import Shares, credible_changes
+from shared.core.shares import Share, effective_size
 from shared.fitting.report.parts import RISK
 from shared.fitting.report.sentences import exactly, listed
+
+# The bounds of a report are rounded to four decimals.
+EPSILON = 0.01
 
 
 def deltas_part(
@@ -50,8 +54,8 @@ def _changes(
     earlier = {row.label: row for row in before}
     both = [(earlier[row.label], row) for row in now if row.label in earlier]
     shares = [
-        *(Shares(a.n_handled, a.n, b.n_handled, b.n) for a, b in both),
-        *(Shares(_agreed(a), a.n_handled, _agreed(b), b.n_handled) for a, b in both),
+        *(Shares(*_covered(a), *_covered(b)) for a, b in both),
+        *(Shares(*_agreed(a), *_agreed(b)) for a, b in both),
     ]
     n_compared, found = credible_changes(shares, risk=RISK)
     return n_compared, tuple(
@@ -77,8 +81,21 @@ def _change(before: LabelRow, now: LabelRow, *, coverage: bool, p_value: float) 
     )  # fmt: skip
 
 
-def _agreed(row: LabelRow) -> int:
-    return round((row.agreement or 0.0) * row.n_handled)
+def _covered(row: LabelRow) -> tuple[int, int]:
+    """How many rows of weight 1 it handles, and of how many."""
+    return _counts(Share(row.n, row.coverage, row.coverage_lower, row.coverage_upper))
+
+
+def _agreed(row: LabelRow) -> tuple[int, int]:
+    """The same of those that agree."""
+    if row.agreement is None or row.agreement_lower is None or row.agreement_upper is None:
+        return 0, 0
+    return _counts(Share(row.n_handled, row.agreement, row.agreement_lower, row.agreement_upper))
+
+
+def _counts(share: Share) -> tuple[int, int]:
+    size = int(effective_size(share, RISK / 2) + EPSILON)
+    return round(share.share * size), size
 
 
 def _sentence(

@@ -33,7 +33,7 @@ def curves_part(
 
 
 def _slices(grown: Growth, rows: TrainingSet, at: Ints, texts: Texts) -> list[Slice]:
-    named = slices_of([rows.labels[i] for i in rows.y.tolist()], texts.joined(at))
+    named = slices_of([rows.names[i] for i in rows.y.tolist()], texts.joined(at))
     wrong = ~grown.right[-1]
     labels = sorted(
         (one for one in named if one.kind == "label"), key=lambda one: -int(wrong[one.rows].sum())

@@ -41,7 +41,7 @@ SIDE_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Material:
-    """What the parts are of. labels: names of the training set's. reasons: int64[m], of the
+    """What the parts are of. labels: names of the training set's `y`. reasons: int64[m], of the
     boundary's rows, indices into REASONS or -1."""
 
     boundary: Boundary
@@ -51,7 +51,7 @@ class Material:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.training.labels
+        return self.training.names
 
     def reason(self, row: int) -> ReasonName:
         return REASONS[int(self.reasons[row])]

@@ -186,11 +186,28 @@ def test_what_was_seen_for_its_text_alone_is_not_judged() -> None:
 def test_removed_labels_and_pairs_are_counted_apart() -> None:
     day = traces(60, SECOND, seed=8)
     day[0] = msgspec.structs.replace(day[0], input=["two", "texts"])
-    day[1] = msgspec.structs.replace(day[1], teacher="gone")
+    day[1] = msgspec.structs.replace(
+        day[1], teacher="gone", source=Source.DEFERRED, deferral_reason=Reason.BELOW_THRESHOLD
+    )
     found = ask(day, task=msgspec.structs.replace(TASK, labels=tuple(WORDS)))
     assert found["replay"]["n_judged"] == 59
     assert {"invalid_input"} <= {row["reason"] for row in found["replay"]["deferred"]}
-    assert found["notes"] == ["1 traces of the day have labels that are no longer given"]
+    assert found["notes"] == [
+        "1 traces of the day have labels that are not given, and are no evidence"
+    ]
+
+
+def test_an_answer_outside_of_the_taxonomy_is_a_wrong_one() -> None:
+    day = traces(60, SECOND, seed=8)
+    odd = [
+        msgspec.structs.replace(t, teacher="no idea") if i % 6 == 1 else t
+        for i, t in enumerate(day)
+    ]
+    task = msgspec.structs.replace(TASK, labels=tuple(WORDS))
+    before, now = ask(day, task=task)["replay"], ask(odd, task=task)["replay"]
+    assert now["n_judged"] == 60
+    assert now["n_handled"] == before["n_handled"]
+    assert now["n_wrong"] >= before["n_wrong"] + 6
 
 
 def test_a_refusal_handles_nothing_and_says_why() -> None:

@@ -115,12 +115,6 @@ def test_half_life_keeps_more_of_what_is_recent(tmp_path: Path) -> None:
     assert recent.weights.max() > 2 * np.median(recent.weights)
 
 
-def test_labels_out_of_the_taxonomy_take_no_room(tmp_path: Path) -> None:
-    task = msgspec.structs.replace(TASK, labels=("rare",))
-    horizon = read_horizon(stored(tmp_path, [traces(4_000)]), task, FIRST)
-    assert (len(horizon), horizon.stored) == (40, None)
-
-
 def test_a_day_alone(tmp_path: Path) -> None:
     store = stored(tmp_path, [traces(500)])
     later = FIRST + timedelta(days=1)
@@ -131,3 +125,22 @@ def test_a_day_alone(tmp_path: Path) -> None:
 
 def test_an_empty_store_is_an_empty_horizon(tmp_path: Path) -> None:
     assert len(read_horizon(WindowStore(str(tmp_path)), TASK, FIRST)) == 0
+
+
+def test_answers_outside_of_the_taxonomy_stay_in_a_long_horizon_as_one_stratum(
+    tmp_path: Path,
+) -> None:
+    """Each is another: as labels of their own they would crowd out all others."""
+    some = traces(8_000)
+    odd = [
+        msgspec.structs.replace(t, teacher=f"odd {i}") if i % 8 == 3 else t
+        for i, t in enumerate(some)
+    ]
+    task = msgspec.structs.replace(TASK, labels=("rare", "common"))
+    horizon = read_horizon(stored(tmp_path, [odd]), task, FIRST)
+    assert horizon.weights is not None
+    outside = np.asarray([label.startswith("odd") for label in horizon.teacher])
+    assert horizon.labels == ("common", "rare")
+    assert 0.1 < outside.mean() < 0.4
+    share = horizon.weights[outside].sum() / horizon.weights.sum()
+    assert share == pytest.approx(1_000 / (7_600 + 400 * 20), rel=0.25)

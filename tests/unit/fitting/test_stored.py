@@ -86,9 +86,26 @@ def test_a_day_whose_audits_found_nothing_is_still_known_to_be_audited() -> None
     assert horizon(*deferred).heaviest == pytest.approx(20.0)
 
 
-def test_a_removed_label_is_left_out() -> None:
-    found = horizon(trace(1), trace(2, teacher="gone"), taxonomy=("billing", "delivery"))
-    assert list(found.teacher) == ["billing"]
+TAXONOMY = ("billing", "delivery")
+
+
+def test_an_answer_outside_of_the_taxonomy_is_evidence_and_no_label() -> None:
+    found = horizon(trace(1), trace(2, teacher="no idea"), taxonomy=TAXONOMY)
+    assert list(found.teacher) == ["billing", "no idea"]
+    assert found.evidence.all()
+    assert found.labels == ("billing",)
+    assert found.take([1]).labels == ()
+
+
+def test_where_it_is_no_evidence_it_is_left_out() -> None:
+    """So is a label that was removed: it was asked for with another prompt."""
+    unaudited = {"source": Source.DEFERRED, "deferral_reason": Reason.BELOW_THRESHOLD}
+    found = horizon(
+        trace(1, teacher="gone", prompt="aa"), trace(2, prompt="aa"), trace(3, day=1, prompt="bb"),
+        trace(4, day=1, teacher="no idea", prompt="bb", **unaudited), taxonomy=TAXONOMY,
+    )  # fmt: skip
+    assert list(found.teacher) == ["billing", "billing"]
+    assert found.evidence.tolist() == [False, True]
 
 
 def test_the_teacher_of_the_newest_day_is_the_one_certified() -> None:
@@ -124,6 +141,32 @@ def test_after_the_last_trip_nothing_older_certifies() -> None:
     assert recent is not None
     assert len(recent) == 3
     assert since_trip(horizon(trace(0))) is None
+
+
+def test_a_request_dated_days_back_moves_no_trip() -> None:
+    """It was the first of those deferred for the trip, and brought back what had failed."""
+    told = {"version": "v", "audit_share": 0.05}
+    audits = [
+        trace(i, day=i // 20, source=Source.AUDITED, observation_probability=0.05, **told)
+        for i in range(60)
+    ]
+    logged = [trace(100 + i, day=1) for i in range(10)]
+    tripped = {"source": Source.DEFERRED, "deferral_reason": Reason.TRIPPED, **told}
+    after = [trace(200 + i, day=3, **tripped) for i in range(30)]
+    late = trace(300, **tripped)
+    found = horizon(*audits, *logged, *after, late)
+    evidence = {one for one, counts in zip(found.ids, found.evidence, strict=True) if counts}
+    assert evidence == {one.id for one in (*after, late)}
+
+
+def test_what_a_tripped_version_did_was_before_its_trip_whatever_its_date() -> None:
+    tripped = {"source": Source.DEFERRED, "deferral_reason": Reason.TRIPPED}
+    found = horizon(
+        trace(1, version="v", **tripped),
+        trace(2, day=9, version="v", source=Source.AUDITED, audit_share=0.05),
+        trace(3, day=9, version="w", source=Source.AUDITED, audit_share=0.05),
+    )
+    assert found.evidence.tolist() == [True, False, True]
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:

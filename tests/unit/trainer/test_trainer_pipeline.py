@@ -21,6 +21,7 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason,
 from shared.contracts.manifest import Teacher
 from shared.contracts.report import unpublished_key
 from shared.contracts.tasks import Task
+from shared.core.training import OUTSIDE
 from shared.core.window import WindowBook, WindowKey
 from shared.onnx.cascade import CascadeSession
 from shared.registry.base import RegistryUnavailable, State, Trial
@@ -549,3 +550,57 @@ def test_a_report_that_cannot_be_made_holds_nothing_up(
     ended = announced.announced_at.timestamp()
     assert metrics.LAST_FIT.labels("support")._value.get() >= ended
     assert "report could not be made" in caplog.text
+
+
+def with_odd(some: list[Trace], share: float = 0.12) -> list[Trace]:
+    """The teacher answers some of them outside of the taxonomy, whatever they say."""
+    rng = np.random.default_rng(len(some))
+    return [
+        msgspec.structs.replace(t, teacher="no idea") if rng.random() < share else t for t in some
+    ]
+
+
+def odd_bench(folder: Path, alpha: float, **settings: Any) -> Bench:
+    bench = Bench(folder, alpha)
+    bench.refit.tasks["support"] = msgspec.structs.replace(
+        bench.refit.tasks["support"], labels=tuple(WORDS), **settings
+    )
+    return bench
+
+
+def test_answers_outside_of_the_taxonomy_are_not_left_out_of_a_certificate(tmp_path: Path) -> None:
+    """They were: 12% of them, and an agreement of 0.88 passed for 0.99, again every day."""
+    bench = odd_bench(tmp_path, 0.95)
+    bench.store.write("support", DAY, with_odd(traces(900)))
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert announced.figures["n_evidence"] == 900
+
+
+@pytest.mark.parametrize(("evidence", "floor"), [("crossfit", None), ("holdout", 0.5)])
+def test_what_is_certified_beside_them_is_true(
+    tmp_path: Path, evidence: str, floor: float | None
+) -> None:
+    bench = odd_bench(tmp_path, 0.7, evidence=evidence, label_floor=floor)
+    bench.store.write("support", DAY, with_odd(traces(900)))
+    announced = bench.refit(WindowKey("support", DAY))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert announced.certificate is not None
+    assert 0.7 <= announced.certificate.agreement_lower < 0.88
+    assert bench.registry.load("support", announced.version or "").manifest.labels == tuple(
+        sorted(WORDS)
+    )
+    report = bench.registry.report("support", announced.version or "")
+    assert report is not None
+    (row,) = [row for row in report.labels if row.label == OUTSIDE]
+    assert row.agreement == 0.0
+
+
+def test_the_incumbent_answers_for_them_too(tmp_path: Path) -> None:
+    bench = odd_bench(tmp_path, 0.95)
+    bench.store.write("support", DAY, traces(600))
+    assert bench.refit(WindowKey("support", DAY)).kind is AnnouncementKind.PUBLISHED
+    bench.store.write("support", NEXT, with_odd(traces(900, day=NEXT, first=900), 0.3))
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.RETIRED
+    assert announced.figures["incumbent_agreement"] < 0.75
