@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -119,11 +120,11 @@ def _outcome(entry: HistoryEntry) -> str:
     return f"{entry.previous or 'nothing'} → {entry.version or 'nothing'} is active."
 
 
-def who(by: str | None) -> str | None:
-    """`by`, or the login name."""
+def who(by: str | None) -> str:
+    """`by`, or the login name. Never nobody: a change that nobody asked for is a rule's."""
     if by:
         return by
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container's user without a name
-        return None
+        return f"uid {os.getuid()}"

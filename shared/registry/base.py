@@ -122,7 +122,11 @@ class Registry(Protocol):
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
-        """End the trial without promotion. Raises UnknownVersion as `promote` does."""
+        """End the trial without promotion.
+
+        Without an `actor` a rule on its audits has ended it: the version is tripped from then on.
+        One that an operator withdraws may come back. Raises UnknownVersion as `promote` does.
+        """
         ...
 
     def set_state(

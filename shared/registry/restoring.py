@@ -20,7 +20,10 @@ local saved, kind = cjson.decode(ARGV[7]), ARGV[8]
 local known = {}
 local history = redis.call('LRANGE', HISTORY, 0, -1)
 for _, entry in ipairs(history) do known[entry] = true end
-if #saved.history == 0 or known[saved.history[1]] or #history >= MAX_HISTORY then
+if #saved.history == 0 or known[saved.history[1]] then return {'kept'} end
+-- As many changes may have followed as are kept: then all that are left are newer.
+if #history >= MAX_HISTORY
+  and cjson.decode(history[#history]).epoch > cjson.decode(saved.history[1]).epoch then
   return {'kept'}
 end
 

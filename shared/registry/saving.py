@@ -46,12 +46,13 @@ class SavedTask(msgspec.Struct, frozen=True, kw_only=True):
     def lost_from(self, found: SavedTask) -> bool:
         """Whether the registry, which has `found` now, no longer has what was saved.
 
-        Every change has an entry with an id of its own, and the newest saved is still there unless
-        as many have followed as are kept.
+        Every change has an entry with an id of its own and raises the epoch. The newest saved is
+        still there unless as many have followed as are kept: then all that are left are newer.
         """
-        if not self.history or len(found.history) >= MAX_HISTORY:
+        if not self.history or self.history[0] in found.history:
             return False
-        return self.history[0] not in found.history
+        full = len(found.history) >= MAX_HISTORY
+        return not full or _epoch_of(found.history[-1]) <= _epoch_of(self.history[0])
 
 
 class RedisSaver:
@@ -145,6 +146,10 @@ def _kind_of(active: Active) -> str:
     if active.version is None:
         return "retired"
     return "published" if active.state == "serving" else active.state.value
+
+
+def _epoch_of(entry: str) -> int:
+    return int(msgspec.json.decode(entry)["epoch"])
 
 
 def _numbers(marks: Mapping[Any, Any]) -> dict[str, int]:

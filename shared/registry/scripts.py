@@ -214,6 +214,8 @@ if mine then return {'ok', mine} end
 local trial = pointer('trial')
 if not trial or (expected ~= '' and expected ~= trial) then return {'unknown'} end
 if kind == 'promoted' then return {'ok', supersede(kind, trial)} end
+-- By evidence: what tripped on trial does not answer later either.
+if ACTOR == '' then redis.call('SADD', TRIPPED, trial) end
 end_trial()
 return {'ok', record(kind, trial)}
 """

@@ -85,7 +85,10 @@ class TaskState:
         return self._supersede(AnnouncementKind.PROMOTED, self._on_trial(version), cause)
 
     def withdraw(self, version: str | None, cause: Cause) -> HistoryEntry:
-        entry = self._record(AnnouncementKind.WITHDRAWN, self._on_trial(version), cause)
+        ended = self._on_trial(version)
+        if not cause.actor:  # by evidence: what tripped on trial does not answer later either
+            self.tripped.add(ended)
+        entry = self._record(AnnouncementKind.WITHDRAWN, ended, cause)
         self.trial = None
         return entry
 

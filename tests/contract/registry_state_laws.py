@@ -382,6 +382,32 @@ class StateLaws(ABC):
         assert registry.wait_for_change(5.0)
         assert registry.load(task, trial).version == trial
 
+    def test_a_version_that_tripped_on_trial_does_not_come_back(
+        self, registry: Registry, task: str
+    ) -> None:
+        first, second = publish_windows(registry, task, 2)
+        start_trial(registry, window_artifact(task, 2))
+        failed = registry.withdraw(task, at=AT, reason="by evidence").version
+        assert failed is not None
+        with pytest.raises(TrippedVersion):
+            registry.rollback(task, to=failed, at=AT, reason="")
+        with pytest.raises(TrippedVersion):
+            start_trial(registry, window_artifact(task, 2))
+        assert publish(registry, window_artifact(task, 2)).version == second
+        assert registry.rollback(task, to=None, at=AT, reason="").version == first
+
+    def test_what_an_operator_withdrew_or_a_trial_replaced_may_come_back(
+        self, registry: Registry, task: str
+    ) -> None:
+        publish_windows(registry, task, 1)
+        start_trial(registry, window_artifact(task, 1))
+        start_trial(registry, window_artifact(task, 2))
+        registry.withdraw(task, at=AT, reason="", actor="maria")
+        for number in (1, 2):
+            version = window_artifact(task, number).version
+            start_trial(registry, window_artifact(task, number))
+            assert registry.rollback(task, to=version, at=AT, reason="").version == version
+
     def test_without_that_trial_nothing_is_promoted_or_withdrawn(
         self, registry: Registry, task: str
     ) -> None:

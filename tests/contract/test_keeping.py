@@ -18,6 +18,7 @@ from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.keeping import AUDITS_SECONDS, Keeper
 from shared.registry.base import Active, StaleEpoch, State, TrippedVersion, UnknownVersion
 from shared.registry.redis import RedisRegistry, connect
+from shared.registry.scripts import MAX_HISTORY
 from shared.registry.trust import Trust
 from shared.store.saved import SavedFiles
 from tests.contract.registry_laws import AT
@@ -159,6 +160,29 @@ def test_an_older_copy_of_redis_is_brought_up_to_date(place: Place) -> None:
     place.keeper.look(place.task)
     assert place.registry.active(place.task).version == new
     assert place.registry.versions(place.task) == [old, new]
+
+
+def test_a_loss_is_noticed_with_a_full_history_too(place: Place) -> None:
+    """And a registry in which as many changes have followed as it keeps has lost nothing."""
+    place.publish("2026-01-01")
+    place.keeper.look(place.task)
+    early = place.keeper.saved(place.task)
+    assert early is not None
+    for number in range(MAX_HISTORY):
+        place.registry.set_alpha(place.task, 0.9 + number % 2 / 100, at=AT, reason="")
+    assert place.new_keeper().look(place.task) is None
+    assert place.keeper.restore(early) is None
+    with redis.Redis.from_url(place.url) as client:
+        names = list(client.scan_iter(f"tracer:{{{place.task}}}:*"))
+        dumps = {name: client.dump(name) for name in names}
+        new = place.publish("2026-01-02")
+        place.keeper.look(place.task)
+        place.lose()
+        for name, dump in dumps.items():  # an hour-old copy, say
+            client.restore(name, 0, dump)  # type: ignore[arg-type]
+    restored = place.keeper.look(place.task)
+    assert restored is not None
+    assert restored.version == new == place.registry.active(place.task).version
 
 
 def test_a_registry_that_has_lost_nothing_is_left_alone(place: Place) -> None:
