@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Examination:
     """n_traces, n_evidence: of the horizon fitted on. n_stored: how many traces it was drawn from,
     where it is a reservoir. answered_by: the teacher of the evidence. fresh: the incumbent's, None
-    where there was none to judge."""
+    where there was none to judge. tripped: the versions since whose trip the evidence is."""
 
     n_traces: int
     n_evidence: int
@@ -33,6 +33,7 @@ class Examination:
     answered_by: Teacher
     challenger: Challenger
     fresh: Fresh | None
+    tripped: frozenset[str] = frozenset()
 
 
 class Examine(Protocol):

@@ -67,6 +67,7 @@ class Examiner:
             answered_by=horizon.answered_by,
             challenger=replace(challenger, tried=None),
             fresh=found,
+            tripped=horizon.tripped,
         )
 
     def _challenger(self, task: Task, day: date, horizon: Horizon, stored: View) -> Challenger:

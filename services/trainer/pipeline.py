@@ -12,9 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
@@ -34,13 +33,15 @@ from shared.registry.base import (
     CorruptArtifact,
     Registry,
     State,
+    TrippedVersion,
     UnknownVersion,
 )
 from shared.registry.fit_note import FitNote
-from shared.registry.scripts import MAX_HISTORY
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+WHOLE_HISTORY = 1_000  # entries, as many as are kept
 
 Announce = Callable[[ModelAnnouncement], None]
 
@@ -152,34 +153,40 @@ class Refit:
         return next((d for d in later if self.windows.verdict(task, d) is not None), None)
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
-        waits = self._waits_for_news(case)
-        if waits is not None:
-            return self._of(case, AnnouncementKind.REFUSED, waits)
-        if verdict is Verdict.KEPT:
+        """By the pointer as it is now: a fit takes minutes, in which a version may have tripped and
+        an operator may have acted. Nothing holds the pointer between this look and the change, as
+        a publish knows fences and no epochs: what happens within these milliseconds is as if it had
+        happened before the publish that follows it."""
+        now = self.registry.active(case.task.name)
+        tripped = now.state is State.TRIPPED
+        challenger = case.found.challenger
+        if verdict is Verdict.KEPT and not tripped and now.version == case.active.version:
             return self._kept(case)
-        if case.found.challenger.artifact is not None:
-            return self._publish(case, case.found.challenger.artifact)
-        if verdict is Verdict.RETIRED:
+        overtaken = self._unseen_trip(case, now) or _overtaken(case, now)
+        if overtaken and (verdict is Verdict.KEPT or challenger.artifact is not None):
+            return self._of(case, AnnouncementKind.REFUSED, overtaken)
+        if challenger.artifact is not None:
+            return self._publish(case, challenger.artifact)
+        if verdict is Verdict.RETIRED and not tripped:
             return self._retire(case)
-        return self._of(case, AnnouncementKind.REFUSED, case.found.challenger.reason)
+        return self._of(case, AnnouncementKind.REFUSED, challenger.reason)
 
-    def _waits_for_news(self, case: Case) -> str | None:
-        """Why nothing follows from this window: the active version was tripped on a later day,
-        maybe during the fit, so that all the evidence is of before, and that had certified it."""
-        active = self.registry.active(case.task.name)
-        if active.state is not State.TRIPPED:
-            return None
-        zone = ZoneInfo(case.task.timezone)
-        for entry in self.registry.history(case.task.name, MAX_HISTORY):
-            if (entry.kind, entry.version) == (AnnouncementKind.TRIPPED, active.version):
-                if entry.at.astimezone(zone).date() <= case.day:
-                    return None
-                at = entry.at.isoformat(timespec="minutes")
-                return (
-                    f"{active.version} was tripped at {at}, after this window; a new version waits "
-                    "for the evidence that came since"
-                )
-        return None
+    def _unseen_trip(self, case: Case, now: Active) -> str:
+        """What is said where the active version tripped and the evidence is from before that:
+        routers that are late, a window that ended before, a trip during the fit. "" otherwise."""
+        if now.state is not State.TRIPPED or now.version in case.found.tripped:
+            return ""
+        entries = self.registry.history(case.task.name, WHOLE_HISTORY)
+        of_it = (e for e in reversed(entries) if e.version == now.version)
+        trip = next((e.at for e in of_it if e.kind is AnnouncementKind.TRIPPED), None)
+        oldest = case.day - timedelta(days=case.task.horizon_days - 1)
+        if trip is not None and trip.date() < oldest:
+            return ""  # logged calls alone, say: they do not tell of trips, but all came after it
+        when = "" if trip is None else f" at {trip.isoformat(timespec='seconds')}"
+        return (
+            f"the active version was tripped{when} and the evidence is from before: "
+            "waits for what came since the trip"
+        )
 
     def _kept(self, case: Case) -> ModelAnnouncement:
         refused = case.found.challenger.artifact is None
@@ -219,12 +226,20 @@ class Refit:
         if task.rollout == "direct" or artifact.version == case.active.version:
             kind = AnnouncementKind.PUBLISHED
             active = self.registry.publish(artifact, fence=case.fence, at=at, reason=noted)
+            tripped = active.version != artifact.version  # it is stored then and no more
         else:
             kind = AnnouncementKind(task.rollout)
-            active = self.registry.start_trial(
-                artifact, mode=task.rollout, share=task.canary_share, fence=case.fence, at=at,
-                reason=noted,
-            )  # fmt: skip
+            try:
+                active = self.registry.start_trial(
+                    artifact, mode=task.rollout, share=task.canary_share, fence=case.fence, at=at,
+                    reason=noted,
+                )  # fmt: skip
+                tripped = False
+            except TrippedVersion:
+                tripped = True
+        if tripped:  # the same traces gave it again
+            reason = f"{artifact.version} was tripped before and stays so; the next window counts"
+            return self._of(case, AnnouncementKind.REFUSED, reason)
         self.registry.load(task.name, artifact.version)  # what routers will read, SHA-256 and all
         certificate = artifact.manifest.certificate
         metrics.CERTIFIED_COVERAGE.labels(task.name).set(certificate.coverage)
@@ -276,3 +291,17 @@ class Refit:
             window=day.isoformat(),
             encoder=self.encoder,
         )
+
+
+def _overtaken(case: Case, now: Active) -> str:
+    """What is said where the pointer is no longer the one judged, so that the verdict would undo
+    what an operator or a rule did during the fit; "" otherwise. The next window counts again."""
+    was = case.active
+    if now.version != was.version:
+        return (
+            f"{now.version or 'no version'} became active in place of "
+            f"{was.version or 'none'} during the fit, and stays until the next window"
+        )
+    if now.state is State.PAUSED and was.state is not State.PAUSED:
+        return f"{now.version} was paused during the fit, and stays so until the next window"
+    return ""

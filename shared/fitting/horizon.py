@@ -28,7 +28,8 @@ class Horizon:
 
     evidence: bool[n], which traces may certify. weights: float64[n], how much traffic each stands
     for; all 1 if left out. heaviest: the largest weight there could have been. recent: bool[n],
-    since a version was last tripped; None if none was. answered_by: the teacher the evidence is of.
+    since a version was last tripped; None if none was. tripped: the versions these were deferred
+    for, being tripped. answered_by: the teacher the evidence is of.
     stored: how many stored traces these were drawn from, where they are a reservoir; else None.
     ids: of the traces, where an incremental refit may follow. taxonomy: the labels that may be
     given; every label the teacher gave where it is empty.
@@ -40,6 +41,7 @@ class Horizon:
     weights: Floats | None = None
     heaviest: float = 0.0
     recent: Mask | None = None
+    tripped: frozenset[str] = frozenset()
     answered_by: Teacher = field(default_factory=Teacher)
     stored: int | None = None
     ids: Sequence[str] = ()

@@ -61,6 +61,7 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
         weights=weights,
         heaviest=heaviest,
         recent=recent,
+        tripped=frozenset() if recent is None else traces.tripped(recent),
         answered_by=teacher,
         ids=table["id"].to_pylist(),
         taxonomy=frozenset(taxonomy),
@@ -159,6 +160,14 @@ class _Columns:
             ],
             dtype=np.bool_,
         )  # fmt: skip
+
+    def tripped(self, recent: Mask) -> frozenset[str]:
+        """The versions that these traces were deferred for, being tripped."""
+        return frozenset(
+            version
+            for version, reason, is_recent in zip(self.version, self.reason, recent, strict=True)
+            if is_recent and version is not None and reason == Reason.TRIPPED.value
+        )
 
     def weights(self, evidence: Mask) -> tuple[Floats, float]:
         """float64[n]: one over the observation probability, days under selection scaled so that

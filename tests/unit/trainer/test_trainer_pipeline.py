@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -338,36 +339,126 @@ def test_after_a_trip_only_what_came_since_certifies(bench: Bench) -> None:
     assert (active.version, active.state) == (announced.version, State.SERVING)
 
 
-@pytest.mark.parametrize("during_the_fit", [False, True])
-def test_what_was_tripped_after_a_window_is_not_replaced_by_what_that_window_knew(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, during_the_fit: bool
-) -> None:
-    """Nor may it serve again because another α was asked for."""
-    bench.store.write("support", DAY, traces(600))
-    first = bench.refit(WindowKey("support", DAY)).version
-    bench.store.write("support", NEXT, traces(600, day=NEXT, first=900))
-    examine = Examiner.__call__
+def trip(bench: Bench, version: str | None, day: date = NEXT) -> None:
+    at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    bench.registry.set_state("support", State.TRIPPED, version=version or "", at=at, reason="test")
 
-    def trip() -> None:
-        bench.registry.set_state(
-            "support", State.TRIPPED, version=first, at=datetime(2026, 1, 3, 0, 20, tzinfo=UTC),
-            reason="test",
-        )  # fmt: skip
+
+def during_the_fit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    examine = Examiner.__call__
 
     def meanwhile(*given: Any) -> Examination:
         found = examine(*given)
-        trip()
+        act()
         return found
 
-    if during_the_fit:
-        monkeypatch.setattr(Examiner, "__call__", meanwhile)
-    else:
-        trip()
+    monkeypatch.setattr(Examiner, "__call__", meanwhile)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.89])
+def test_what_came_before_a_trip_puts_nothing_into_service(
+    bench: Bench, alpha: float | None
+) -> None:
+    """Neither the window that ended before it nor the one fitted again for another α."""
+    bench.store.write("support", DAY, traces(600))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(600, day=NEXT, first=900))
+    if alpha is not None:
+        version = bench.refit(WindowKey("support", NEXT)).version
+    trip(bench, version, NEXT + timedelta(days=1))
+    if alpha is not None:
+        bench.registry.set_alpha("support", alpha, at=bench.refit.clock.now(), reason="x")
     announced = bench.refit(WindowKey("support", NEXT))
     assert announced.kind is AnnouncementKind.REFUSED
-    assert "waits for the evidence that came since" in announced.reason
+    assert "was tripped at 2026-01-03T12:00:00+00:00" in announced.reason
+    assert "waits for what came since the trip" in announced.reason
     active = bench.registry.active("support")
-    assert (active.version, active.state) == (first, State.TRIPPED)
+    assert (active.version, active.state) == (version, State.TRIPPED)
+
+
+def test_logged_calls_after_a_trip_certify_once_no_day_is_from_before(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(600))
+    trip(bench, bench.refit(WindowKey("support", DAY)).version, DAY)
+    kinds = []
+    for number in (1, 2):  # horizon_days = 2
+        day = DAY + timedelta(days=number)
+        bench.store.write("support", day, traces(600, day=day, first=900 * number))
+        kinds.append(bench.refit(WindowKey("support", day)).kind)
+    assert kinds == [AnnouncementKind.REFUSED, AnnouncementKind.PUBLISHED]
+
+
+@pytest.mark.parametrize("n", [300, 5], ids=["certified", "refused"])
+def test_a_trip_during_the_fit_leaves_the_task_tripped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(n, day=NEXT, first=900))
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        bench.refit.tasks["support"], horizon_days=1
+    )
+    during_the_fit(monkeypatch, lambda: trip(bench, version))
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "was tripped at 2026-01-02T12" in announced.reason
+    assert bench.registry.active("support").state is State.TRIPPED
+
+
+@pytest.mark.parametrize("act", ["pause", "roll back", "retire"])
+def test_what_an_operator_did_during_the_fit_is_not_undone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    for number in (0, 1):
+        day = DAY + timedelta(days=number)
+        bench.store.write("support", day, traces(300, day=day, first=300 * number))
+        bench.refit(WindowKey("support", day))
+    version, at = bench.registry.active("support").version or "", bench.refit.clock.now()
+    registry = bench.registry
+    acts: dict[str, Callable[[], object]] = {
+        "pause": lambda: registry.set_state(
+            "support", State.PAUSED, version=version, at=at, reason="x", actor="maria"
+        ),
+        "roll back": lambda: registry.rollback("support", to=None, at=at, reason="x"),
+        "retire": lambda: registry.retire("support", at=at, reason="x"),
+    }
+    left = []
+    during_the_fit(monkeypatch, lambda: (acts[act](), left.append(registry.active("support"))))
+    day = DAY + timedelta(days=2)
+    bench.store.write("support", day, traces(300, day=day, first=900))
+    announced = bench.refit(WindowKey("support", day))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "during the fit" in announced.reason
+    assert [registry.active("support")] == left
+
+
+def test_an_incumbent_that_is_gone_is_not_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.store.write("support", DAY, traces(300))
+    bench.refit(WindowKey("support", DAY))
+    bench.store.write("support", NEXT, traces(5, day=NEXT, first=900))
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        bench.refit.tasks["support"], horizon_days=1
+    )
+    at = bench.refit.clock.now()
+    during_the_fit(monkeypatch, lambda: bench.registry.retire("support", at=at, reason="x"))
+    assert bench.refit(WindowKey("support", NEXT)).kind is AnnouncementKind.REFUSED
+
+
+@pytest.mark.parametrize("rollout", ["shadow", "direct"])
+def test_a_version_that_tripped_on_trial_is_not_announced_again(bench: Bench, rollout: str) -> None:
+    bench.store.write("support", DAY, traces(300))
+    first = bench.refit(WindowKey("support", DAY)).version
+    task = bench.refit.tasks["support"]
+    bench.refit.tasks["support"] = msgspec.structs.replace(task, rollout="shadow")  # type: ignore[index]
+    bench.store.write("support", NEXT, traces(300, day=NEXT, first=900))
+    trial = bench.refit(WindowKey("support", NEXT)).version
+    bench.registry.withdraw("support", at=bench.refit.clock.now(), reason="agreement is below")
+    bench.refit.tasks["support"] = msgspec.structs.replace(task, rollout=rollout)  # type: ignore[index]
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert f"{trial} was tripped before" in announced.reason
+    assert bench.registry.active("support").version == first
 
 
 def test_a_stray_pair_does_not_keep_a_task_of_texts_from_training(bench: Bench) -> None:
