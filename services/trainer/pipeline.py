@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
@@ -180,7 +181,8 @@ class Refit:
         of_it = (e for e in reversed(entries) if e.version == now.version)
         trip = next((e.at for e in of_it if e.kind is AnnouncementKind.TRIPPED), None)
         oldest = case.day - timedelta(days=case.task.horizon_days - 1)
-        if trip is not None and trip.date() < oldest:
+        zone = ZoneInfo(case.task.timezone)  # whose days the windows are
+        if trip is not None and trip.astimezone(zone).date() < oldest:
             return ""  # logged calls alone, say: they do not tell of trips, but all came after it
         when = "" if trip is None else f" at {trip.isoformat(timespec='seconds')}"
         return (

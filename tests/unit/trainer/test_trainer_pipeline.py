@@ -376,6 +376,18 @@ def test_what_came_before_a_trip_puts_nothing_into_service(
     assert (active.version, active.state) == (version, State.TRIPPED)
 
 
+def test_a_trip_is_of_a_day_in_the_tasks_zone(bench: Bench) -> None:
+    """At noon of the first in UTC it is the second there."""
+    task = bench.refit.tasks["support"]
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        task, horizon_days=1, timezone="Pacific/Kiritimati"
+    )
+    bench.store.write("support", DAY, traces(600))
+    trip(bench, bench.refit(WindowKey("support", DAY)).version, DAY)
+    bench.store.write("support", NEXT, traces(600, day=NEXT, first=900))
+    assert bench.refit(WindowKey("support", NEXT)).kind is AnnouncementKind.REFUSED
+
+
 def test_logged_calls_after_a_trip_certify_once_no_day_is_from_before(bench: Bench) -> None:
     bench.store.write("support", DAY, traces(600))
     trip(bench, bench.refit(WindowKey("support", DAY)).version, DAY)
