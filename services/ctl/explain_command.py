@@ -61,7 +61,7 @@ def _task(settings: ServiceSettings, name: str) -> Task:
     try:
         known = load_tasks(settings.tasks)
     except InvalidTasks as error:
-        fail(str(error))
+        fail(str(error), code=2)
     if name not in known:
         fail(f"--task {name}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
     return known[name]

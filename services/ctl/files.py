@@ -68,6 +68,8 @@ def _row(line: str, where: str, number: int) -> Row:
     # Without an id of its own a row is known by its place and content, whatever file it is in.
     content = hashlib.sha256("\n".join((*texts, teacher)).encode(errors="surrogatepass"))
     row_id = str(raw.get("id") or f"row-{number}-{content.hexdigest()[:12]}")
+    for field, text in (("id", row_id), ("teacher", teacher)):
+        _check_characters(where, field, text)
     return Row(row_id, texts, teacher, split, raw)
 
 
@@ -80,8 +82,13 @@ def _texts(raw: dict[str, Any], where: str) -> tuple[str, ...]:
         raise InvalidFile(f"{where}: field `input` is missing (or `premise` and `hypothesis`)")
     if len(texts) not in (1, 2) or not all(isinstance(t, str) and t for t in texts):
         raise InvalidFile(f"{where}: field `input` must be a text, or two texts in a list")
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise InvalidFile(
-            f"{where}: field `input` has half a surrogate pair, which is no character"
-        )
+    for text in texts:
+        _check_characters(where, "input", text)
     return tuple(texts)
+
+
+def _check_characters(where: str, field: str, text: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidFile(
+            f"{where}: field `{field}` has half a surrogate pair, which is no character"
+        )

@@ -42,7 +42,7 @@ def status(json: Json = False) -> None:
         try:
             tasks = load_tasks(settings.tasks)
         except InvalidTasks as error:
-            fail(str(error))
+            fail(str(error), code=2)
         rows = [_status(registry, task) for task in tasks.values()]
         spent = _budgets(settings, tasks.values())
         for row in rows:

@@ -52,7 +52,7 @@ def open_registry(
         trust = Trust(keyring or settings.trusted_keys, signer)
         registry = connect(settings.redis_url.get_secret_value(), trust=trust)
     except ValueError as error:
-        fail(f"TRACER_REDIS_URL: {error}")
+        fail(f"TRACER_REDIS_URL: {error}", code=2)
     try:
         yield registry, settings
     except UnknownVersion as error:

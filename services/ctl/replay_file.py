@@ -113,7 +113,7 @@ def _check_task(settings: ServiceSettings, task: str) -> None:
     try:
         known = load_tasks(settings.tasks)
     except InvalidTasks as error:
-        fail(str(error))
+        fail(str(error), code=2)
     if task not in known:
         fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
 

@@ -110,7 +110,7 @@ def _configured(settings: ServiceSettings, task: str) -> Task:
     try:
         tasks = load_tasks(settings.tasks)
     except InvalidTasks as error:
-        fail(str(error))
+        fail(str(error), code=2)
     if task not in tasks:
         fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(tasks))}", code=2)
     return tasks[task]

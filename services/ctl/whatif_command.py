@@ -98,7 +98,7 @@ def _task(name: str | None, alpha: float | None, *, of_a_file: bool) -> Task:
         try:
             known = load_tasks(tasks)
         except InvalidTasks as error:
-            fail(str(error))
+            fail(str(error), code=2)
         if name not in known:
             fail(f"--task {name}: not in {tasks}; it has {', '.join(sorted(known))}", code=2)
         task = known[name]

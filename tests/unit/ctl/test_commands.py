@@ -98,6 +98,7 @@ class TestScan:
             ('{"teacher": "x"}', "field `input` is missing"),
             ('{"input": ["a", "b", "c"], "teacher": "x"}', "field `input` must be"),
             ('{"input": "\\ud800", "teacher": "x"}', "surrogate"),
+            ('{"id": "\\ud800", "input": "a", "teacher": "x"}', "`id` has half a surrogate"),
             ("[" * 100_000, "not JSON"),
             ('{"input": "x", "teacher": "y", "split": "test"}', "no rows to fit on"),
         ],
