@@ -15,13 +15,15 @@ import numpy as np
 import pyarrow as pa
 
 from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
+from shared.admitting import EARLIEST, admitted
+from shared.bus.errors import InvalidMessage
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
 from shared.store.parquet import WindowStore, table_of
 
 # A file that does not say when its rows were logged: this share of them is the day.
 DAY_SHARE = 0.2
-_UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
+UNDATED = datetime(EARLIEST, 1, 1, tzinfo=UTC)
 
 
 class NoSuchDay(Exception):
@@ -79,7 +81,7 @@ def day_of_file(path: Path, task: Task, day: date | None, *, seed: int) -> Past:
     left_out = dict(Counter(row.split or "" for row in rows if row.split not in FIT_SPLITS))
     if not used:
         raise InvalidFile(f"{path}: no rows to fit on (all are of other splits than train)")
-    traces = [_trace(row, task.name, path) for row in used]
+    traces = [_trace(row, task, path) for row in used]
     zone = ZoneInfo(task.timezone)
     days = [trace.occurred_at.astimezone(zone).date() for trace in traces]
     dated = all(row.raw.get("occurred_at") for row in used) and len(set(days)) > 1
@@ -131,19 +133,20 @@ def _chosen(day: date | None, present: Sequence[date], where: str) -> date:
     return day
 
 
-def _trace(row: Row, task: str, path: Path) -> Trace:
-    """A logged call: what else a row may say of how it came about is not looked at."""
+def _trace(row: Row, task: Task, path: Path) -> Trace:
+    """A logged call, redacted as the trainer does it: what else a row may say of how it came about
+    is not looked at."""
     fields: dict[str, Any] = {
         "id": row.id,
-        "task": task,
+        "task": task.name,
         "input": row.texts[0] if len(row.texts) == 1 else list(row.texts),
         "teacher": row.teacher,
-        "occurred_at": row.raw.get("occurred_at") or _UNDATED,
+        "occurred_at": row.raw.get("occurred_at") or UNDATED,
         "teacher_model": row.raw.get("teacher_model") or row.raw.get("model"),
         "tokens": row.raw.get("tokens"),
         "cost": row.raw.get("cost"),
     }
     try:
-        return msgspec.convert(fields, Trace)
-    except msgspec.ValidationError as error:
+        return admitted(msgspec.convert(fields, Trace), task.redact)
+    except (msgspec.ValidationError, InvalidMessage) as error:
         raise InvalidFile(f"{path}: row {row.id}: {error}") from error

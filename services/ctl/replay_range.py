@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import typer
@@ -72,7 +71,7 @@ def replay_range(
         configured = _configured(settings, task)
     if not artifacts:
         fail(f"{task} has no stored version to compare with; see `tracerctl models list {task}`")
-    read, found = _read(settings, ends, configured, artifacts)
+    read, found = _read(settings, ends, configured)
     try:
         encoder = OnnxEncoder(folder or ensure_default_encoder(cache_folder() / "encoder"))
     except EncoderError as error:
@@ -116,11 +115,8 @@ def _configured(settings: ServiceSettings, task: str) -> Task:
     return tasks[task]
 
 
-def _read(
-    settings: ServiceSettings, ends: Ends, task: Task, artifacts: list[Artifact]
-) -> tuple[Traces, TopicRange]:
-    newest = artifacts[-1].manifest.settings or FitSettings.of(task)
-    traces = Traces(task.name, ZoneInfo(newest.timezone), task.redact)
+def _read(settings: ServiceSettings, ends: Ends, task: Task) -> tuple[Traces, TopicRange]:
+    traces = Traces(task.name, task.redact)
     reader = RangeReader(bootstrap=settings.bootstrap_servers, client_config=settings.kafka)
     try:
         found = ends.of(reader, settings.topic(Topic.TRACES))

@@ -45,9 +45,8 @@ class Traces:
     kept them: `redact` is the task's redactor."""
 
     task: str
-    zone: ZoneInfo
     redact: str | None = None
-    _days: dict[date, list[_Read]] = field(default_factory=dict)
+    _reads: list[_Read] = field(default_factory=list)
 
     def add(self, messages: Iterable[Message]) -> int:
         """Keep the task's; what is no trace the trainer has rejected, too. How many were kept."""
@@ -60,22 +59,24 @@ class Traces:
                 trace = admitted(trace, self.redact)
             except (InvalidEvent, InvalidMessage):
                 continue
-            day = trace.occurred_at.astimezone(self.zone).date()
-            self._days.setdefault(day, []).append(_Read(message.partition, message.offset, trace))
+            self._reads.append(_Read(message.partition, message.offset, trace))
             kept += 1
         return kept
 
     def of(self, window: date, source: Source, settings: FitSettings) -> Days:
-        """Those a fit was made of: of each day in its source the ones before its offsets. Without a
-        source: all of its horizon."""
+        """Those a fit was made of: of each day in its source, by its time zone's clock, the ones
+        before its offsets. Without a source: all of its horizon."""
+        zone, days = ZoneInfo(settings.timezone), dict[date, list[_Read]]()
+        for read in self._reads:
+            days.setdefault(read.trace.occurred_at.astimezone(zone).date(), []).append(read)
         found = {}
-        for day in sorted(self._days):
+        for day in sorted(days):
             if not 0 <= (window - day).days < settings.horizon_days:
                 continue
             reach = source.get(day.isoformat())
             if reach is None and source:
                 continue  # not a day of the fit: its first traces came later
-            found[day] = table_of(_once(self._days[day], reach))
+            found[day] = table_of(_once(days[day], reach))
         return Days(found)
 
 

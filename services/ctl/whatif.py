@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import date
 from typing import Any
 
 import msgspec
@@ -25,7 +24,7 @@ from services.ctl.judged_day import (
     summary_of,
     wrong_at_most,
 )
-from services.ctl.past_day import Past
+from services.ctl.past_day import UNDATED, Past
 from services.ctl.version_comparison import compare
 from shared.contracts.manifest import Stage, Teacher
 from shared.contracts.tasks import Task
@@ -40,7 +39,6 @@ from shared.fitting.stored import horizon_of
 from shared.registry.base import Artifact
 
 SLICE_RISK = 0.05  # the share of the slices listed that may be expected not to differ
-_BEFORE_DAYS = date(1970, 1, 1)
 
 
 def what_if(
@@ -56,7 +54,7 @@ def what_if(
     traces or the task say. against: a version whose answers to compare."""
     started = time.perf_counter()
     horizon, strays = of_one_kind(horizon_of(past.before, taxonomy=task.labels))
-    candidate = fit_challenger(task, past.day or _BEFORE_DAYS, horizon, encoder, jobs=jobs)
+    candidate = fit_challenger(task, past.day or UNDATED.date(), horizon, encoder, jobs=jobs)
     fit_seconds = time.perf_counter() - started
     n_texts = len(horizon.inputs[0]) if len(horizon) else 1
     day = judged_day(past.replayed, task, encoder, n_texts=n_texts, per_call=per_call)

@@ -28,6 +28,7 @@ from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
 from shared.onnx.parity import ParityError
 from shared.onnx.session import InvalidStage
+from shared.redaction.load import InvalidRedactor, check_redactors
 from shared.registry.base import Artifact, RegistryError
 from shared.registry.redis import connect
 from shared.registry.trust import Trust
@@ -102,6 +103,10 @@ def _task(name: str | None, alpha: float | None, *, of_a_file: bool) -> Task:
         if name not in known:
             fail(f"--task {name}: not in {tasks}; it has {', '.join(sorted(known))}", code=2)
         task = known[name]
+        try:
+            check_redactors([task] if of_a_file else [])  # what is stored has been redacted
+        except InvalidRedactor as error:
+            fail(f"{tasks}: {error}", code=2)
     return task if alpha is None else msgspec.structs.replace(task, alpha=alpha)
 
 

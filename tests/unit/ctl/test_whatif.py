@@ -15,6 +15,7 @@ from surrogates import make_surrogate
 from typer.testing import CliRunner, Result
 
 from services.ctl import whatif_command
+from services.ctl.files import InvalidFile
 from services.ctl.main import app
 from services.ctl.past_day import NoSuchDay, Past, day_of_file, stored_day
 from services.ctl.whatif import what_if
@@ -304,6 +305,28 @@ class TestThePastDay:
         assert not found.replayed.equals(day_of_file(path, TASK, None, seed=1).replayed)
         with pytest.raises(NoSuchDay, match="do not say on which day"):
             day_of_file(path, TASK, FIRST, seed=0)
+
+    @pytest.mark.parametrize("dated", [True, False])
+    def test_is_redacted_as_the_trainer_would_have_stored_it(
+        self, tmp_path: Path, dated: bool
+    ) -> None:
+        rows = [t for d in (FIRST, SECOND) for t in traces(10, d, seed=1)]
+        rows = [msgspec.structs.replace(t, input=f"{t.input} ann@example.org") for t in rows]
+        path = write(tmp_path, rows, dated=dated)
+        task = msgspec.structs.replace(TASK, redact="builtin")
+        found = day_of_file(path, task, None, seed=0)
+        texts = [text for table in (found.before, found.replayed)
+                 for (text,) in table["input"].to_pylist()]  # fmt: skip
+        assert len(texts) == 20
+        assert all(text.endswith(" [EMAIL]") for text in texts)
+
+    def test_has_no_days_that_the_trainer_refuses(self, tmp_path: Path) -> None:
+        early = [msgspec.structs.replace(t, occurred_at=datetime(1, 1, 1, tzinfo=UTC))
+                 for t in traces(1, FIRST, seed=1)]  # fmt: skip
+        path = write(tmp_path, early)
+        task = msgspec.structs.replace(TASK, timezone="America/New_York")
+        with pytest.raises(InvalidFile, match="between the years 1971 and 9000"):
+            day_of_file(path, task, None, seed=0)
 
     def test_is_a_day_of_a_file_with_days(self, tmp_path: Path) -> None:
         path = write(tmp_path, [t for d in (FIRST, SECOND, THIRD) for t in traces(5, d, seed=1)])

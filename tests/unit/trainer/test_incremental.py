@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -343,7 +342,7 @@ def test_a_task_that_does_not_ask_for_it_leaves_nothing(tmp_path: Path) -> None:
 
 
 def again(days: Days, artifact: Artifact, messages: list[Message]) -> Reproduction:
-    read = Traces("support", ZoneInfo("UTC"))
+    read = Traces("support")
     read.add(messages)
     settings = artifact.manifest.settings or FitSettings.of(days.task)
     return reproduce(artifact, read, settings, days.bench.encoder, jobs=1)

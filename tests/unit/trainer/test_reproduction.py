@@ -6,7 +6,6 @@ import random
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -26,7 +25,6 @@ from shared.contracts.tasks import Task
 from shared.core.window import WindowKey
 from shared.registry.base import Artifact
 
-ZONE = ZoneInfo("UTC")
 NEXT = DAY + timedelta(days=1)
 
 
@@ -53,7 +51,7 @@ class Topic:
         return self.bench.registry.load("support", version)
 
     def again(self, artifact: Artifact, *, stored: bool = False) -> Reproduction:
-        read = Traces("support", ZONE)
+        read = Traces("support")
         read.add(self.messages)
         settings = artifact.manifest.settings or FitSettings.of(self.bench.refit.tasks["support"])
         days = [date.fromisoformat(d) for d in artifact.manifest.source]
@@ -187,7 +185,7 @@ def test_an_older_manifest_is_read_and_made_of_all_there_is(topic: Topic, first:
 
 
 def test_only_the_tasks_own_traces_are_kept() -> None:
-    read = Traces("support", ZONE)
+    read = Traces("support")
     other = msgspec.structs.replace(traces(1)[0], task="other")
     values = [encode(other), b"\xff", encode(traces(1)[0])]
     assert read.add(Message("traces", 0, i, b"k", v) for i, v in enumerate(values)) == 1
@@ -195,7 +193,7 @@ def test_only_the_tasks_own_traces_are_kept() -> None:
 
 def test_texts_are_those_that_the_trainer_kept() -> None:
     """The topic has them unredacted: every version of such a task seemed to differ."""
-    read = Traces("support", ZONE, "builtin")
+    read = Traces("support", "builtin")
     sent = msgspec.structs.replace(traces(1)[0], input="my parcel, ann@example.org")
     assert read.add([Message("traces", 0, 0, b"k", encode(sent))]) == 1
     (table,) = read.of(DAY, {}, FitSettings.of(Task(name="support"))).tables.values()
@@ -204,7 +202,7 @@ def test_texts_are_those_that_the_trainer_kept() -> None:
 
 def test_a_trace_that_the_trainer_refused_does_not_end_the_audit() -> None:
     far = msgspec.structs.replace(traces(1)[0], occurred_at=datetime(1, 1, 1, tzinfo=UTC))
-    read = Traces("support", ZoneInfo("America/New_York"))
+    read = Traces("support")
     assert read.add([Message("traces", 0, 0, b"k", encode(far))]) == 0
 
 
@@ -220,3 +218,14 @@ def test_a_difference_quotes_no_text(topic: Topic) -> None:
         topic.messages[0] = kept
     assert "input" in difference
     assert "example.org" not in difference
+
+
+def test_days_are_those_of_each_version_s_time_zone() -> None:
+    read = Traces("support")
+    late = msgspec.structs.replace(
+        traces(1)[0], occurred_at=datetime(2026, 1, 1, 23, 30, tzinfo=UTC)
+    )
+    read.add([Message("traces", 0, 0, b"k", encode(late))])
+    for zone, day in (("UTC", DAY), ("Europe/Berlin", NEXT)):
+        settings = FitSettings.of(Task(name="support", timezone=zone))
+        assert list(read.of(NEXT, {}, settings).tables) == [day]
