@@ -244,7 +244,8 @@ class Refit:
             return self._of(case, AnnouncementKind.REFUSED, reason)
         self.registry.load(task.name, artifact.version)  # what routers will read, SHA-256 and all
         certificate = artifact.manifest.certificate
-        metrics.CERTIFIED_COVERAGE.labels(task.name).set(certificate.coverage)
+        if kind is AnnouncementKind.PUBLISHED:  # a trial answers nobody, or few
+            metrics.CERTIFIED_COVERAGE.labels(task.name).set(certificate.coverage)
         previous = case.active.version
         return self._of(
             case, kind, reason,
