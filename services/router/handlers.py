@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
-
 from services.router.serving import NOBODY, Serving, Verdict, judge
+from shared.admitting import redacted
 from shared.bus.base import Message, Record
 from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
@@ -17,7 +16,6 @@ from shared.contracts.codec import MAX_ROUTED_BYTES, InvalidEvent, decode, encod
 from shared.contracts.events import Decision, Deferral, Outcome, Request
 from shared.contracts.tasks import Task
 from shared.encoder.base import Encoder
-from shared.redaction.load import RedactionFailed, redact_input
 from shared.telemetry import metrics
 
 
@@ -57,7 +55,7 @@ class Router:
         for i, message in enumerate(messages):
             try:
                 request = self._decode(message)
-                asked[i] = _redacted(request, self.tasks[request.task])
+                asked[i] = redacted(request, self.tasks[request.task].redact)
                 requests[i] = request
             except InvalidMessage as error:
                 unusable[i] = error
@@ -192,14 +190,3 @@ def _check_size(record: Record) -> None:
         f"less in {field}",
         field=field,
     )
-
-
-def _redacted(request: Request, task: Task) -> Request:
-    """As the trainer has seen such texts: what is certified is what is asked. Raises
-    InvalidMessage."""
-    if task.redact is None:
-        return request
-    try:
-        return msgspec.structs.replace(request, input=redact_input(request.input, task.redact))
-    except RedactionFailed as error:
-        raise InvalidMessage(str(error), field="input") from error

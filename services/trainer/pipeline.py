@@ -38,11 +38,10 @@ from shared.registry.base import (
     UnknownVersion,
 )
 from shared.registry.fit_note import FitNote
+from shared.registry.scripts import MAX_HISTORY
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
-
-WHOLE_HISTORY = 1_000  # entries, as many as are kept
 
 Announce = Callable[[ModelAnnouncement], None]
 
@@ -177,7 +176,7 @@ class Refit:
         routers that are late, a window that ended before, a trip during the fit. "" otherwise."""
         if now.state is not State.TRIPPED or now.version in case.found.tripped:
             return ""
-        entries = self.registry.history(case.task.name, WHOLE_HISTORY)
+        entries = self.registry.history(case.task.name, MAX_HISTORY)
         of_it = (e for e in reversed(entries) if e.version == now.version)
         trip = next((e.at for e in of_it if e.kind is AnnouncementKind.TRIPPED), None)
         oldest = case.day - timedelta(days=case.task.horizon_days - 1)
