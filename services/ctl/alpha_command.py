@@ -9,9 +9,9 @@ import typer
 
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.registry_access import By, Json, Reason, announce, open_registry, plain, tell, who
+from services.ctl.tasks_file import tasks_if_any
 from shared.clock import SystemClock
 from shared.contracts.manifest import FrontierPoint, Manifest, frontier_at
-from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.registry.base import Active, Registry
 from shared.settings import ServiceSettings
 
@@ -73,12 +73,7 @@ def alpha(
 
 def _asked(registry: Registry, settings: ServiceSettings, task: str) -> Asked:
     active = registry.active(task)
-    try:
-        known = load_tasks(settings.tasks)
-    except InvalidTasks as error:
-        if settings.tasks.exists():
-            fail(str(error))
-        known = {}  # the services' own, elsewhere
+    known = tasks_if_any(settings.tasks)
     if known and task not in known:
         fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
     manifest = registry.load(task, active.version).manifest if active.version else None

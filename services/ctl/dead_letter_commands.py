@@ -12,6 +12,7 @@ import typer
 from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.registry_access import By, Json, who
+from services.ctl.tasks_file import tasks_if_any
 from shared.bus.base import Publisher
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
@@ -28,7 +29,6 @@ from shared.bus.redriving import (
     topics_taking_back,
 )
 from shared.clock import SystemClock
-from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.contracts.topics import Topic
 from shared.settings import ServiceSettings
 
@@ -197,11 +197,7 @@ def _which(
 
 def _topics(settings: ServiceSettings) -> list[str]:
     """Those messages may be put back to. Without a tasks file here, of other systems' none."""
-    try:
-        tasks = load_tasks(settings.tasks) if settings.tasks.exists() else {}
-    except InvalidTasks as error:
-        fail(str(error), code=2)
-    return topics_taking_back(tasks.values(), settings.topic_prefix)
+    return topics_taking_back(tasks_if_any(settings.tasks).values(), settings.topic_prefix)
 
 
 def _letters(settings: ServiceSettings) -> list[StoredLetter]:

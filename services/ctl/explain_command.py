@@ -11,14 +11,13 @@ import typer
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.paths import cache_folder
 from services.ctl.registry_access import Json, open_registry
-from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from services.ctl.tasks_file import task_in
 from shared.encoder.base import Encoder, Tokenizing
 from shared.encoder.cache import CachedEncoder
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
 from shared.explain.asking import TRACES, Explainer, Question, Unanswerable, open_encoder
 from shared.explain.explanation import Explanation, Neighbour
-from shared.settings import ServiceSettings
 
 
 def explain(
@@ -42,7 +41,7 @@ def explain(
 ) -> None:
     """Why a text is answered or deferred: stages, words, nearest traces, what it would take."""
     with open_registry() as (registry, settings):
-        known = _task(settings, task)
+        known = task_in(settings.tasks, task)
         try:
             pieces, whole, lacking = _encoder(encoder)
             texts = (text, second) if second else (text,)
@@ -55,16 +54,6 @@ def explain(
         print_json(asdict(found))
     else:
         _tell(found)
-
-
-def _task(settings: ServiceSettings, name: str) -> Task:
-    try:
-        known = load_tasks(settings.tasks)
-    except InvalidTasks as error:
-        fail(str(error), code=2)
-    if name not in known:
-        fail(f"--task {name}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
-    return known[name]
 
 
 def _encoder(folder: Path | None) -> tuple[Tokenizing, Encoder | None, str | None]:

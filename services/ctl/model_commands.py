@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 import typer
 
-from services.ctl.output import console, fail, print_json, print_table
+from services.ctl.output import console, print_json, print_table
 from services.ctl.registry_access import Json, TaskArgument, open_registry, plain
 from services.ctl.serving_commands import retire
+from services.ctl.tasks_file import tasks_in
 from shared.clock import SystemClock
 from shared.contracts.spending import LedgerAway, Spent, left
-from shared.contracts.tasks import Budget, InvalidTasks, Task, load_tasks
+from shared.contracts.tasks import Budget, Task
 from shared.core.live import LiveCertificate
 from shared.registry.base import Registry, State
 from shared.registry.fit_note import FitNote
@@ -39,10 +40,7 @@ _SILENT = tuple(state.value for state in State if state is not State.SERVING)
 def status(json: Json = False) -> None:
     """Every task, its active version, what that is certified for and how it does."""
     with open_registry() as (registry, settings):
-        try:
-            tasks = load_tasks(settings.tasks)
-        except InvalidTasks as error:
-            fail(str(error), code=2)
+        tasks = tasks_in(settings.tasks)
         rows = [_status(registry, task) for task in tasks.values()]
         spent = _budgets(settings, tasks.values())
         for row in rows:

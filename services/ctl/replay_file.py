@@ -16,12 +16,12 @@ from services.ctl.environment import environment
 from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
 from services.ctl.output import console, fail, print_json, progress
 from services.ctl.source_files import Report, calls_of, readers_for
+from services.ctl.tasks_file import task_in
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
 from shared.contracts.events import RawTrace
 from shared.contracts.mapping import Format
-from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.contracts.topics import Topic
 from shared.settings import ServiceSettings
 from shared.sources.files import UnreadableFile
@@ -110,12 +110,7 @@ def _check_task(settings: ServiceSettings, task: str) -> None:
     """A task ingest does not know would send every trace to the dead letters."""
     if not settings.tasks.exists():
         return  # the services' own, elsewhere
-    try:
-        known = load_tasks(settings.tasks)
-    except InvalidTasks as error:
-        fail(str(error), code=2)
-    if task not in known:
-        fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
+    task_in(settings.tasks, task)
 
 
 def _trace(row: Row, task: str) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from services.ctl.output import console, fail, print_json, print_table, progress
 from services.ctl.paths import cache_folder
 from services.ctl.registry_access import open_registry
 from services.ctl.reproduce import Reproduction, Traces, reproduce
+from services.ctl.tasks_file import task_in
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka_range import RangeReader, TopicRange
 from shared.contracts.fit_settings import FitSettings
 from shared.contracts.manifest import Manifest
-from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.contracts.tasks import Task
 from shared.contracts.topics import Topic
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
@@ -68,7 +69,8 @@ def replay_range(
     """Exit code 0: everything that could be compared is the same, and there was something."""
     with open_registry() as (registry, settings):
         artifacts = _artifacts(registry, task, version)
-        configured = _configured(settings, task)
+        # Its redactor, and what manifests do not say of how they were fitted.
+        configured = task_in(settings.tasks, task)
     if not artifacts:
         fail(f"{task} has no stored version to compare with; see `tracerctl models list {task}`")
     read, found = _read(settings, ends, configured)
@@ -102,17 +104,6 @@ def _artifacts(registry: Registry, task: str, version: str | None) -> list[Artif
         return [registry.load(task, v) for v in ([version] if version else registry.versions(task))]
     except CorruptArtifact as error:
         fail(f"what is stored is not what was published: {error}")
-
-
-def _configured(settings: ServiceSettings, task: str) -> Task:
-    """Its redactor, and what manifests do not say of how they were fitted."""
-    try:
-        tasks = load_tasks(settings.tasks)
-    except InvalidTasks as error:
-        fail(str(error), code=2)
-    if task not in tasks:
-        fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(tasks))}", code=2)
-    return tasks[task]
 
 
 def _read(settings: ServiceSettings, ends: Ends, task: Task) -> tuple[Traces, TopicRange]:

@@ -12,9 +12,9 @@ import typer
 from services.ctl.environment import environment
 from services.ctl.output import console, fail, print_json, print_table
 from services.ctl.source_files import Report, Seen, calls_of, readers_for
+from services.ctl.tasks_file import tasks_in
 from shared.contracts.events import RawTrace
 from shared.contracts.mapping import Format
-from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.sources.catalogue import Lost
 from shared.sources.files import UnreadableFile
@@ -69,10 +69,7 @@ def check(
 
 
 def _taxonomy(tasks_file: Path, task: str) -> Taxonomy | None:
-    try:
-        return Taxonomy(load_tasks(tasks_file)[task]) if tasks_file.exists() else None
-    except InvalidTasks as error:
-        fail(str(error), code=2)
+    return Taxonomy(tasks_in(tasks_file)[task]) if tasks_file.exists() else None
 
 
 def _row(seen: Seen, taxonomy: Taxonomy | None) -> dict[str, Any]:

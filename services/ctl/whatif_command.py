@@ -16,9 +16,10 @@ from services.ctl.past_day import NoSuchDay, Past, day_of_file, stored_day
 from services.ctl.paths import cache_folder
 from services.ctl.registry_access import open_registry
 from services.ctl.scan import ProgressEncoder
+from services.ctl.tasks_file import task_in
 from services.ctl.whatif import what_if
 from services.ctl.whatif_text import tell
-from shared.contracts.tasks import InvalidTasks, Task, load_tasks
+from shared.contracts.tasks import Task
 from shared.core.types import InvalidData
 from shared.encoder.base import Encoder
 from shared.encoder.cache import CachedEncoder
@@ -96,13 +97,7 @@ def _task(name: str | None, alpha: float | None, *, of_a_file: bool) -> Task:
         task = Task(name="whatif")
     else:
         tasks = environment().tasks
-        try:
-            known = load_tasks(tasks)
-        except InvalidTasks as error:
-            fail(str(error), code=2)
-        if name not in known:
-            fail(f"--task {name}: not in {tasks}; it has {', '.join(sorted(known))}", code=2)
-        task = known[name]
+        task = task_in(tasks, name)
         try:
             check_redactors([task] if of_a_file else [])  # what is stored has been redacted
         except InvalidRedactor as error:
