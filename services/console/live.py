@@ -27,6 +27,7 @@ MAX_OF_ONE = 25  # of one caller, lest one tenant's pages leave no room for anot
 BATCH = 1_000
 POLL_SECONDS = 0.25
 RETRY_SECONDS = 2.0
+BEGIN_TURNS = 20  # of POLL_SECONDS each
 IDLE_SECONDS = 10.0
 
 
@@ -111,18 +112,17 @@ class LiveFeed:
 
     def _read(self, stop: threading.Event) -> None:
         """While somebody looks, and a little longer, lest each reload opens a new consumer."""
-        with (
-            closing(self.open()) as tail,
-            closing(_Texts(self.open_requests, self.recent)) as texts,
-        ):
-            idle = 0.0
-            while not stop.is_set() and idle < IDLE_SECONDS:
-                for message in tail.poll(BATCH, POLL_SECONDS):
-                    with suppress(InvalidEvent):
-                        self._take(decode(message.value, Decision))
-                texts.read()
-                self.trouble = None
-                idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
+        with closing(_Texts(self.open_requests, self.recent)) as texts:
+            texts.begin(stop)  # before the decisions, lest the first ones shown have no text
+            with closing(self.open()) as tail:
+                idle = 0.0
+                while not stop.is_set() and idle < IDLE_SECONDS:
+                    for message in tail.poll(BATCH, POLL_SECONDS):
+                        with suppress(InvalidEvent):
+                            self._take(decode(message.value, Decision))
+                    texts.read()
+                    self.trouble = None
+                    idle = 0.0 if self._wanted.is_set() else idle + POLL_SECONDS
 
     def _take(self, decision: Decision) -> None:
         self.recent.decision(decision)
@@ -153,12 +153,19 @@ class _Texts:
         except (Retryable, Fatal) as error:
             self._give_up(error)
 
-    def read(self) -> None:
-        """What has come, without waiting."""
+    def begin(self, stop: threading.Event) -> None:
+        """Return once what comes from now on will be seen, or after BEGIN_TURNS without that."""
+        for _ in range(BEGIN_TURNS):
+            if self._tail is None or self._tail.caught_up() or stop.is_set():
+                return
+            self.read(POLL_SECONDS)
+
+    def read(self, wait: float = 0.0) -> None:
+        """What has come, waiting up to `wait` seconds for the first."""
         if self._tail is None:
             return
         try:
-            messages = self._tail.poll(BATCH, 0.0)
+            messages = self._tail.poll(BATCH, wait)
         except Retryable:
             return  # the decisions' reader says so
         except Fatal as error:

@@ -158,6 +158,58 @@ def test_the_topic_is_read_only_while_somebody_looks(monkeypatch: pytest.MonkeyP
         until(lambda: topic.closed == 1)
 
 
+def test_requests_are_being_read_before_the_first_decision_is_shown() -> None:
+    """Else the first ones that somebody clicks have no text: seen on a slow machine."""
+    decisions, requests = Topic(), _SlowTopic(turns=5)
+    joined_when_opened: list[bool] = []
+
+    def open_decisions() -> following.Reading:
+        joined_when_opened.append(requests.turns <= 0)
+        return decisions.open()
+
+    feed = LiveFeed(open_decisions, requests.open, RecentRequests(("support",)))
+    with Running(feed.run), feed.watch("support", "anna"):
+        until(lambda: bool(joined_when_opened))
+    assert joined_when_opened == [True]
+
+
+def test_decisions_are_shown_where_the_requests_never_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "BEGIN_TURNS", 3)
+    decisions = Topic()
+    decisions.add(decision(1))
+    feed = LiveFeed(decisions.open, _SlowTopic(turns=10**9).open, RecentRequests(()))
+    with Running(feed.run), feed.watch("support", "anna") as watcher:
+        until(lambda: bool(watcher.take()[0]))
+
+
+class _SlowTopic(Topic):
+    """One whose reader needs some polls before it sees what comes."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self.turns = turns
+
+    def open(self) -> following.Reading:  # type: ignore[override]
+        return _SlowTail(self)
+
+
+class _SlowTail:
+    def __init__(self, topic: _SlowTopic) -> None:
+        self._topic = topic
+
+    def poll(self, max_messages: int, timeout: float) -> list[Message]:
+        self._topic.turns -= 1
+        return []
+
+    def caught_up(self) -> bool:
+        return self._topic.turns <= 0
+
+    def close(self) -> None:
+        self._topic.closed += 1
+
+
 def test_a_broker_that_is_away_is_said_and_comes_back() -> None:
     topic = Topic()
     topic.away = True
