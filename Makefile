@@ -57,14 +57,15 @@ demo: setup ## The main job on an embedded broker and Redis; DATA=file.jsonl ALP
 
 REAL_SERVERS := $(BIN)/python -m pytest tests/integration tests/e2e tests/faults \
 	-o faulthandler_timeout=600
+ONCE_MORE := "once more, what failed: a test that passes now depends on the machine's load, and wants mending"
 
 .PHONY: test
 test: setup lint types layers ## Lint, types, layers and every test (real Kafka and Redis included)
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/statistical tests/docs -n 2 $(PYTEST_FLAGS)
 	@$(REAL_SERVERS) --durations=15 $(PYTEST_FLAGS) || { \
-		echo "once more, what failed: a test that passes now depends on the machine's load, and wants mending"; \
-		$(REAL_SERVERS) --last-failed $(PYTEST_FLAGS); }
-	@$(MAKE) --no-print-directory test-browser
+		echo $(ONCE_MORE); $(REAL_SERVERS) --last-failed $(PYTEST_FLAGS); }
+	@$(MAKE) --no-print-directory test-browser || { \
+		echo $(ONCE_MORE); $(MAKE) --no-print-directory test-browser PYTEST_FLAGS=--last-failed; }
 
 # --- parts of it -----------------------------------------------------------------------------
 .PHONY: lint
