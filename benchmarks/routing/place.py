@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import confluent_kafka
 from confluent_kafka import Consumer
+from msgspec.structs import replace
 
 from benchmarks.routing.subject import TASK
 from services.ctl.embedded.ports import free_port
@@ -29,9 +30,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Place:
-    """Topics and a group of their own on `kafka`; use it as a context manager."""
+    """Topics and a group of their own on `kafka`; use it as a context manager.
 
-    def __init__(self, kafka: str, redis_url: str, encoder: Path, folder: Path) -> None:
+    `partitions`: of each topic, at most; None: as the schemas say."""
+
+    def __init__(
+        self, kafka: str, redis_url: str, encoder: Path, folder: Path,
+        *, partitions: int | None = None,
+    ) -> None:  # fmt: skip
         self.kafka, self.redis_url = kafka, redis_url
         self.name = uuid4().hex[:8]
         self.prefix = f"{self.name}."
@@ -39,9 +45,11 @@ class Place:
         self.folder = folder / self.name
         self.folder.mkdir(parents=True)
         self.fleet = Fleet()
-        self.partitions = ensure_topics(
-            kafka, load_topics().values(), prefix=self.prefix, replication=1
-        )
+        topics = [
+            replace(spec, partitions=min(partitions or spec.partitions, spec.partitions))
+            for spec in load_topics().values()
+        ]
+        self.partitions = ensure_topics(kafka, topics, prefix=self.prefix, replication=1)
         (self.folder / "tasks.yaml").write_text(f"tasks: [{{name: {self.task}}}]\n")
         self.registry = connect(redis_url)
         self._environment = {

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +30,14 @@ DELIVERIES: tuple[Delivery, ...] = ("exactly_once", "at_least_once")
 @dataclass(frozen=True)
 class Amounts:
     """How much is measured. `rounds`: of what is compared; `requests`: of one throughput run;
-    `seconds`: of one load; `warm_up`: of a load before anything is measured."""
+    `seconds`: of one load; `warm_up`: of a load before anything is measured; `partitions`: of each
+    topic, as many as two cores have room for routers; None: as shipped, for a fleet."""
 
     rounds: int = 3
     requests: int = 12_000
     seconds: float = 12.0
-    warm_up: float = 45.0
+    warm_up: float = 100.0
+    partitions: int | None = 2
     starts: int = 5
     swaps: int = 20
 
@@ -61,6 +63,9 @@ class Streaming:
             for _ in range(self.amounts.rounds)
         ]
         found |= medians(rounds)
+        found["partitions"] = self.amounts.partitions
+        as_shipped = replace(self, amounts=replace(self.amounts, partitions=None))
+        found["as_shipped"] = as_shipped.delivery("exactly_once")
         found |= {"start": self.starts(), "swap": self.swaps()}
         found["scale_out"] = {
             f"{routers} routers, lexical stage {'on' if lexical else 'off'}": self.scale_out(
@@ -73,13 +78,16 @@ class Streaming:
 
     @contextmanager
     def place(self, artifact: Artifact | None = None) -> Iterator[Place]:
-        with Place(self.kafka, self.redis_url, self.encoder, self.folder) as place:
+        with Place(
+            self.kafka, self.redis_url, self.encoder, self.folder,
+            partitions=self.amounts.partitions,
+        ) as place:  # fmt: skip
             place.publish(of_task(artifact or self.artifact, place.task))
             yield place
 
     def warm_up(self) -> None:
-        """Until the broker's compiler has seen its work: at first it takes half a core by itself,
-        and what it has not compiled costs twice as much."""
+        """Until the broker's compiler has seen its work: it takes up to half a core by itself, for
+        a minute and a half, and what it has not compiled costs twice as much."""
         n = self.amounts.requests
         with self.place() as place:
             place.router()

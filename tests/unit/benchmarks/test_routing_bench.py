@@ -114,7 +114,8 @@ def router_result() -> dict[str, Any]:
         f"{n} routers, lexical stage {stage}": 500.0 * n for n in (1, 2) for stage in ("on", "off")
     }
     kafka = {
-        "exactly_once": mode, "at_least_once": mode, "client_alone_per_s": 2e4, "scale_out": scale,
+        "exactly_once": mode, "at_least_once": mode, "as_shipped": mode, "partitions": 2,
+        "client_alone_per_s": 2e4, "scale_out": scale,
         "start": {"median_s": 2.0, "longest_s": 2.5},
         "swap": {"median_ms": 50.0, "longest_ms": 90.0},
     }  # fmt: skip
