@@ -633,7 +633,9 @@ def test_a_refusal_has_a_report_too(bench: Bench) -> None:
 
 def test_without_audits_a_report_says_whose_money_it_counts(bench: Bench) -> None:
     task = bench.refit.tasks["support"]
-    bench.refit.tasks = {"support": msgspec.structs.replace(task, audit_share=0.0)}
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        task, audit_share=0.0
+    )
     bench.store.write("support", DAY, traces(600))
     version = bench.refit(WindowKey("support", DAY)).version
     report = bench.registry.report("support", version or "")
