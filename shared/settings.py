@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.bus.kafka_config import unusable
 from shared.secret_files import SecretFiles
 
 
@@ -43,6 +44,13 @@ class ServiceSettings(BaseSettings):
     # `allow` says that whatever is in the registry is.
     trusted_keys: Path | None = None
     unsigned: Literal["refuse", "allow"] = "refuse"
+
+    @field_validator("kafka")
+    @classmethod
+    def _are_theirs(cls, kafka: dict[str, str]) -> dict[str, str]:
+        if problem := unusable(kafka):
+            raise ValueError(problem)
+        return kafka
 
     @classmethod
     def settings_customise_sources(

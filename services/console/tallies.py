@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 BATCH = 2_000
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 1.0
+FUTURE_TOLERANCE = timedelta(days=1)  # what ingest grants a trace
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
 
 
@@ -135,6 +136,8 @@ def tallies_of(event: Decision | Trace) -> Iterator[tuple[str, int, datetime]]:
     """Fields, how many, and when; `figures.day_of` reads them."""
     if isinstance(event, Decision):
         moment = event.occurred_at or event.decided_at
+        if moment > event.decided_at + FUTURE_TOLERANCE:  # a client's clock: it would stay newest
+            moment = event.decided_at
         yield f"decided|{event.outcome.value}|{event.reason.value}", 1, moment
         if event.error is not None:
             yield "failed", 1, moment

@@ -12,9 +12,9 @@ import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from services.router.announcing import Rejected, unheard
+from services.router.keeping import Copies, Keeping
 from services.router.pointer_watch import PointerWatch, too_old
 from services.router.remembering import Remembered, Remembering
 from services.router.serving import NOBODY, OnTrial, Serving, Version
@@ -43,16 +43,6 @@ POINTERS_PER_POLL = 100
 JITTER = 0.2
 
 
-class Copies(Protocol):
-    """Versions kept on disk, to start from when the registry is away."""
-
-    def save(self, task: str, active: Active, artifact: Artifact) -> None: ...
-
-    def load(self, task: str) -> tuple[Active, Artifact] | None: ...
-
-    def forget(self, task: str) -> None: ...
-
-
 @dataclass
 class Models:
     """The active version of every task, as this router serves it. `max_age_days`: no version whose
@@ -78,6 +68,9 @@ class Models:
     _missing: set[str] = field(default_factory=set)  # tasks whose trial could not be fetched
     _watch: PointerWatch = field(default_factory=PointerWatch)
     _next: int = 0  # position in `tasks` where the next poll begins
+
+    def __post_init__(self) -> None:
+        self._kept = Keeping(self.copies, self.registry)
 
     def snapshot(self) -> Mapping[str, Serving]:
         """What to answer one batch with. Never changes under the reader.
@@ -197,9 +190,9 @@ class Models:
             return  # nothing new
         if self._swap(task, active, artifact, tried):
             if active.version is None:
-                self._forget(task)
+                self._kept.forget(task)
             else:
-                self._keep(task, active, artifact)
+                self._kept.keep(task, active, artifact)
 
     def _fetch_trial(self, task: str, active: Active) -> Artifact | None:
         """A trial that cannot be trusted must not hold up what happens to the active version."""
@@ -273,7 +266,8 @@ class Models:
         if (state, active.alpha) == (stays.state, stays.alpha):
             return
         self._loaded = {**self._loaded, task: replace(stays, state=state, alpha=active.alpha)}
-        self._hold_copy(task, state, active.alpha)
+        if stays.version is not None:
+            self._kept.hold(task, stays.version.version, state, active.alpha)
         log.warning(
             "the version that stays obeys the pointer of one that cannot be loaded",
             extra={"task": task, "state": state.value, "alpha": active.alpha},
@@ -308,36 +302,6 @@ class Models:
             return None
         return OnTrial(version, trial.mode, trial.share) if version is not None else None
 
-    def _keep(self, task: str, active: Active, artifact: Artifact | None) -> None:
-        """On disk, with its state: a version that was tripped must not answer after a restart."""
-        try:
-            if artifact is None:
-                kept = self.copies.load(task)
-                artifact = kept[1] if kept and kept[0].version == active.version else None
-            if artifact is None and active.version is not None:
-                artifact = self.registry.load(task, active.version)
-            if artifact is not None:
-                self.copies.save(task, active, artifact)
-        except (OSError, RegistryError) as error:  # only a start without Redis would miss it
-            log.warning("no disk copy of %s: %s", active.version, error, extra={"task": task})
-
-    def _hold_copy(self, task: str, state: State, alpha: float | None) -> None:
-        """The disk copy of what stays, too. Another version's trip is kept as a pause, which is as
-        silent: a trip of its own would be for ever."""
-        stays = self._loaded[task].version
-        try:
-            copy = self.copies.load(task)
-            if copy is None or stays is None or copy[0].version != stays.version:
-                return
-            kept, artifact = copy
-            if kept.state is State.TRIPPED:
-                state = State.TRIPPED
-            elif state is State.TRIPPED:
-                state = State.PAUSED
-            self.copies.save(task, replace(kept, state=state, alpha=alpha), artifact)
-        except (OSError, RegistryError) as error:  # only a start without Redis would miss it
-            log.warning("the disk copy is held to nothing: %s", error, extra={"task": task})
-
     def _without_version(self, task: str, active: Active) -> None:
         """Nothing is active: retired, or never published; or the registry has lost its data, which
         is no reason to stop serving what was certified."""
@@ -351,16 +315,9 @@ class Models:
             return
         self._loaded = {name: kept for name, kept in self._loaded.items() if name != task}
         self._seen[task] = active
-        self._forget(task)
+        self._kept.forget(task)
         metrics.ACTIVE_EPOCH.labels(task).set(active.epoch)
         log.info("no active version", extra={"task": task, "epoch": active.epoch})
-
-    def _forget(self, task: str) -> None:
-        """What is active no more is not served after a restart either."""
-        try:
-            self.copies.forget(task)
-        except OSError as error:
-            log.warning("the disk copy stays: %s", error, extra={"task": task})
 
     def _complain(self, task: str, active: Active, why: str) -> None:
         """Once per bad version; the old one stays in use."""

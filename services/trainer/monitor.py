@@ -175,11 +175,11 @@ class Monitor:
             elif self._deserves(task, watched, trial, live):
                 reason = f"agreement {live.agreement:.3f} on {live.n} observed answers"
                 entry = self.registry.promote(
-                    task.name, version=trial.version, at=at, reason=reason
+                    task.name, version=trial.version, epoch=active.epoch, at=at, reason=reason
                 )
             else:
                 return
-        except UnknownVersion:  # promoted or withdrawn by somebody else meanwhile
+        except (UnknownVersion, StateChanged):  # somebody else was faster: promoted it, or paused
             return
         self._tell(task, entry, trial.version, live)
 

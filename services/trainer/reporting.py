@@ -80,7 +80,7 @@ def report_of(
         challenger.tried,
         before=outcome.before,
         calls=_calls(task, costs),
-        notes=(f"{strays} traces of another number of texts were left out",) if strays else (),
+        notes=_notes(task, strays),
         jobs=jobs,
     )
 
@@ -106,8 +106,20 @@ def _before(case: Case, registry: Registry, made: str | None) -> Before | None:
         return None
 
 
+def _notes(task: Task, strays: int) -> tuple[str, ...]:
+    notes = []
+    if strays:
+        notes.append(f"{strays} traces of another number of texts were left out")
+    if task.audit_share == 0:
+        notes.append(
+            "audit_share is 0: requests that a version handles leave no trace, so calls and money "
+            "are of those alone that reached the teacher"
+        )
+    return tuple(notes)
+
+
 def _calls(task: Task, costs: pa.Table) -> Calls | None:
-    """All requests the day's traces stand for."""
+    """All requests the day's traces stand for: with audits the handled ones too."""
     if not len(costs):
         return None
     weights = 1.0 / np.asarray(costs["observation_probability"].to_pylist(), dtype=np.float64)

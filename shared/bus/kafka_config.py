@@ -150,10 +150,17 @@ def transactional_config(
     return config
 
 
-def _theirs(client_config: ClientConfig, *, without: tuple[str, ...]) -> dict[str, Any]:
+def unusable(client_config: ClientConfig) -> str | None:
+    """Why a user's settings are refused; None where they are not."""
     taken = sorted(_OURS & client_config.keys())
     if taken:
-        raise Fatal(f"Kafka settings that are not configurable: {', '.join(taken)}")
+        return f"Kafka settings that are not configurable: {', '.join(taken)}"
     if "delivery.timeout.ms" in client_config:
-        raise Fatal("set message.timeout.ms, not its alias delivery.timeout.ms")
+        return "set message.timeout.ms, not its alias delivery.timeout.ms"
+    return None
+
+
+def _theirs(client_config: ClientConfig, *, without: tuple[str, ...]) -> dict[str, Any]:
+    if problem := unusable(client_config):
+        raise Fatal(problem)
     return {name: value for name, value in client_config.items() if not name.startswith(without)}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from shared.bus.errors import InvalidMessage
-from shared.contracts.events import MOST_DOLLARS, MOST_TOKENS, LabelledCall
-
-# Rarer than that nothing is drawn. A trace weighs one over it, and would outweigh all the others.
-LEAST_PROBABILITY = 1e-6
+from shared.contracts.events import LEAST_PROBABILITY, MOST_DOLLARS, MOST_TOKENS, LabelledCall
 
 
 def check_amounts(call: LabelledCall) -> None:

@@ -19,6 +19,8 @@ MAX_TEXT_CHARS = 32_768
 MOST_DOLLARS = 1_000_000.0
 # Nor has any counted more: the columns of a stored window are of 64 bits.
 MOST_TOKENS = 2**53
+# Rarer than that nothing is drawn. A trace weighs one over it, and would outweigh all the others.
+LEAST_PROBABILITY = 1e-6
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 # Task names become Redis keys, folders and metric labels, so they are kept plain.

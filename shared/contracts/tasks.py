@@ -11,7 +11,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from shared.contracts.events import Label, Share, TaskName
+from shared.contracts.events import LEAST_PROBABILITY, Label, Share, TaskName
 from shared.contracts.mapping import SourceMapping
 from shared.contracts.teaching import Budget, Price, TeacherEndpoint
 
@@ -106,6 +106,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):  # "Europe" is a folder of zones
             raise ValueError(f"timezone {self.timezone!r} is not a known time zone") from None
+        if 0 < self.audit_share < LEAST_PROBABILITY:
+            raise ValueError(f"audit_share must be 0 or at least {LEAST_PROBABILITY:g}")
         if "{{ text }}" not in self.message:
             raise ValueError("message needs {{ text }}, where the request's text goes")
         if len(set(self.labels)) != len(self.labels):

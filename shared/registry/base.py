@@ -103,13 +103,15 @@ class Registry(Protocol):
         task: str,
         *,
         version: str | None = None,
+        epoch: int | None = None,
         at: datetime,
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
         """The version on trial becomes the active one and serves, as with `publish`.
 
-        Raises UnknownVersion when none is on trial, or not `version` where that is given.
+        Raises UnknownVersion when none is on trial, or not `version` where that is given, and
+        StateChanged when the task's epoch is not `epoch`: somebody has paused it, say.
         """
         ...
 

@@ -77,12 +77,13 @@ class MemoryRegistry:
         task: str,
         *,
         version: str | None = None,
+        epoch: int | None = None,
         at: datetime,
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
         with self._held(task) as state:
-            return state.promote(version, Cause(at, reason, actor))
+            return state.promote(version, epoch=epoch, cause=Cause(at, reason, actor))
 
     def withdraw(
         self,

@@ -143,11 +143,13 @@ class RedisRegistry(RedisReads):
         task: str,
         *,
         version: str | None = None,
+        epoch: int | None = None,
         at: datetime,
         reason: str,
         actor: str | None = None,
     ) -> HistoryEntry:
-        return self._finish_trial(task, AnnouncementKind.PROMOTED, version, at, reason, actor)
+        kind = AnnouncementKind.PROMOTED
+        return self._finish_trial(task, kind, version, at, reason, actor, epoch)
 
     def withdraw(
         self,
@@ -303,11 +305,14 @@ class RedisRegistry(RedisReads):
         at: datetime,
         reason: str,
         actor: str | None,
+        epoch: int | None = None,
     ) -> HistoryEntry:
-        arguments = [kind.value, version or ""]
+        arguments = [kind.value, version or "", "" if epoch is None else str(epoch)]
         answer = self._change(self._end_trial, task, at, reason, arguments, actor)
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
+        if answer[0] == b"changed":
+            raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
         return entry_of(answer[1])
 
     def _change(

@@ -204,15 +204,17 @@ return {'ok', unpack(redis.call('HMGET', ACTIVE, ACTIVE_FIELDS))}
 """.replace("ACTIVE_FIELDS", ", ".join(f"'{name}'" for name in ACTIVE_FIELDS))
 )
 
-# ARGV: promoted or withdrawn, the version that must be on trial, or "" for any.
+# ARGV: promoted or withdrawn, the version that must be on trial, the epoch that must be; "": any.
 END_TRIAL = (
     COMMON
     + """
-local kind, expected = unpack(ARGV, 7, 8)
+local kind, expected, epoch = unpack(ARGV, 7, 9)
 local mine = done_before()
 if mine then return {'ok', mine} end
 local trial = pointer('trial')
 if not trial or (expected ~= '' and expected ~= trial) then return {'unknown'} end
+local now = redis.call('HGET', ACTIVE, 'epoch') or '0'
+if epoch ~= '' and epoch ~= now then return {'changed', now} end
 if kind == 'promoted' then return {'ok', supersede(kind, trial)} end
 -- By evidence: what tripped on trial does not answer later either.
 if ACTOR == '' then redis.call('SADD', TRIPPED, trial) end

@@ -81,8 +81,10 @@ class TaskState:
             self.trial = trial
             self._prune()
 
-    def promote(self, version: str | None, cause: Cause) -> HistoryEntry:
-        return self._supersede(AnnouncementKind.PROMOTED, self._on_trial(version), cause)
+    def promote(self, version: str | None, *, epoch: int | None, cause: Cause) -> HistoryEntry:
+        promoted = self._on_trial(version)
+        self._check_epoch(epoch)
+        return self._supersede(AnnouncementKind.PROMOTED, promoted, cause)
 
     def withdraw(self, version: str | None, cause: Cause) -> HistoryEntry:
         ended = self._on_trial(version)
@@ -110,8 +112,7 @@ class TaskState:
 
     def ask(self, alpha: float | None, *, epoch: int | None, cause: Cause) -> HistoryEntry | None:
         """Ask for another α."""
-        if epoch not in (None, self.epoch):
-            raise StateChanged(f"{self.task} has changed: epoch {self.epoch}, not {epoch}")
+        self._check_epoch(epoch)
         if alpha == self.alpha:
             return None
         self.alpha = alpha
@@ -166,6 +167,10 @@ class TaskState:
     def _spare(self) -> str | None:
         """The version a rollback would return to."""
         return next((version for version in self.trail if version not in self.tripped), None)
+
+    def _check_epoch(self, epoch: int | None) -> None:
+        if epoch not in (None, self.epoch):
+            raise StateChanged(f"{self.task} has changed: epoch {self.epoch}, not {epoch}")
 
     def _check_fence(self, fence: int) -> None:
         if fence != self.fence:

@@ -369,6 +369,22 @@ class StateLaws(ABC):
         back = registry.rollback(task, to=None, at=AT, reason="")
         assert (back.version, back.previous) == (first, trial)
 
+    def test_a_promotion_is_of_what_was_looked_at(self, registry: Registry, task: str) -> None:
+        """Else one that a rule decides on would end the pause that came in between."""
+        (first,) = publish_windows(registry, task, 1)
+        trial = window_artifact(task, 1).version
+        start_trial(registry, window_artifact(task, 1))
+        seen = registry.active(task).epoch
+        set_state(registry, task, State.PAUSED, first)
+        with pytest.raises(StateChanged, match=f"epoch {seen + 1}, not {seen}"):
+            registry.promote(task, version=trial, epoch=seen, at=AT, reason="by evidence")
+        assert registry.active(task).version == first
+        assert registry.active(task).state is State.PAUSED
+        with pytest.raises(UnknownVersion):
+            registry.promote(task, version=NO_VERSION, epoch=seen, at=AT, reason="")
+        registry.promote(task, version=trial, epoch=seen + 1, at=AT, reason="by hand")
+        assert registry.active(task).version == trial
+
     def test_withdrawing_ends_the_trial_and_no_more(self, registry: Registry, task: str) -> None:
         (first,) = publish_windows(registry, task, 1)
         trial = window_artifact(task, 1).version

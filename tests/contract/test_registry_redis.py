@@ -202,8 +202,9 @@ def test_a_change_sent_again_after_a_lost_reply_happens_once(
     [
         (SET_STATE, ["paused", ""], "paused"),
         (SET_STATE, ["probation", "serving"], "probation"),
-        (END_TRIAL, ["promoted", ""], "promoted"),
-        (END_TRIAL, ["withdrawn", ""], "withdrawn"),
+        (END_TRIAL, ["promoted", "", ""], "promoted"),
+        (END_TRIAL, ["promoted", "", "2"], "promoted"),
+        (END_TRIAL, ["withdrawn", "", ""], "withdrawn"),
         (SET_ALPHA, ["0.97", ""], "alpha"),
         (SET_ALPHA, ["0.97", "2"], "alpha"),
     ],
@@ -215,7 +216,7 @@ def test_states_and_trials_sent_again_change_once(
     arguments: list[str],
     kind: str,
 ) -> None:
-    task = f"again-{kind}"
+    task = f"again-{kind}-{sum(map(bool, arguments))}"
     (version,) = publish_windows(registry, task, 1)
     start_trial(registry, window_artifact(task, 1))
     if script is SET_STATE:

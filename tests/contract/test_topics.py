@@ -259,6 +259,7 @@ def test_a_task_out_of_bounds_is_refused_and_the_field_named(
         ("tasks:\n  - name: a\n    labels: [x, y]\n    name: b\n", "'name' is there twice"),
         ("tasks: []\ntasks: [{name: a}]\n", "line 2"),
         ("tasks: [{name: a, timezone: Europe}]\n", "timezone 'Europe'"),
+        ("tasks: [{name: a, audit_share: 1.0e-9}]\n", "audit_share must be 0 or at least 1e-06"),
         ("tasks: [{name: a]\n", "tasks.yaml"),
     ],
 )

@@ -260,3 +260,14 @@ def test_no_price_no_dollars() -> None:
     assert (totals.requests, totals.price, totals.saved) == (10, None, None)
     priced = day_of(DAY, {"decided|handled|certified": 10, "priced": 2, "micro_dollars": 3_000})
     assert totals_of([priced]).saved == pytest.approx(0.015)
+
+
+def test_a_clients_date_far_ahead_of_the_decision_is_not_the_newest_day() -> None:
+    """A day of 2099 would be the newest for good, and put one that matters out of the store."""
+    ahead = datetime(2099, 1, 1, tzinfo=UTC)
+    decided = decision("support", 1, decided_at=NOON, occurred_at=ahead)
+    assert [moment for _, _, moment in tallies_of(decided)] == [NOON]
+    soon = NOON + timedelta(hours=20)  # a clock that is a little ahead, another time zone
+    assert [
+        m for _, _, m in tallies_of(decision("support", 1, decided_at=NOON, occurred_at=soon))
+    ] == [soon]

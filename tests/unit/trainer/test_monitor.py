@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from shared.contracts.events import (
 )
 from shared.contracts.manifest import Teacher
 from shared.contracts.tasks import Task
-from shared.registry.base import Artifact, RegistryUnavailable, State
+from shared.registry.base import Artifact, HistoryEntry, RegistryUnavailable, State
 from shared.registry.memory import MemoryRegistry
 from shared.telemetry import metrics
 
@@ -382,6 +383,22 @@ def test_no_trial_is_promoted_during_a_pause() -> None:
     bench.registry.set_state("support", State.SERVING, version=first, was=None, at=AT, reason="")
     bench.audit(second, 1, 1.0, asked=first)
     assert bench.registry.active("support").version == second
+
+
+def test_a_pause_between_the_look_and_the_promotion_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(promote_after=100)
+    first = bench.publish()
+    second = trial(bench)
+    promote = bench.registry.promote
+
+    def paused_meanwhile(task: str, **how: Any) -> HistoryEntry:
+        bench.registry.set_state(task, State.PAUSED, version=first, at=AT, reason="by hand")
+        return promote(task, **how)
+
+    monkeypatch.setattr(bench.registry, "promote", paused_meanwhile)
+    bench.audit(second, 100, 1.0, asked=first)
+    active = bench.registry.active("support")
+    assert (active.version, active.state) == (first, State.PAUSED)
 
 
 def test_a_failing_trial_is_withdrawn_during_a_pause_too() -> None:

@@ -631,6 +631,18 @@ def test_a_refusal_has_a_report_too(bench: Bench) -> None:
     assert report.deferrals.n == report.deferrals.n_evidence > 0
 
 
+def test_without_audits_a_report_says_whose_money_it_counts(bench: Bench) -> None:
+    task = bench.refit.tasks["support"]
+    bench.refit.tasks["support"] = msgspec.structs.replace(  # type: ignore[index]
+        task, audit_share=0.0
+    )
+    bench.store.write("support", DAY, traces(600))
+    version = bench.refit(WindowKey("support", DAY)).version
+    report = bench.registry.report("support", version or "")
+    assert report is not None
+    assert any("audit_share is 0" in note for note in report.notes)
+
+
 def test_a_report_that_cannot_be_made_holds_nothing_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
