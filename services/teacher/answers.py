@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -18,34 +18,67 @@ from shared.contracts.tasks import Task
 MAX_WHY_CHARS = 300
 _REFUSED_KEY = (401, 403)
 _PASSING = (408, 409, 425, 429)
+# A proxy gave up waiting for a model that may have answered all the same.
+_GAVE_UP_WAITING = (408, 504, 524)
 _UNKNOWN_PARAMETER = (400, 404, 422)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a question took, whatever came of it: HTTP calls, and whether the last is `charged` for
+    (an endpoint has computed, or may have); `tokens` as it counted them."""
+
+    calls: int = 0
+    charged: bool = False
+    tokens: Tokens | None = None
+
+    def after(self, refused: int) -> Used:
+        """With the calls before, which the endpoint refused for how they asked."""
+        return replace(self, calls=self.calls + refused)
+
+
+NOTHING = Used()
+A_CALL = Used(calls=1)
+CHARGED = Used(calls=1, charged=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said, read as a label; `model` is the name the endpoint gives itself, `cost`
-    in US dollars where somebody has counted it."""
+    in US dollars where somebody has counted it, `calls` the HTTP calls it took."""
 
     label: str
     model: str
     tokens: Tokens | None = None
     cost: float | None = None
+    calls: int = 1
 
 
 class PassingFault(Exception):
     """The same call may succeed later, not before `retry_after` seconds if that is given."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, used: Used = NOTHING
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.used = used
 
 
 class EndpointRefuses(Retryable):
     """The endpoint does not let us in: every call fails until somebody repairs the settings."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.used = NOTHING
+
 
 class CannotAnswer(InvalidMessage):
     """This request will never be answered."""
+
+    def __init__(self, message: str, *, field: str = "", used: Used = A_CALL) -> None:
+        super().__init__(message, field=field)
+        self.used = used
 
 
 class Ask(Protocol):
@@ -73,7 +106,8 @@ def fate(
         return EndpointRefuses(f"{url} refuses the API key ({status})")
     if status in _PASSING or status >= 500:
         after = _retry_after(headers, now)
-        return PassingFault(f"the endpoint answered {status}", retry_after=after)
+        used = CHARGED if status in _GAVE_UP_WAITING else NOTHING
+        return PassingFault(f"the endpoint answered {status}", retry_after=after, used=used)
     why = why.replace(secret, "***")[:MAX_WHY_CHARS]
     return CannotAnswer(f"the endpoint answered {status}: {why}", field="request.input")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from anthropic import Anthropic, APIConnectionError, APIStatusError, APITimeoutError
 
 from services.teacher.answers import (
+    CHARGED,
     Answer,
     CannotAnswer,
     PassingFault,
@@ -15,7 +17,7 @@ from services.teacher.answers import (
 )
 from services.teacher.endpoint import Endpoint, Faults
 from shared.clock import Clock
-from shared.contracts.events import Input
+from shared.contracts.events import Input, Tokens
 from shared.contracts.prompting import (
     LABEL,
     answer_schema,
@@ -108,22 +110,27 @@ class AnthropicTeacher(Endpoint):
         try:
             reply = msgspec.json.decode(body, type=_Reply)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise PassingFault("the endpoint's answer is not a message") from error
+            raise PassingFault("the endpoint's answer is not a message", used=CHARGED) from error
+        tokens = _tokens(reply.usage)
+        used = replace(CHARGED, tokens=tokens)
         if reply.stop_reason == "refusal":
-            raise CannotAnswer("the model refused", field="request.input")
+            raise CannotAnswer("the model refused", field="request.input", used=used)
         label = _label(reply.content)
         if not label:
             reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
-            raise CannotAnswer(f"the answer is empty{reason}", field="request.input")
-        usage = reply.usage
-        asked = usage.input_tokens
-        if asked is not None:
-            # What was read from the cache is not among the input tokens.
-            asked += (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-        return Answer(label, reply.model or self._model, counted(asked, usage.output_tokens))
+            raise CannotAnswer(f"the answer is empty{reason}", field="request.input", used=used)
+        return Answer(label, reply.model or self._model, tokens)
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)
+
+
+def _tokens(usage: _Usage) -> Tokens | None:
+    asked = usage.input_tokens
+    if asked is not None:
+        # What was read from the cache is not among the input tokens.
+        asked += (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+    return counted(asked, usage.output_tokens)
 
 
 def _label(blocks: list[_Block]) -> str:

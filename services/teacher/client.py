@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from openai import (
 )
 
 from services.teacher.answers import (
+    CHARGED,
     MAX_WHY_CHARS,
     Answer,
     CannotAnswer,
@@ -23,7 +25,7 @@ from services.teacher.answers import (
     counted,
     structured_label,
 )
-from services.teacher.endpoint import Endpoint, Faults
+from services.teacher.endpoint import AskAgain, Endpoint, Faults
 from shared.clock import Clock
 from shared.contracts.events import Input
 from shared.contracts.prompting import (
@@ -106,17 +108,17 @@ class OpenAITeacher(Endpoint):
         self._client.close()
 
     def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
-        """The body of the answer, asked again without an option that the model refuses."""
-        while True:
-            sent = self._options
-            try:
-                return self._create(task, text, timeout, structured, sent)
-            except BadRequestError as error:
-                refused = str(error.param)
-                if refused not in sent:
-                    raise
-                log.warning("%s: %s refuses %s", self._url, self._model, refused)
-                self._options = _without(refused, sent)
+        """The body of the answer; AskAgain without an option that the model refuses."""
+        sent = self._options
+        try:
+            return self._create(task, text, timeout, structured, sent)
+        except BadRequestError as error:
+            refused = str(error.param)
+            if refused not in sent:
+                raise
+            log.warning("%s: %s refuses %s", self._url, self._model, refused)
+            self._options = _without(refused, sent)
+            raise AskAgain from error
 
     def _create(
         self, task: Task, text: Input, timeout: float, structured: bool, sent: dict[str, Any]
@@ -141,22 +143,27 @@ class OpenAITeacher(Endpoint):
             completion = msgspec.json.decode(body, type=_Completion)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # What proxies and endpoints in trouble send with status 200.
-            raise PassingFault("the endpoint's answer is not a chat completion") from error
-        if not completion.choices:
-            raise CannotAnswer("the answer holds no choice", field="request.input")
-        choice = completion.choices[0]
-        if choice.message.refusal or choice.finish_reason == "content_filter":
-            why = choice.message.refusal or "stopped by its content filter"
-            raise CannotAnswer(f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input")
-        content = choice.message.content or ""
-        label = structured_label(content) if structured else read_answer(content)
-        if not label:
-            reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
-            raise CannotAnswer(f"the answer is empty{reason}", field="request.input")
+            raise PassingFault(
+                "the endpoint's answer is not a chat completion", used=CHARGED
+            ) from error
         usage = completion.usage
         tokens = (
             counted(usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
         )
+        used = replace(CHARGED, tokens=tokens)
+        if not completion.choices:
+            raise CannotAnswer("the answer holds no choice", field="request.input", used=used)
+        choice = completion.choices[0]
+        if choice.message.refusal or choice.finish_reason == "content_filter":
+            why = choice.message.refusal or "stopped by its content filter"
+            raise CannotAnswer(
+                f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input", used=used
+            )
+        content = choice.message.content or ""
+        label = structured_label(content) if structured else read_answer(content)
+        if not label:
+            reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
+            raise CannotAnswer(f"the answer is empty{reason}", field="request.input", used=used)
         return Answer(label, completion.model or self._model, tokens)
 
     def _list_models(self, timeout: float) -> None:

@@ -38,14 +38,16 @@ class Scripted:
 
     script: list[tuple[int, dict[str, str], bytes]]
     requests: list[dict[str, Any]] = field(default_factory=list)
+    on_request: Callable[[], None] = lambda: None
 
     def __enter__(self) -> str:
-        script, requests = self.script, self.requests
+        script, requests, on_request = self.script, self.requests, self.on_request
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 requests.append({"body": body, "at": time.monotonic()})
+                on_request()
                 self._answer()
 
             def do_GET(self) -> None:

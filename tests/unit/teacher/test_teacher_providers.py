@@ -12,13 +12,21 @@ import pytest
 from test_teacher_client import KEY, Scripted
 
 from services.ctl.recorded_llm import RecordedLLM
-from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault, Teaches
+from services.teacher.answers import (
+    Answer,
+    CannotAnswer,
+    EndpointRefuses,
+    PassingFault,
+    Teaches,
+    Used,
+)
 from services.teacher.anthropic_client import AnthropicTeacher
 from services.teacher.client import OpenAITeacher
 from services.teacher.config import TeacherSettings
 from services.teacher.providers import teachers
 from shared.bus.errors import Fatal
-from shared.clock import SystemClock
+from shared.clock import Clock, FakeClock, SystemClock
+from shared.contracts.events import Tokens
 from shared.contracts.prompting import prompt_digest, system_prompt
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.contracts.teaching import Provider, TeacherEndpoint
@@ -29,9 +37,9 @@ STRUCTURED = Task(name="support", labels=LABELS, teacher=TeacherEndpoint(model="
 PROVIDERS = list(Provider)
 
 
-def client(provider: Provider, origin: str, key: str = KEY) -> Teaches:
+def client(provider: Provider, origin: str, key: str = KEY, clock: Clock | None = None) -> Teaches:
     """`origin`: the server's address without a path."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     match provider:
         case Provider.OPENAI:
             return OpenAITeacher(base_url=f"{origin}/v1", api_key=key, model="m", clock=clock)
@@ -122,6 +130,48 @@ def test_a_refused_parameter_that_is_not_ours_is_said(parameter: str | None) -> 
         pytest.raises(CannotAnswer, match="Unsupported value"),
     ):
         client(Provider.OPENAI, url.removesuffix("/v1"))(WORDS, "x", timeout=5)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_http_call_of_a_question_is_counted(provider: Provider) -> None:
+    bad = (400, {}, b'{"error": {"message": "no"}}')
+    good = (200, {}, json.dumps(answered(provider, "Refund")).encode())
+    with Scripted([bad, good]) as url:
+        ask = client(provider, url.removesuffix("/v1"))
+        assert [ask(STRUCTURED, "x", timeout=5).calls for _ in range(2)] == [2, 1]
+    for last, fault, used in [
+        (bad, CannotAnswer, Used(calls=2)),
+        ((503, {}, b"{}"), PassingFault, Used(calls=1)),
+        ((504, {}, b"{}"), PassingFault, Used(calls=2, charged=True)),
+        ((200, {}, b"<html>"), PassingFault, Used(calls=2, charged=True)),
+    ]:
+        with Scripted([bad, last]) as url, pytest.raises(fault) as caught:
+            client(provider, url.removesuffix("/v1"))(STRUCTURED, "x", timeout=5)
+        assert getattr(caught.value, "used") == used  # noqa: B009
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_question_refused_for_how_it_was_asked_has_the_time_of_one_call(
+    provider: Provider,
+) -> None:
+    clock = FakeClock()
+    with (
+        Scripted([(400, {}, b"{}")], on_request=lambda: clock.sleep(6)) as url,
+        pytest.raises(PassingFault, match="no time left") as caught,
+    ):
+        client(provider, url.removesuffix("/v1"), clock=clock)(STRUCTURED, "x", timeout=5)
+    assert caught.value.used == Used(calls=1)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_tokens_are_known_of_an_answer_that_is_none(provider: Provider) -> None:
+    filtered = "refusal" if provider is Provider.ANTHROPIC else "content_filter"
+    usage = {"prompt_tokens": 12, "completion_tokens": 2}
+    for text, ended in [(" ", ""), ("x", filtered)]:
+        body = {"usage": usage} | answered(provider, text, ended)
+        with pytest.raises(CannotAnswer) as caught:
+            asked(provider, 200, json.dumps(body).encode())
+        assert caught.value.used == Used(1, True, Tokens(input=12, output=2))
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
