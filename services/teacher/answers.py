@@ -16,7 +16,8 @@ from shared.contracts.prompting import LABEL, read_answer
 from shared.contracts.tasks import Task
 
 MAX_WHY_CHARS = 300
-_REFUSED_KEY = (401, 403)
+_BAD_REQUEST, _UNKNOWN_KEY, _NO_CREDIT, _FORBIDDEN = 400, 401, 402, 403
+_NO_CREDIT_WORDS = "credit balance is too low"  # Anthropic's, with status 400
 _PASSING = (408, 409, 425, 429)
 # A proxy gave up waiting for a model that may have answered all the same.
 _GAVE_UP_WAITING = (408, 504, 524)
@@ -66,7 +67,8 @@ class PassingFault(Exception):
 
 
 class EndpointRefuses(Retryable):
-    """The endpoint does not let us in: every call fails until somebody repairs the settings."""
+    """The endpoint does not let us in: every call fails until somebody repairs the settings, or
+    pays. Of a single text it may also be said, by a moderation or a firewall before the model."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -101,9 +103,13 @@ def fate(
     status: int, headers: Mapping[str, str], why: str, *, url: str, secret: str, now: datetime
 ) -> PassingFault | EndpointRefuses | CannotAnswer:
     """What an HTTP status of a failed call means. `why`: the endpoint's words."""
-    if status in _REFUSED_KEY:
-        # Without the endpoint's words: they may repeat part of the key.
+    # All these without the endpoint's words: they may repeat part of the key.
+    if status == _NO_CREDIT or (status == _BAD_REQUEST and _NO_CREDIT_WORDS in why.lower()):
+        return EndpointRefuses(f"{url} gives no more credit ({status})")
+    if status == _UNKNOWN_KEY:
         return EndpointRefuses(f"{url} refuses the API key ({status})")
+    if status == _FORBIDDEN:
+        return EndpointRefuses(f"{url} refuses the API key, or this text ({status})")
     if status in _PASSING or status >= 500:
         after = _retry_after(headers, now)
         used = CHARGED if status in _GAVE_UP_WAITING else NOTHING

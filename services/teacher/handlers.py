@@ -107,7 +107,8 @@ def _read(message: Message, rules: Rules) -> Question | _Unusable | None:
     if task is None:
         why = f"unknown task {deferral.request.task!r}"
         return _Unusable(InvalidMessage(why, field="request.task"), deferral)
-    return Question(deferral, task, message.headers)
+    place = (message.topic, message.partition, message.offset)
+    return Question(deferral, task, message.headers, place)
 
 
 def _settle(

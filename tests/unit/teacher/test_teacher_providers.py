@@ -206,6 +206,27 @@ def test_a_refused_key_is_said_without_the_key(provider: Provider, status: int) 
     assert str(status) in str(caught.value)
 
 
+@pytest.mark.parametrize("task", [WORDS, STRUCTURED], ids=["words", "structured"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(402, "Insufficient credits"), (400, "Your credit balance is too low to access the API.")],
+)
+def test_without_credit_everything_is_held(
+    provider: Provider, status: int, words: str, task: Task
+) -> None:
+    body = json.dumps({"error": {"type": "t", "message": f"{words} {KEY}"}}).encode()
+    server = Scripted([(status, {}, body)])
+    with server as url:
+        ask = client(provider, url.removesuffix("/v1"))
+        with pytest.raises(EndpointRefuses, match=rf"gives no more credit \({status}\)") as caught:
+            ask(task, "x", timeout=5)
+        assert KEY not in str(caught.value)
+        assert len(server.requests) == 1, "asking in words would not bring money"
+        with pytest.raises(EndpointRefuses):
+            ask.probe(timeout=5)
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_refused_request_will_never_be_answered(provider: Provider) -> None:
     body = json.dumps({"error": {"type": "invalid_request_error", "message": f"no {KEY}"}})
