@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,10 @@ _PASSING = (408, 409, 425, 429)
 # A proxy gave up waiting for a model that may have answered all the same.
 _GAVE_UP_WAITING = (408, 504, 524)
 _UNKNOWN_PARAMETER = (400, 404, 422)
+
+
+U = TypeVar("U", bound=msgspec.Struct)
+NO_USAGE = msgspec.Raw(b"{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,14 @@ def structured_label(content: str) -> str:
     return label.strip() if isinstance(label, str) else read_answer(content)
 
 
+def read_usage(raw: msgspec.Raw, kind: type[U]) -> U:
+    """What the endpoint counted, as far as it can be read: nonsense here spoils no answer."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return kind()
+
+
 def counted(asked: int | None, answered: int | None) -> Tokens | None:
     """None where the endpoint did not count, or counted nonsense."""
     if asked is None or answered is None:
@@ -153,8 +165,8 @@ def _retry_after(headers: Mapping[str, Any], now: datetime) -> float | None:
         if value.replace(".", "", 1).isdigit():
             return float(value)
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

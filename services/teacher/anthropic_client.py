@@ -6,16 +6,25 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from anthropic import Anthropic, APIConnectionError, APIStatusError, APITimeoutError
+from anthropic import (
+    Anthropic,
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    DefaultHttpxClient,
+)
 
 from services.teacher.answers import (
     CHARGED,
+    NO_USAGE,
     Answer,
     CannotAnswer,
     PassingFault,
     counted,
+    read_usage,
 )
 from services.teacher.endpoint import Endpoint, Faults
+from services.teacher.whole_calls import WholeCalls
 from shared.clock import Clock
 from shared.contracts.events import Input, Tokens
 from shared.contracts.prompting import (
@@ -50,10 +59,14 @@ class _Reply(msgspec.Struct):
     content: list[_Block]
     model: str | None = None
     stop_reason: str | None = None
-    usage: _Usage = msgspec.field(default_factory=_Usage)
+    usage: msgspec.Raw = NO_USAGE
 
 
 _FAULTS = Faults(timeout=APITimeoutError, connection=APIConnectionError, status=APIStatusError)
+
+
+class _Http(WholeCalls, DefaultHttpxClient):
+    pass
 
 
 class AnthropicTeacher(Endpoint):
@@ -69,7 +82,9 @@ class AnthropicTeacher(Endpoint):
         temperature: float | None = None,
         max_tokens: int | None = None,
     ) -> None:
-        self._client = Anthropic(base_url=base_url, api_key=api_key, max_retries=0)
+        self._client = Anthropic(
+            base_url=base_url, api_key=api_key, max_retries=0, http_client=_Http()
+        )
         super().__init__(
             url=base_url or str(self._client.base_url),
             secret=api_key,
@@ -111,7 +126,7 @@ class AnthropicTeacher(Endpoint):
             reply = msgspec.json.decode(body, type=_Reply)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PassingFault("the endpoint's answer is not a message", used=CHARGED) from error
-        tokens = _tokens(reply.usage)
+        tokens = _tokens(read_usage(reply.usage, _Usage))
         used = replace(CHARGED, tokens=tokens)
         if reply.stop_reason == "refusal":
             raise CannotAnswer("the model refused", field="request.input", used=used)

@@ -13,19 +13,23 @@ from openai import (
     APITimeoutError,
     AzureOpenAI,
     BadRequestError,
+    DefaultHttpxClient,
     OpenAI,
 )
 
 from services.teacher.answers import (
     CHARGED,
     MAX_WHY_CHARS,
+    NO_USAGE,
     Answer,
     CannotAnswer,
     PassingFault,
     counted,
+    read_usage,
     structured_label,
 )
 from services.teacher.endpoint import AskAgain, Endpoint, Faults
+from services.teacher.whole_calls import WholeCalls
 from shared.clock import Clock
 from shared.contracts.events import Input
 from shared.contracts.prompting import (
@@ -40,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None  # in parts, where a model shows what it thinks
     refusal: str | None = None
 
 
@@ -50,8 +54,8 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -59,10 +63,14 @@ class _Completion(msgspec.Struct):
 
     choices: list[_Choice]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NO_USAGE
 
 
 _FAULTS = Faults(timeout=APITimeoutError, connection=APIConnectionError, status=APIStatusError)
+
+
+class _Http(WholeCalls, DefaultHttpxClient):
+    pass
 
 
 class OpenAITeacher(Endpoint):
@@ -87,9 +95,12 @@ class OpenAITeacher(Endpoint):
                 api_key=api_key,
                 api_version=azure_version,
                 max_retries=0,
+                http_client=_Http(),
             )
         else:
-            self._client = OpenAI(base_url=base_url, api_key=api_key, max_retries=0)
+            self._client = OpenAI(
+                base_url=base_url, api_key=api_key, max_retries=0, http_client=_Http()
+            )
         super().__init__(
             url=base_url or str(self._client.base_url),
             secret=api_key,
@@ -146,10 +157,8 @@ class OpenAITeacher(Endpoint):
             raise PassingFault(
                 "the endpoint's answer is not a chat completion", used=CHARGED
             ) from error
-        usage = completion.usage
-        tokens = (
-            counted(usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
-        )
+        usage = read_usage(completion.usage, _Usage)
+        tokens = counted(usage.prompt_tokens, usage.completion_tokens)
         used = replace(CHARGED, tokens=tokens)
         if not completion.choices:
             raise CannotAnswer("the answer holds no choice", field="request.input", used=used)
@@ -159,7 +168,7 @@ class OpenAITeacher(Endpoint):
             raise CannotAnswer(
                 f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input", used=used
             )
-        content = choice.message.content or ""
+        content = _words(choice.message.content)
         label = structured_label(content) if structured else read_answer(content)
         if not label:
             reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
@@ -168,6 +177,14 @@ class OpenAITeacher(Endpoint):
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)
+
+
+def _words(content: str | list[Any] | None) -> str:
+    """Of parts, those of text: the others are what the model thought."""
+    if not isinstance(content, list):
+        return content or ""
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _without(refused: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,9 +91,8 @@ class Endpoint(ABC):
     def probe(self, *, timeout: float) -> None:
         """Whether the endpoint is there and lets us in. Raises PassingFault or EndpointRefuses."""
         try:
-            self._list_models(timeout)
-        except self._faults.connection as error:
-            raise PassingFault(f"no connection to {self._url}") from error
+            with self._reaching(timeout):
+                self._list_models(timeout)
         except self._faults.status as error:
             found = self._fate(error)
             # Not every endpoint lists its models; any other answer shows that it is there.
@@ -116,14 +117,23 @@ class Endpoint(ABC):
         """Raises PassingFault, CannotAnswer, AskAgain, or the library's status fault."""
         if timeout <= 0:
             raise PassingFault("no time left to ask once more")
-        try:
+        with self._reaching(timeout):
             body = self._ask(task, text, timeout, structured)
-        except self._faults.timeout as error:
-            used = NOTHING if type(error.__cause__).__name__ in _NEVER_SENT else CHARGED
-            raise PassingFault(f"no answer within {timeout:.1f} s", used=used) from error
-        except self._faults.connection as error:
-            raise PassingFault(f"no connection to {self._url}") from error
         return self._read(body, structured)
+
+    @contextmanager
+    def _reaching(self, timeout: float) -> Iterator[None]:
+        """Raises PassingFault where there is no answer at all."""
+        try:
+            yield
+        except (TimeoutError, self._faults.connection) as error:
+            cause = error.__cause__
+            # Some libraries hand on what is raised below them, some wrap it.
+            overdue = isinstance(error, TimeoutError) or isinstance(cause, TimeoutError)
+            if not overdue and not isinstance(error, self._faults.timeout):
+                raise PassingFault(f"no connection to {self._url}") from error
+            used = NOTHING if type(cause).__name__ in _NEVER_SENT else CHARGED
+            raise PassingFault(f"no answer within {timeout:.1f} s", used=used) from error
 
     def _fate(self, error: Any) -> PassingFault | EndpointRefuses | CannotAnswer:
         return fate(

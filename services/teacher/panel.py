@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NewType
@@ -115,13 +115,13 @@ class Panel:
         waiting = {key: q for key, q in by_key.items() if not self._settled(key, q)}
         last_chances = self._last_chances(waiting, deadline)
         asked = {
-            key: self._threads.submit(self._ask_one, question, deadline)
+            self._threads.submit(self._ask_one, question, deadline): key
             for key, question in waiting.items()
         }
         faults = [
             fault
-            for key, future in asked.items()
-            if (fault := self._collect(waiting[key], future, key in last_chances)) is not None
+            for future in as_completed(asked)  # as they come: each is a sign of life
+            if (fault := self._collect(waiting[key := asked[future]], future, key in last_chances))
         ]
         if faults:
             raise Retryable(

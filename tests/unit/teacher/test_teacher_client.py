@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,14 +35,19 @@ def teacher(base_url: str, key: str = KEY) -> OpenAITeacher:
 
 @dataclass
 class Scripted:
-    """A server whose answers are (status, headers, body), in turn; the last one for ever."""
+    """A server whose answers are (status, headers, body), in turn; the last one for ever.
+
+    `blank_lines`: sent before each body, a tenth of a second apart.
+    """
 
     script: list[tuple[int, dict[str, str], bytes]]
     requests: list[dict[str, Any]] = field(default_factory=list)
     on_request: Callable[[], None] = lambda: None
+    blank_lines: int = 0
 
     def __enter__(self) -> str:
         script, requests, on_request = self.script, self.requests, self.on_request
+        blank_lines = self.blank_lines
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -58,9 +64,13 @@ class Scripted:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(blank_lines + len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                with suppress(ConnectionError):  # who asked may not wait for the end
+                    for _ in range(blank_lines):
+                        self.wfile.write(b"\n")
+                        time.sleep(0.1)
+                    self.wfile.write(data)
 
             def log_message(self, format: str, *args: object) -> None:
                 return
@@ -127,6 +137,14 @@ def test_a_minimal_endpoint_will_do() -> None:
 )
 def test_answers_are_read_without_their_wrapping(content: str, label: str) -> None:
     assert read_answer(content) == label
+
+
+def test_an_answer_in_parts_is_its_text() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "other?"}]}
+    parts = [thought, {"type": "text", "text": "ref"}, {"type": "text", "text": "und"}, "x", {}]
+    assert asked(200, completion(content=parts)).label == "refund"
+    with pytest.raises(CannotAnswer, match="empty"):
+        asked(200, completion(content=[thought]))
 
 
 def test_prompts_without_a_taxonomy_list_nothing() -> None:
@@ -216,6 +234,8 @@ def test_hanging_and_unreachable(recorded: Callable[..., RecordedLLM]) -> None:
         ({"retry-after": "Thu, 01 Jan 2026 00:00:20 GMT"}, 20.0),
         ({"retry-after": "Wed, 31 Dec 2025 00:00:00 GMT"}, 0.0),
         ({"retry-after": "when ready"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +9999"}, None),
         ({}, None),
     ],
 )

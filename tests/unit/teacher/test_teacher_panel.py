@@ -185,6 +185,26 @@ def test_a_passing_fault_keeps_the_answers_and_asks_only_for_the_rest() -> None:
     made.close()
 
 
+def test_answers_are_signs_of_life_while_the_first_question_is_waited_for() -> None:
+    beats, slow_may_end = threading.Semaphore(0), threading.Event()
+
+    def ask(task: Task, text: Input, *, timeout: float) -> Answer:
+        if text == "slow":
+            slow_may_end.wait(10)
+        return Answer("refund", "m")
+
+    made = panel(ask, on_answer=beats.release)
+    questions = [question(0, "slow"), *(question(n, f"text {n}") for n in range(1, 5))]
+    asking = threading.Thread(target=made.ask_all, args=(questions,))
+    asking.start()
+    try:
+        assert all(beats.acquire(timeout=5) for _ in range(4))
+    finally:
+        slow_may_end.set()
+        asking.join(10)
+        made.close()
+
+
 def test_the_same_id_with_another_text_is_another_question() -> None:
     ask = Counting()
     made = panel(ask)

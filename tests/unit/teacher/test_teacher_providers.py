@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,6 +263,42 @@ def test_a_hanging_and_an_absent_endpoint_are_passing_faults(
         client(provider, "http://127.0.0.1:9")(WORDS, "x", timeout=2)
     with pytest.raises(PassingFault, match="no connection to http://127"):
         client(provider, "http://127.0.0.1:9").probe(timeout=2)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_blank_lines_while_we_wait_are_no_answer(provider: Provider) -> None:
+    body = json.dumps(answered(provider, "Refund")).encode()
+    with Scripted([(200, {}, body)], blank_lines=20) as url:
+        ask = client(provider, url.removesuffix("/v1"))
+        began = time.monotonic()
+        with pytest.raises(PassingFault, match=r"no answer within 0\.3 s") as caught:
+            ask(WORDS, "x", timeout=0.3)
+        with pytest.raises(PassingFault, match=r"no answer within 0\.3 s"):
+            ask.probe(timeout=0.3)
+        assert time.monotonic() - began < 1.5
+        assert caught.value.used == Used(calls=1, charged=True)
+        assert ask(WORDS, "x", timeout=10).label == "Refund"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_compressed_answer_is_read(provider: Provider) -> None:
+    body = gzip.compress(json.dumps(answered(provider, "Refund")).encode())
+    assert asked(provider, 200, body, **{"Content-Encoding": "gzip"}).label == "Refund"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None, 3, "many", [], {}, {"prompt_tokens": 12, "input_tokens": 12},
+        {"prompt_tokens": "x", "completion_tokens": 1, "input_tokens": 1, "output_tokens": {}},
+        {"prompt_tokens": None, "completion_tokens": None, "output_tokens": -3},
+    ],
+)  # fmt: skip
+def test_usage_that_cannot_be_read_spoils_no_answer(provider: Provider, usage: Any) -> None:
+    body = answered(provider, "Refund") | {"usage": usage}
+    answer = asked(provider, 200, json.dumps(body).encode())
+    assert (answer.label, answer.tokens) == ("Refund", None)
 
 
 def test_anthropic_s_cached_tokens_are_input_tokens_too() -> None:
