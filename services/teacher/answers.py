@@ -50,13 +50,15 @@ CHARGED = Used(calls=1, charged=True)
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said, read as a label; `model` is the name the endpoint gives itself, `cost`
-    in US dollars where somebody has counted it, `calls` the HTTP calls it took."""
+    in US dollars where somebody has counted it, `calls` the HTTP calls it took. `words`: of an
+    answer in words, as they came."""
 
     label: str
     model: str
     tokens: Tokens | None = None
     cost: float | None = None
     calls: int = 1
+    words: str = ""
 
 
 class PassingFault(Exception):
@@ -122,19 +124,33 @@ def fate(
     return CannotAnswer(f"the endpoint answered {status}: {why}", field="request.input")
 
 
+def cut_short(reason: str, used: Used) -> CannotAnswer:
+    """For an answer that ended where its room did: what is there may be half of another label."""
+    return CannotAnswer(
+        f"the answer was cut short ({reason}): a larger max_tokens may help",
+        field="request.input",
+        used=used,
+    )
+
+
 def may_not_know_how(status: int) -> bool:
     """Whether a structured question may have failed for being structured."""
     return status in _UNKNOWN_PARAMETER
 
 
 def structured_label(content: str) -> str:
-    """The label of a structured answer; of words, where an endpoint gave words all the same."""
+    """The label of a structured answer; of words, where an endpoint gave words all the same.
+
+    Returns "" for the beginning of a document, or one without a label.
+    """
+    if not content.lstrip().startswith("{"):
+        return read_answer(content)
     try:
         document = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return read_answer(content)
-    label = document.get(LABEL) if isinstance(document, dict) else None
-    return label.strip() if isinstance(label, str) else read_answer(content)
+        return ""
+    label = document.get(LABEL)
+    return label.strip() if isinstance(label, str) else ""
 
 
 def read_usage(raw: msgspec.Raw, kind: type[U]) -> U:

@@ -21,6 +21,7 @@ from services.teacher.answers import (
     CannotAnswer,
     PassingFault,
     counted,
+    cut_short,
     read_usage,
 )
 from services.teacher.endpoint import Endpoint, Faults
@@ -37,6 +38,7 @@ from shared.contracts.prompting import (
 from shared.contracts.tasks import Task
 
 _TOOL = "answer"
+_CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
 _ENOUGH_TOKENS = 256  # the API demands a bound; a label and a tool call's frame need less
 
 
@@ -130,11 +132,13 @@ class AnthropicTeacher(Endpoint):
         used = replace(CHARGED, tokens=tokens)
         if reply.stop_reason == "refusal":
             raise CannotAnswer("the model refused", field="request.input", used=used)
-        label = _label(reply.content)
+        if reply.stop_reason in _CUT_SHORT:
+            raise cut_short(f"stop reason {reply.stop_reason}", used)
+        label, words = _label(reply.content)
         if not label:
             reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
             raise CannotAnswer(f"the answer is empty{reason}", field="request.input", used=used)
-        return Answer(label, reply.model or self._model, tokens)
+        return Answer(label, reply.model or self._model, tokens, words=words)
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)
@@ -148,10 +152,12 @@ def _tokens(usage: _Usage) -> Tokens | None:
     return counted(asked, usage.output_tokens)
 
 
-def _label(blocks: list[_Block]) -> str:
+def _label(blocks: list[_Block]) -> tuple[str, str]:
+    """And the words it was read from, where it was."""
     for block in blocks:
         if block.type == "tool_use" and isinstance(block.input, dict):
             label = block.input.get(LABEL)
             if isinstance(label, str):
-                return label.strip()
-    return read_answer("".join(block.text for block in blocks if block.type == "text"))
+                return label.strip(), ""
+    words = "".join(block.text for block in blocks if block.type == "text")
+    return read_answer(words), words

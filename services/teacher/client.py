@@ -25,6 +25,7 @@ from services.teacher.answers import (
     CannotAnswer,
     PassingFault,
     counted,
+    cut_short,
     read_usage,
     structured_label,
 )
@@ -168,12 +169,14 @@ class OpenAITeacher(Endpoint):
             raise CannotAnswer(
                 f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input", used=used
             )
+        if choice.finish_reason == "length":
+            raise cut_short(f"finish reason {choice.finish_reason}", used)
         content = _words(choice.message.content)
         label = structured_label(content) if structured else read_answer(content)
         if not label:
             reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
             raise CannotAnswer(f"the answer is empty{reason}", field="request.input", used=used)
-        return Answer(label, completion.model or self._model, tokens)
+        return Answer(label, completion.model or self._model, tokens, words=content)
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)

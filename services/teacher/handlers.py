@@ -15,7 +15,7 @@ from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source
-from shared.contracts.prompting import prompt_digest
+from shared.contracts.prompting import prompt_digest, readings
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
@@ -118,7 +118,7 @@ def _settle(
     try:
         if isinstance(reply.answer, CannotAnswer):
             raise reply.answer
-        label = _label(reply.answer, rules.taxonomies[question.task.name])
+        label = _label(reply.answer, question.task, rules.taxonomies[question.task.name])
     except InvalidMessage as error:
         return _Unusable(error, deferral)
     request_key = deferral.request.id.encode()
@@ -150,8 +150,12 @@ def _last_word(
     return [Record(rules.decisions_topic, request_key, encode(decision), message.headers)]
 
 
-def _label(answer: Answer, taxonomy: Taxonomy) -> str:
+def _label(answer: Answer, task: Task, taxonomy: Taxonomy) -> str:
     """Raises InvalidMessage for an answer that is no label of the task."""
+    if task.labels:
+        for reading in readings(answer.words):
+            if (known := taxonomy.find(reading)) is not None:
+                return known
     try:
         label = taxonomy.normalise(answer.label)
     except UnknownLabel as error:

@@ -120,7 +120,7 @@ def test_what_is_asked() -> None:
 
 def test_a_minimal_endpoint_will_do() -> None:
     answer = asked(200, completion(content=" **refund**. "))
-    assert answer == Answer("refund", "m", None)
+    assert answer == Answer("refund", "m", None, words=" **refund**. ")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,8 @@ def test_a_minimal_endpoint_will_do() -> None:
         ("`card_lost`", "card_lost"),
         (" \n", ""),
         ("“other”", "other"),
+        ("<think>\nOkay, the user asks", ""),
+        ("<think>a</think>b</think>", "b</think>"),
     ],
 )
 def test_answers_are_read_without_their_wrapping(content: str, label: str) -> None:

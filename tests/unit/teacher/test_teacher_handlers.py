@@ -37,7 +37,7 @@ from shared.contracts.events import (
     Source,
     Tokens,
 )
-from shared.contracts.prompting import prompt_digest
+from shared.contracts.prompting import prompt_digest, read_answer
 from shared.contracts.tasks import Price, Task, UnknownLabels
 from shared.contracts.taxonomy import taxonomies
 from shared.rejecting import rejecting
@@ -219,6 +219,33 @@ def test_an_answer_outside_the_taxonomy_by_policy() -> None:
         records = taught(deferral(request={"task": task}), answer)
         assert decode(records["decisions"].value, Decision).label == label
         assert decode(records["traces.raw"].value, RawTrace).teacher == label
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ("U.S.", "U.S."), (' "U.S." \n', "U.S."), ("u.s.", "U.S."), ("C*", "C*"), ("C.", "C"),
+        ("**C**", "C"), ("Label: x", "Label: x"), ("<think>C</think>U.S.", "U.S."),
+        ("answer: other.", "other"), ("no label", "no label"),
+    ],
+)  # fmt: skip
+def test_labels_that_look_like_wrapping_are_found(words: str, label: str) -> None:
+    task = Task(name="odd", labels=("U.S.", "C*", "C", "Label: x", "other"))
+    rules = replace(RULES, tasks={"odd": task}, taxonomies=taxonomies({"odd": task}))
+
+    def ask_all(questions: Sequence[Question]) -> dict[Any, Reply]:
+        answer = Answer(read_answer(words), "m", words=words)
+        return {question.key: Reply(answer, 0.0) for question in questions}
+
+    odd = message(deferral(request={"task": "odd"}))
+    [record, _] = teach([odd], rules=rules, ask_all=ask_all, reject=REJECT, clock=FakeClock(NOW))
+    assert decode(record.value, Decision).label == label
+
+
+def test_words_are_no_label_of_a_task_without_labels() -> None:
+    answer = Answer("Refund", "m", words=' "Refund." ')
+    records = taught(deferral(request={"task": "free"}), answer)
+    assert decode(records["decisions"].value, Decision).label == "Refund"
 
 
 def test_an_essay_is_not_a_label() -> None:

@@ -253,6 +253,35 @@ def test_a_refusal_and_an_empty_answer_are_final(provider: Provider) -> None:
         asked(provider, 200, json.dumps(answered(provider, " ")).encode())
 
 
+@pytest.mark.parametrize("task", [WORDS, STRUCTURED], ids=["words", "structured"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_answer_that_was_cut_short_is_no_label(provider: Provider, task: Task) -> None:
+    ended = "max_tokens" if provider is Provider.ANTHROPIC else "length"
+    for text in ("Refund", '{"label": "Ref', ""):
+        body = json.dumps(answered(provider, text, ended)).encode()
+        with (
+            Scripted([(200, {}, body)]) as url,
+            pytest.raises(CannotAnswer, match=rf"cut short .*{ended}"),
+        ):
+            client(provider, url.removesuffix("/v1"))(task, "x", timeout=5)
+
+
+@pytest.mark.parametrize("text", ['{"label":    ', ' {"label": "Ref', "{}", '{"label": 3}', "{"])
+def test_half_a_document_is_no_label(text: str) -> None:
+    body = json.dumps(answered(Provider.OPENAI, text)).encode()
+    with Scripted([(200, {}, body)]) as url, pytest.raises(CannotAnswer, match="empty"):
+        client(Provider.OPENAI, url.removesuffix("/v1"))(STRUCTURED, "x", timeout=5)
+
+
+def test_a_tool_s_label_goes_before_words_beside_it() -> None:
+    blocks = [
+        {"type": "text", "text": "Refund"},
+        {"type": "tool_use", "input": {"label": "other"}},
+    ]
+    answer = asked(Provider.ANTHROPIC, 200, json.dumps({"content": blocks}).encode())
+    assert (answer.label, answer.words) == ("other", "")
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_hanging_and_an_absent_endpoint_are_passing_faults(
     recorded: Callable[..., RecordedLLM], provider: Provider
