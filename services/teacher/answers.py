@@ -82,10 +82,15 @@ class EndpointRefuses(Retryable):
 
 
 class CannotAnswer(InvalidMessage):
-    """This request will never be answered."""
+    """This request will never be answered.
 
-    def __init__(self, message: str, *, field: str = "", used: Used = A_CALL) -> None:
-        super().__init__(message, field=field)
+    `kind` is for the decision, which quotes no texts; `words`, the endpoint's or the model's, may
+    repeat the request's and are for the dead letter alone, which holds it anyway.
+    """
+
+    def __init__(self, kind: str, *, words: str = "", field: str = "", used: Used = A_CALL) -> None:
+        super().__init__(f"{kind}: {words}" if words else kind, field=field)
+        self.kind = kind
         self.used = used
 
 
@@ -121,7 +126,7 @@ def fate(
         used = CHARGED if status in _GAVE_UP_WAITING else NOTHING
         return PassingFault(f"the endpoint answered {status}", retry_after=after, used=used)
     why = why.replace(secret, "***")[:MAX_WHY_CHARS]
-    return CannotAnswer(f"the endpoint answered {status}: {why}", field="request.input")
+    return CannotAnswer(f"the endpoint answered {status}", words=why, field="request.input")
 
 
 def cut_short(reason: str, used: Used) -> CannotAnswer:

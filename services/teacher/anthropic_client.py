@@ -136,8 +136,10 @@ class AnthropicTeacher(Endpoint):
             raise cut_short(f"stop reason {reply.stop_reason}", used)
         label, words = _label(reply.content)
         if not label:
-            reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
-            raise CannotAnswer(f"the answer is empty{reason}", field="request.input", used=used)
+            reason = f"stop reason {reply.stop_reason}" if reply.stop_reason else ""
+            raise CannotAnswer(
+                "the answer is empty", words=reason, field="request.input", used=used
+            )
         return Answer(label, reply.model or self._model, tokens, words=words)
 
     def _list_models(self, timeout: float) -> None:

@@ -167,15 +167,17 @@ class OpenAITeacher(Endpoint):
         if choice.message.refusal or choice.finish_reason == "content_filter":
             why = choice.message.refusal or "stopped by its content filter"
             raise CannotAnswer(
-                f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input", used=used
+                "the model refused", words=why[:MAX_WHY_CHARS], field="request.input", used=used
             )
         if choice.finish_reason == "length":
             raise cut_short(f"finish reason {choice.finish_reason}", used)
         content = _words(choice.message.content)
         label = structured_label(content) if structured else read_answer(content)
         if not label:
-            reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
-            raise CannotAnswer(f"the answer is empty{reason}", field="request.input", used=used)
+            reason = f"finish reason {choice.finish_reason}" if choice.finish_reason else ""
+            raise CannotAnswer(
+                "the answer is empty", words=reason, field="request.input", used=used
+            )
         return Answer(label, completion.model or self._model, tokens, words=content)
 
     def _list_models(self, timeout: float) -> None:

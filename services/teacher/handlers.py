@@ -141,11 +141,14 @@ def _settle(
 def _last_word(
     message: Message, unusable: _Unusable, *, rules: Rules, now: datetime
 ) -> list[Record]:
-    """The decision that says why there is no answer, where somebody waits for one."""
+    """The decision that says why there is no answer, where somebody waits for one; in words of
+    our own, because others may quote the request, and decisions hold no texts."""
     deferral = unusable.deferral
     if deferral is None or deferral.outcome is not Outcome.DEFERRED:
         return []
-    decision = _decision(deferral, now, error=str(unusable.error), timings=deferral.timings)
+    error = unusable.error
+    why = error.kind if isinstance(error, CannotAnswer) else str(error)
+    decision = _decision(deferral, now, error=why, timings=deferral.timings)
     request_key = deferral.request.id.encode()
     return [Record(rules.decisions_topic, request_key, encode(decision), message.headers)]
 
@@ -159,7 +162,9 @@ def _label(answer: Answer, task: Task, taxonomy: Taxonomy) -> str:
     try:
         label = taxonomy.normalise(answer.label)
     except UnknownLabel as error:
-        raise InvalidMessage(f"the model's answer {error}", field="label") from error
+        raise CannotAnswer(
+            "the answer is not a label of the task", words=str(error), field="label"
+        ) from error
     if len(label) > _MAX_LABEL_CHARS:
         raise InvalidMessage(
             f"the model's answer has {len(label)} characters; a label has at most "
