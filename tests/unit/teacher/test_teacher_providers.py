@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,19 @@ def test_blank_lines_while_we_wait_are_no_answer(provider: Provider) -> None:
         assert time.monotonic() - began < 1.5
         assert caught.value.used == Used(calls=1, charged=True)
         assert ask(WORDS, "x", timeout=10).label == "Refund"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_connection_that_is_not_made_in_time_is_no_call(provider: Provider) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(4):  # nobody accepts: the queue is full, further ones wait
+            each = waiting.enter_context(socket.socket())
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        origin = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(PassingFault, match="no answer within") as caught:
+            client(provider, origin)(WORDS, "x", timeout=0.2)
+    assert caught.value.used == Used()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
