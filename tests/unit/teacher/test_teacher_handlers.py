@@ -376,6 +376,31 @@ class Running:
             self.pipe.close()
 
 
+def test_what_cannot_be_answered_is_asked_once_a_record() -> None:
+    """Not again after a commit that failed, but when it is put back from the dead letters."""
+    asked = 0
+
+    def ask(task: Task, text: Any, *, timeout: float) -> Answer:
+        nonlocal asked
+        asked += 1
+        raise CannotAnswer("no")
+
+    clock = SystemClock()
+    panel = Panel(
+        ask,
+        policy=Policy(1),
+        limits=Limits(timeout=5.0, batch=20.0, patience=600.0, concurrency=1),
+        clock=clock,
+        wait=lambda _: False,
+        on_answer=lambda: None,
+    )
+    for offset, calls in ((3, 1), (3, 1), (8, 2)):
+        again = message(deferral(), offset=offset)
+        teach([again], rules=RULES, ask_all=panel.ask_all, reject=REJECT, clock=clock)
+        assert asked == calls
+    panel.close()
+
+
 def broker_with(n: int) -> MemoryBroker:
     broker = MemoryBroker()
     for topic in ("deferred", "decisions", "traces.raw", "dead-letters"):
