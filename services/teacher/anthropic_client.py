@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
-from anthropic import Anthropic, APIConnectionError, APIStatusError, APITimeoutError
+from anthropic import (
+    Anthropic,
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    DefaultHttpxClient,
+)
 
 from services.teacher.answers import (
+    CHARGED,
+    NO_USAGE,
     Answer,
     CannotAnswer,
     PassingFault,
     counted,
+    cut_short,
+    read_usage,
 )
 from services.teacher.endpoint import Endpoint, Faults
+from services.teacher.whole_calls import WholeCalls
 from shared.clock import Clock
-from shared.contracts.events import Input
+from shared.contracts.events import Input, Tokens
 from shared.contracts.prompting import (
     LABEL,
     answer_schema,
@@ -26,6 +38,7 @@ from shared.contracts.prompting import (
 from shared.contracts.tasks import Task
 
 _TOOL = "answer"
+_CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
 _ENOUGH_TOKENS = 256  # the API demands a bound; a label and a tool call's frame need less
 
 
@@ -48,10 +61,14 @@ class _Reply(msgspec.Struct):
     content: list[_Block]
     model: str | None = None
     stop_reason: str | None = None
-    usage: _Usage = msgspec.field(default_factory=_Usage)
+    usage: msgspec.Raw = NO_USAGE
 
 
 _FAULTS = Faults(timeout=APITimeoutError, connection=APIConnectionError, status=APIStatusError)
+
+
+class _Http(WholeCalls, DefaultHttpxClient):
+    pass
 
 
 class AnthropicTeacher(Endpoint):
@@ -67,7 +84,9 @@ class AnthropicTeacher(Endpoint):
         temperature: float | None = None,
         max_tokens: int | None = None,
     ) -> None:
-        self._client = Anthropic(base_url=base_url, api_key=api_key, max_retries=0)
+        self._client = Anthropic(
+            base_url=base_url, api_key=api_key, max_retries=0, http_client=_Http()
+        )
         super().__init__(
             url=base_url or str(self._client.base_url),
             secret=api_key,
@@ -108,28 +127,39 @@ class AnthropicTeacher(Endpoint):
         try:
             reply = msgspec.json.decode(body, type=_Reply)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise PassingFault("the endpoint's answer is not a message") from error
+            raise PassingFault("the endpoint's answer is not a message", used=CHARGED) from error
+        tokens = _tokens(read_usage(reply.usage, _Usage))
+        used = replace(CHARGED, tokens=tokens)
         if reply.stop_reason == "refusal":
-            raise CannotAnswer("the model refused", field="request.input")
-        label = _label(reply.content)
+            raise CannotAnswer("the model refused", field="request.input", used=used)
+        if reply.stop_reason in _CUT_SHORT:
+            raise cut_short(f"stop reason {reply.stop_reason}", used)
+        label, words = _label(reply.content)
         if not label:
-            reason = f" (stop reason {reply.stop_reason})" if reply.stop_reason else ""
-            raise CannotAnswer(f"the answer is empty{reason}", field="request.input")
-        usage = reply.usage
-        asked = usage.input_tokens
-        if asked is not None:
-            # What was read from the cache is not among the input tokens.
-            asked += (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-        return Answer(label, reply.model or self._model, counted(asked, usage.output_tokens))
+            reason = f"stop reason {reply.stop_reason}" if reply.stop_reason else ""
+            raise CannotAnswer(
+                "the answer is empty", words=reason, field="request.input", used=used
+            )
+        return Answer(label, reply.model or self._model, tokens, words=words)
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)
 
 
-def _label(blocks: list[_Block]) -> str:
+def _tokens(usage: _Usage) -> Tokens | None:
+    asked = usage.input_tokens
+    if asked is not None:
+        # What was read from the cache is not among the input tokens.
+        asked += (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+    return counted(asked, usage.output_tokens)
+
+
+def _label(blocks: list[_Block]) -> tuple[str, str]:
+    """And the words it was read from, where it was."""
     for block in blocks:
         if block.type == "tool_use" and isinstance(block.input, dict):
             label = block.input.get(LABEL)
             if isinstance(label, str):
-                return label.strip()
-    return read_answer("".join(block.text for block in blocks if block.type == "text"))
+                return label.strip(), ""
+    words = "".join(block.text for block in blocks if block.type == "text")
+    return read_answer(words), words

@@ -107,9 +107,9 @@ def build(
     health: Health,
 ) -> Teacher:
     """Wire the teacher. Raises Fatal when the broker won't do, or a task's key is not there."""
-    prices = load_prices(settings.teacher_prices)
+    prices = load_prices(settings.teacher_prices, settings.teacher_model)
     mine = _mine(settings, tasks)
-    check_budgets(mine, prices, settings.teacher_model)
+    check_budgets(mine, prices)
     client = teachers(settings, mine, clock=clock)
     ledger = _ledger(settings)
     panel = Panel(

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from services.teacher.answers import Answer, Ask, CannotAnswer
-from services.teacher.costs import Prices
+from services.teacher.answers import (
+    NOTHING,
+    Answer,
+    Ask,
+    CannotAnswer,
+    EndpointRefuses,
+    PassingFault,
+    Used,
+)
+from services.teacher.costs import Prices, cost_of, estimated
 from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.events import Input, Tokens
 from shared.contracts.spending import LedgerAway, Spent, left
-from shared.contracts.tasks import Budget, Task
+from shared.contracts.tasks import Budget, Price, Task
 from shared.telemetry.metrics import (
     TEACHER_BUDGET_LEFT,
     TEACHER_COST,
     TEACHER_TOKENS,
     TEACHER_WAITING,
 )
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED_DAYS = 3
 
@@ -79,6 +91,7 @@ class Metered:
         self._clock = clock
         self._lock = threading.Lock()
         self._under_way: Counter[str] = Counter()
+        self._estimating: set[str] = set()
         # What a ledger that was away did not take.
         self._owed: defaultdict[tuple[str, date], Spent] = defaultdict(Spent)
 
@@ -87,19 +100,25 @@ class Metered:
         budget is used up, BudgetWaits while nobody knows whether it is."""
         day = self._clock.now().astimezone(ZoneInfo(task.timezone)).date()
         self._begin(task, day)
+        used, price, said = NOTHING, self._prices.price(task), ""
+        cost: float | None = None
         try:
             answer = self._ask(task, text, timeout=timeout)
-        except CannotAnswer:
-            self._count(task, day, Spent(calls=1))
+            used, said = Used(answer.calls, True, answer.tokens), answer.label
+            price = self._prices.price(task, answer.model)
+            cost = cost_of(price, answer.tokens)
+            return replace(answer, cost=cost)
+        except (PassingFault, EndpointRefuses, CannotAnswer) as error:
+            used = error.used
+            cost = cost_of(price, used.tokens) if used.charged else None
             raise
-        else:
-            cost = self._prices.cost(task, answer.model, answer.tokens)
-            self._count(task, day, Spent(cost or 0.0, 1))
-            _observe(task.name, cost, answer.tokens)
-            return Answer(answer.label, answer.model, answer.tokens, cost)
         finally:
+            _observe(task.name, cost, used.tokens)
             if task.budget is not None:
+                if cost is None and used.charged and task.budget.usd_per_day is not None:
+                    cost = self._estimate(task, price, estimated(task, text, said))
                 with self._lock:
+                    self._count(task.name, day, Spent(cost or 0.0, used.calls))
                     self._under_way[task.name] -= 1
 
     def _begin(self, task: Task, day: date) -> None:
@@ -129,13 +148,21 @@ class Metered:
             raise BudgetWaits(f"{why}; its requests wait until that day ends in {task.timezone}")
         raise Unavailable(f"unavailable: {why}", field="request.task")
 
-    def _count(self, task: Task, day: date, more: Spent) -> None:
+    def _estimate(self, task: Task, price: Price, tokens: Tokens) -> float | None:
+        """For the budget alone: traces and metrics say what is known."""
+        if task.name not in self._estimating:
+            self._estimating.add(task.name)
+            log.warning(
+                "task %s: the endpoint counts no tokens, so its budget in dollars is counted by "
+                "the length of texts and answers", task.name,
+            )  # fmt: skip
+        return cost_of(price, tokens)
+
+    def _count(self, task: str, day: date, more: Spent) -> None:
         """An answer is not lost because the ledger is away: it is owed."""
-        if task.budget is None:
-            return
-        with self._lock:
-            self._owed[task.name, day] = self._owed[task.name, day].plus(more)
-            self._pay_owed(task.name, day)
+        if more != Spent():
+            self._owed[task, day] = self._owed[task, day].plus(more)
+            self._pay_owed(task, day)
 
     def _pay_owed(self, task: str, day: date) -> None:
         owed = self._owed.pop((task, day), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,18 +13,24 @@ from openai import (
     APITimeoutError,
     AzureOpenAI,
     BadRequestError,
+    DefaultHttpxClient,
     OpenAI,
 )
 
 from services.teacher.answers import (
+    CHARGED,
     MAX_WHY_CHARS,
+    NO_USAGE,
     Answer,
     CannotAnswer,
     PassingFault,
     counted,
+    cut_short,
+    read_usage,
     structured_label,
 )
-from services.teacher.endpoint import Endpoint, Faults
+from services.teacher.endpoint import AskAgain, Endpoint, Faults
+from services.teacher.whole_calls import WholeCalls
 from shared.clock import Clock
 from shared.contracts.events import Input
 from shared.contracts.prompting import (
@@ -38,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None  # in parts, where a model shows what it thinks
     refusal: str | None = None
 
 
@@ -48,8 +55,8 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -57,10 +64,14 @@ class _Completion(msgspec.Struct):
 
     choices: list[_Choice]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NO_USAGE
 
 
 _FAULTS = Faults(timeout=APITimeoutError, connection=APIConnectionError, status=APIStatusError)
+
+
+class _Http(WholeCalls, DefaultHttpxClient):
+    pass
 
 
 class OpenAITeacher(Endpoint):
@@ -85,9 +96,12 @@ class OpenAITeacher(Endpoint):
                 api_key=api_key,
                 api_version=azure_version,
                 max_retries=0,
+                http_client=_Http(),
             )
         else:
-            self._client = OpenAI(base_url=base_url, api_key=api_key, max_retries=0)
+            self._client = OpenAI(
+                base_url=base_url, api_key=api_key, max_retries=0, http_client=_Http()
+            )
         super().__init__(
             url=base_url or str(self._client.base_url),
             secret=api_key,
@@ -106,17 +120,17 @@ class OpenAITeacher(Endpoint):
         self._client.close()
 
     def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
-        """The body of the answer, asked again without an option that the model refuses."""
-        while True:
-            sent = self._options
-            try:
-                return self._create(task, text, timeout, structured, sent)
-            except BadRequestError as error:
-                refused = str(error.param)
-                if refused not in sent:
-                    raise
-                log.warning("%s: %s refuses %s", self._url, self._model, refused)
-                self._options = _without(refused, sent)
+        """The body of the answer; AskAgain without an option that the model refuses."""
+        sent = self._options
+        try:
+            return self._create(task, text, timeout, structured, sent)
+        except BadRequestError as error:
+            refused = str(error.param)
+            if refused not in sent:
+                raise
+            log.warning("%s: %s refuses %s", self._url, self._model, refused)
+            self._options = _without(refused, sent)
+            raise AskAgain from error
 
     def _create(
         self, task: Task, text: Input, timeout: float, structured: bool, sent: dict[str, Any]
@@ -141,26 +155,41 @@ class OpenAITeacher(Endpoint):
             completion = msgspec.json.decode(body, type=_Completion)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # What proxies and endpoints in trouble send with status 200.
-            raise PassingFault("the endpoint's answer is not a chat completion") from error
+            raise PassingFault(
+                "the endpoint's answer is not a chat completion", used=CHARGED
+            ) from error
+        usage = read_usage(completion.usage, _Usage)
+        tokens = counted(usage.prompt_tokens, usage.completion_tokens)
+        used = replace(CHARGED, tokens=tokens)
         if not completion.choices:
-            raise CannotAnswer("the answer holds no choice", field="request.input")
+            raise CannotAnswer("the answer holds no choice", field="request.input", used=used)
         choice = completion.choices[0]
         if choice.message.refusal or choice.finish_reason == "content_filter":
             why = choice.message.refusal or "stopped by its content filter"
-            raise CannotAnswer(f"the model refused: {why[:MAX_WHY_CHARS]}", field="request.input")
-        content = choice.message.content or ""
+            raise CannotAnswer(
+                "the model refused", words=why[:MAX_WHY_CHARS], field="request.input", used=used
+            )
+        if choice.finish_reason == "length":
+            raise cut_short(f"finish reason {choice.finish_reason}", used)
+        content = _words(choice.message.content)
         label = structured_label(content) if structured else read_answer(content)
         if not label:
-            reason = f" (finish reason {choice.finish_reason})" if choice.finish_reason else ""
-            raise CannotAnswer(f"the answer is empty{reason}", field="request.input")
-        usage = completion.usage
-        tokens = (
-            counted(usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
-        )
-        return Answer(label, completion.model or self._model, tokens)
+            reason = f"finish reason {choice.finish_reason}" if choice.finish_reason else ""
+            raise CannotAnswer(
+                "the answer is empty", words=reason, field="request.input", used=used
+            )
+        return Answer(label, completion.model or self._model, tokens, words=content)
 
     def _list_models(self, timeout: float) -> None:
         self._client.models.with_raw_response.list(timeout=timeout)
+
+
+def _words(content: str | list[Any] | None) -> str:
+    """Of parts, those of text: the others are what the model thought."""
+    if not isinstance(content, list):
+        return content or ""
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _without(refused: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ class TeacherSettings(ServiceSettings):
     teacher_temperature: float | None = Field(default=0.0, ge=0, le=2)
     teacher_max_tokens: int | None = Field(default=None, ge=1)
 
-    # One call, and how often a passing fault is met with another one.
+    # One whole call (up to twice that where bytes come and then no more), and how often a
+    # passing fault is met with another one.
     teacher_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     teacher_max_attempts: int = Field(default=4, ge=1, le=20)
     teacher_concurrency: int = Field(default=8, ge=1, le=256)

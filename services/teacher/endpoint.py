@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.teacher.answers import (
+    CHARGED,
+    NOTHING,
     Answer,
     CannotAnswer,
     EndpointRefuses,
@@ -22,6 +26,13 @@ from shared.contracts.prompting import answers_structured
 from shared.contracts.tasks import Task
 
 log = logging.getLogger(__name__)
+
+# The HTTP library's timeouts before a question was sent; the clients wrap them with all others.
+_NEVER_SENT = ("ConnectTimeout", "PoolTimeout", "WriteTimeout")
+
+
+class AskAgain(Exception):
+    """Refused for how it was asked, which has been changed from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +61,38 @@ class Endpoint(ABC):
 
     def __call__(self, task: Task, text: Input, *, timeout: float) -> Answer:
         """Raises PassingFault, EndpointRefuses or CannotAnswer."""
-        structured = answers_structured(task) and not self._in_words_only
-        try:
-            return self._answer(task, text, timeout, structured)
-        except self._faults.status as error:
-            if not structured or not may_not_know_how(_status(error)):
-                raise self._fate(error) from error
-        try:
-            answer = self._answer(task, text, timeout, False)
-        except self._faults.status as error:
-            raise self._fate(error) from error
-        log.warning("%s does not answer by %s: asking in words", self._url, self._structure)
-        self._in_words_only = True
-        return answer
+        by_structure = structured = answers_structured(task) and not self._in_words_only
+        deadline = self._clock.monotonic() + timeout
+        refused = 0  # calls, for how they asked
+        while True:
+            left = deadline - self._clock.monotonic()
+            try:
+                answer = self._answer(task, text, left, structured)
+                break
+            except AskAgain:
+                pass
+            except self._faults.status as error:
+                fault = self._fate(error)
+                if not isinstance(fault, CannotAnswer) or not (
+                    structured and may_not_know_how(_status(error))
+                ):
+                    fault.used = fault.used.after(refused)
+                    raise fault from error
+                structured = False
+            except (PassingFault, CannotAnswer) as fault:
+                fault.used = fault.used.after(refused)
+                raise
+            refused += 1
+        if structured is not by_structure:
+            log.warning("%s does not answer by %s: asking in words", self._url, self._structure)
+            self._in_words_only = True
+        return replace(answer, calls=1 + refused)
 
     def probe(self, *, timeout: float) -> None:
         """Whether the endpoint is there and lets us in. Raises PassingFault or EndpointRefuses."""
         try:
-            self._list_models(timeout)
-        except self._faults.connection as error:
-            raise PassingFault(f"no connection to {self._url}") from error
+            with self._reaching(timeout):
+                self._list_models(timeout)
         except self._faults.status as error:
             found = self._fate(error)
             # Not every endpoint lists its models; any other answer shows that it is there.
@@ -81,7 +104,7 @@ class Endpoint(ABC):
 
     @abstractmethod
     def _ask(self, task: Task, text: Input, timeout: float, structured: bool) -> bytes:
-        """The body of the answer."""
+        """The body of the answer. Raises AskAgain, or the library's faults."""
 
     @abstractmethod
     def _read(self, body: bytes, structured: bool) -> Answer:
@@ -91,14 +114,26 @@ class Endpoint(ABC):
     def _list_models(self, timeout: float) -> None: ...
 
     def _answer(self, task: Task, text: Input, timeout: float, structured: bool) -> Answer:
-        """Raises PassingFault, CannotAnswer, or the library's status fault."""
-        try:
+        """Raises PassingFault, CannotAnswer, AskAgain, or the library's status fault."""
+        if timeout <= 0:
+            raise PassingFault("no time left to ask once more")
+        with self._reaching(timeout):
             body = self._ask(task, text, timeout, structured)
-        except self._faults.timeout as error:
-            raise PassingFault(f"no answer within {timeout:.1f} s") from error
-        except self._faults.connection as error:
-            raise PassingFault(f"no connection to {self._url}") from error
         return self._read(body, structured)
+
+    @contextmanager
+    def _reaching(self, timeout: float) -> Iterator[None]:
+        """Raises PassingFault where there is no answer at all."""
+        try:
+            yield
+        except (TimeoutError, self._faults.connection) as error:
+            cause = error.__cause__
+            # Some libraries hand on what is raised below them, some wrap it.
+            overdue = isinstance(error, TimeoutError) or isinstance(cause, TimeoutError)
+            if not overdue and not isinstance(error, self._faults.timeout):
+                raise PassingFault(f"no connection to {self._url}") from error
+            used = NOTHING if type(cause).__name__ in _NEVER_SENT else CHARGED
+            raise PassingFault(f"no answer within {timeout:.1f} s", used=used) from error
 
     def _fate(self, error: Any) -> PassingFault | EndpointRefuses | CannotAnswer:
         return fate(

@@ -15,7 +15,7 @@ from shared.bus.errors import InvalidMessage
 from shared.clock import Clock
 from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, RawTrace, Source
-from shared.contracts.prompting import prompt_digest
+from shared.contracts.prompting import prompt_digest, readings
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
@@ -107,7 +107,8 @@ def _read(message: Message, rules: Rules) -> Question | _Unusable | None:
     if task is None:
         why = f"unknown task {deferral.request.task!r}"
         return _Unusable(InvalidMessage(why, field="request.task"), deferral)
-    return Question(deferral, task, message.headers)
+    place = (message.topic, message.partition, message.offset)
+    return Question(deferral, task, message.headers, place)
 
 
 def _settle(
@@ -117,7 +118,7 @@ def _settle(
     try:
         if isinstance(reply.answer, CannotAnswer):
             raise reply.answer
-        label = _label(reply.answer, rules.taxonomies[question.task.name])
+        label = _label(reply.answer, question.task, rules.taxonomies[question.task.name])
     except InvalidMessage as error:
         return _Unusable(error, deferral)
     request_key = deferral.request.id.encode()
@@ -140,21 +141,30 @@ def _settle(
 def _last_word(
     message: Message, unusable: _Unusable, *, rules: Rules, now: datetime
 ) -> list[Record]:
-    """The decision that says why there is no answer, where somebody waits for one."""
+    """The decision that says why there is no answer, where somebody waits for one; in words of
+    our own, because others may quote the request, and decisions hold no texts."""
     deferral = unusable.deferral
     if deferral is None or deferral.outcome is not Outcome.DEFERRED:
         return []
-    decision = _decision(deferral, now, error=str(unusable.error), timings=deferral.timings)
+    error = unusable.error
+    why = error.kind if isinstance(error, CannotAnswer) else str(error)
+    decision = _decision(deferral, now, error=why, timings=deferral.timings)
     request_key = deferral.request.id.encode()
     return [Record(rules.decisions_topic, request_key, encode(decision), message.headers)]
 
 
-def _label(answer: Answer, taxonomy: Taxonomy) -> str:
+def _label(answer: Answer, task: Task, taxonomy: Taxonomy) -> str:
     """Raises InvalidMessage for an answer that is no label of the task."""
+    if task.labels:
+        for reading in readings(answer.words):
+            if (known := taxonomy.find(reading)) is not None:
+                return known
     try:
         label = taxonomy.normalise(answer.label)
     except UnknownLabel as error:
-        raise InvalidMessage(f"the model's answer {error}", field="label") from error
+        raise CannotAnswer(
+            "the answer is not a label of the task", words=str(error), field="label"
+        ) from error
     if len(label) > _MAX_LABEL_CHARS:
         raise InvalidMessage(
             f"the model's answer has {len(label)} characters; a label has at most "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NewType
 
-from services.teacher.answers import Answer, Ask, CannotAnswer, PassingFault
+from services.teacher.answers import Answer, Ask, CannotAnswer, EndpointRefuses, PassingFault
 from services.teacher.budget import Unavailable
 from services.teacher.retries import CutShort, Interrupted, Policy, Wait, with_retries
 from shared.bus.base import Headers
@@ -23,6 +23,7 @@ from shared.telemetry import tracing
 from shared.telemetry.metrics import TEACHER_CALLS, TEACHER_SECONDS
 
 Key = NewType("Key", bytes)
+Place = tuple[str, int, int]  # topic, partition and offset
 _REMEMBERED = 10_000
 # A call's longest time, as a share of a batch's: one that begins with the batch has all of it.
 _OF_BATCH = 0.9
@@ -30,11 +31,12 @@ _OF_BATCH = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`headers`: of the deferral's record, with its trace's context."""
+    """`headers`: of the deferral's record, with its trace's context; `at`: where it lies."""
 
     deferral: Deferral
     task: Task
     headers: Headers = ()
+    at: Place | None = None
 
     @property
     def endpoint(self) -> TeacherEndpoint | None:
@@ -49,10 +51,21 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer, or why there will never be one; `seconds` with all attempts."""
+    """The answer, or why there will never be one; `seconds` with all attempts, `at` the place of
+    the question it was given to."""
 
     answer: Answer | CannotAnswer
     seconds: float
+    at: Place | None = None
+
+    def settles(self, question: Question) -> bool:
+        """Whether the same request need not be asked again.
+
+        An answer is one wherever the request comes from. That there is none holds for the record
+        that said so, until it is committed: put back from the dead letters, it is asked again.
+        """
+        known = self.at is not None and self.at == question.at
+        return known or isinstance(self.answer, Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +112,16 @@ class Panel:
         """
         by_key = {question.key: question for question in questions}
         deadline = self._clock.monotonic() + self._limits.batch
-        waiting = {key: q for key, q in by_key.items() if key not in self._replies}
+        waiting = {key: q for key, q in by_key.items() if not self._settled(key, q)}
         last_chances = self._last_chances(waiting, deadline)
         asked = {
-            key: self._threads.submit(self._ask_one, question, deadline)
+            self._threads.submit(self._ask_one, question, deadline): key
             for key, question in waiting.items()
         }
         faults = [
             fault
-            for key, future in asked.items()
-            if (fault := self._collect(waiting[key], future, key in last_chances)) is not None
+            for future in as_completed(asked)  # as they come: each is a sign of life
+            if (fault := self._collect(waiting[key := asked[future]], future, key in last_chances))
         ]
         if faults:
             raise Retryable(
@@ -162,7 +175,11 @@ class Panel:
             )
         except CannotAnswer as error:
             answer = error
-        return Reply(answer, self._clock.monotonic() - began)
+        return Reply(answer, self._clock.monotonic() - began, question.at)
+
+    def _settled(self, key: Key, question: Question) -> bool:
+        reply = self._replies.get(key)
+        return reply is not None and reply.settles(question)
 
     def _collect(
         self, question: Question, future: Future[Reply], last_chance: bool
@@ -171,15 +188,15 @@ class Panel:
         key = question.key
         try:
             reply = future.result()
-        except PassingFault as fault:
-            if isinstance(fault, CutShort) or fault.retry_after is not None:
-                return fault  # says nothing of the request
+        except (PassingFault, EndpointRefuses) as fault:
+            if _of_the_endpoint(fault):
+                return fault
             now = self._clock.monotonic()
             spent = now - self._failing_since.setdefault(key, now)
             if not last_chance:
                 return fault
             error = CannotAnswer(f"given up after {spent:.0f} s: {fault}", field="request.input")
-            reply = Reply(error, spent)
+            reply = Reply(error, spent, question.at)
         except (Interrupted, Retryable) as fault:
             return fault
         else:
@@ -220,7 +237,7 @@ class Panel:
             return None
         try:
             reply = self._ask_one(question, deadline)
-        except PassingFault:
+        except (PassingFault, EndpointRefuses):
             return False
         except (Interrupted, Retryable):
             return None
@@ -230,6 +247,13 @@ class Panel:
     def _forget(self) -> None:
         while len(self._replies) > _REMEMBERED:
             self._replies.popitem(last=False)
+
+
+def _of_the_endpoint(fault: PassingFault | EndpointRefuses) -> bool:
+    """Whether it says nothing of the request."""
+    if isinstance(fault, EndpointRefuses):
+        return False
+    return isinstance(fault, CutShort) or fault.retry_after is not None
 
 
 def _genai(task: Task, answer: Answer) -> dict[str, str | int]:

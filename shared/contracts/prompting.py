@@ -16,7 +16,7 @@ ANSWER_ONLY = "Answer with the label only."
 _FIRST = "Text 1: "
 _SECOND = "\nText 2: "
 _WRAPPING = " \t\r\n\"'`*“”‘’"
-_REASONING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_REASONING = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)  # cut short: all of it
 _LEAD = re.compile(r"^(?:label|answer|category|intent)\s*[:=]\s*", re.IGNORECASE)
 
 
@@ -78,6 +78,13 @@ def read_answer(content: str) -> str:
 
     Returns "" for an answer that holds nothing else.
     """
-    answer = _REASONING.sub("", content).strip(_WRAPPING)
-    answer = _LEAD.sub("", answer).strip(_WRAPPING)
-    return answer.removesuffix(".").strip(_WRAPPING)
+    return readings(content)[-1]
+
+
+def readings(content: str) -> list[str]:
+    """An answer read ever more loosely, for labels that end with a full stop or begin with a star:
+    without reasoning, then without quotes and emphasis, then without all that is no label's."""
+    answer = _REASONING.sub("", content).strip()
+    bare = answer.strip(_WRAPPING)
+    led = _LEAD.sub("", bare).strip(_WRAPPING)
+    return [answer, bare, led, led.removesuffix(".").strip(_WRAPPING)]

@@ -46,7 +46,7 @@ def test_a_tasks_file_of_the_docs_loads_and_its_paths_compile(block: str, tmp_pa
 def test_the_price_table_of_the_docs_loads(tmp_path: Path) -> None:
     [block] = re.findall(r"```yaml\n(gpt.*?)```", (DOCS / "teachers.md").read_text(), re.DOTALL)
     (tmp_path / "prices.yaml").write_text(block)
-    assert load_prices(tmp_path / "prices.yaml")
+    assert load_prices(tmp_path / "prices.yaml", "default")
 
 
 def test_every_format_and_field_has_its_words() -> None:

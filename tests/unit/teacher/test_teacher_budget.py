@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,14 @@ import pytest
 from test_teacher_handlers import REJECT, RULES, broker_with, decided, deferral, message
 
 from services.ctl.recorded_llm import RecordedLLM
-from services.teacher.answers import Answer, CannotAnswer
+from services.teacher.answers import (
+    CHARGED,
+    Answer,
+    CannotAnswer,
+    EndpointRefuses,
+    PassingFault,
+    Used,
+)
 from services.teacher.app import Teacher, build
 from services.teacher.budget import (
     BudgetWaits,
@@ -39,6 +47,7 @@ from shared.clock import FakeClock, SystemClock
 from shared.contracts.codec import decode
 from shared.contracts.events import Decision, Tokens
 from shared.contracts.tasks import Budget, Price, Task
+from shared.contracts.teaching import TeacherEndpoint
 from shared.registry.ledger import RedisLedger
 from shared.rejecting import rejecting
 from shared.telemetry.health import Health
@@ -161,6 +170,67 @@ class TestMetered:
             )
         assert ledger.spent("support", TODAY).calls == 1
 
+    def test_what_came_of_a_call_does_not_matter_to_what_it_cost(self) -> None:
+        tokens = Tokens(input=1_000_000, output=500_000)
+        price = Price(per_million_input_tokens=2.0, per_million_output_tokens=8.0)
+        task = Task(name="support", price=price, budget=Budget(usd_per_day=100))
+        paid = Used(calls=1, charged=True, tokens=tokens)
+        errors = [
+            (CannotAnswer("cut short", used=paid), Spent(6.0, 1)),
+            (PassingFault("unreadable", used=replace(paid, calls=2)), Spent(6.0, 2)),
+            (CannotAnswer("the endpoint answered 400"), Spent(0.0, 1)),
+            (PassingFault("the endpoint answered 503"), Spent()),
+            (EndpointRefuses("no key"), Spent()),
+        ]
+        for error, spent in errors:
+            ledger = MemoryLedger()
+            with pytest.raises(type(error)):
+                self.metered(Fixed(error), ledger)(task, "x", timeout=1)
+            assert ledger.spent("support", TODAY) == spent
+
+    def test_tokens_that_nobody_counted_are_estimated_for_the_budget(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        price = Price(per_million_input_tokens=1e6, per_million_output_tokens=1e6)
+        ledger, text = MemoryLedger(), "word " * 600
+
+        def uncounted(task: Task, text: Any, *, timeout: float) -> Answer:
+            return Answer("refund", "m")
+
+        budget = Budget(usd_per_day=1e6)
+        task = Task(name="support", price=price, budget=budget)
+        for ask in (uncounted, uncounted, Fixed(PassingFault("no answer", used=CHARGED))):
+            metered = self.metered(ask, ledger)
+            before = ledger.spent("support", TODAY).usd
+            with suppress(PassingFault):
+                assert metered(task, text, timeout=1).cost is None, "a trace says what is known"
+            spent = ledger.spent("support", TODAY).usd - before
+            assert 600 < spent < 1500, "dollars, at one a token"
+        caplog.clear()
+        for _ in range(3):
+            with suppress(PassingFault):
+                metered(task, text, timeout=1)
+        assert caplog.text == "", "it was said once"
+        by_calls = Task(name="other", price=price, budget=Budget(calls_per_day=9))
+        self.metered(uncounted, ledger)(by_calls, text, timeout=1)
+        assert ledger.spent("other", TODAY) == Spent(0.0, 1)
+
+    def test_calls_that_time_out_are_counted_and_those_that_never_came_are_not(
+        self, recorded: Callable[..., RecordedLLM]
+    ) -> None:
+        task, ledger = budgeted(calls_per_day=3), MemoryLedger()
+        llm = recorded(hang_every=1)
+        for url, calls in (("http://127.0.0.1:9/v1", 0), (llm.base_url, 3)):
+            client = OpenAITeacher(base_url=url, api_key="k", model="m", clock=SystemClock())
+            ask = self.metered(client, ledger)
+            for _ in range(3):
+                with pytest.raises(PassingFault):
+                    ask(task, "x", timeout=0.1)
+            assert ledger.spent("support", TODAY).calls == calls
+        with pytest.raises(BudgetWaits):
+            ask(task, "x", timeout=0.1)
+        assert llm.calls == 3
+
     def test_a_ledger_that_is_away_stops_asking_but_loses_no_answer(self) -> None:
         class Flaky(MemoryLedger):
             away = False
@@ -198,19 +268,33 @@ class TestPrices:
     def test_the_longest_name_that_fits_counts(self, tmp_path: Path) -> None:
         file = tmp_path / "prices.yaml"
         file.write_text("m: {per_call: 1}\nm-mini: {per_call: 2}\n")
-        prices = load_prices(file)
+        prices = load_prices(file, "default")
         names = ("m", "m-mini", "m-mini-2026", "m-2026", "else")
-        found = [prices.cost(Task(name="a"), name, None) for name in names]
-        assert found == [1.0, 2.0, 2.0, 1.0, None]
+        found = [prices.price(Task(name="a"), name).per_call for name in names]
+        assert found == [1.0, 2.0, 2.0, 1.0, 0.0]
         file.write_text("m: {per_cal: 1}\n")
         with pytest.raises(Fatal, match="unknown field `per_cal`"):
-            load_prices(file)
+            load_prices(file, "default")
 
     def test_a_budget_in_dollars_needs_a_price(self) -> None:
         task = Task(name="a", budget=Budget(usd_per_day=1))
         with pytest.raises(Fatal, match=r"task 'a': budget\.usd_per_day needs a price"):
-            check_budgets({"a": task}, Prices(), "m")
-        check_budgets({"a": task}, Prices({"m": DOLLAR}), "m-2026")
+            check_budgets({"a": task}, Prices(default_model="m"))
+        check_budgets({"a": task}, Prices({"m": DOLLAR}, default_model="m-2026"))
+
+    @pytest.mark.parametrize("teacher", [None, TeacherEndpoint(model="haiku-latest")])
+    def test_what_answers_by_another_name_costs_what_was_asked_for(
+        self, teacher: TeacherEndpoint | None
+    ) -> None:
+        prices = Prices({"haiku-latest": DOLLAR}, default_model="haiku-latest")
+        task = Task(name="support", teacher=teacher, budget=Budget(usd_per_day=2.0))
+        check_budgets({"support": task}, prices)
+        ask = Metered(Fixed(), ledger=MemoryLedger(), prices=prices, clock=FakeClock(NOW))
+        assert [ask(task, "x", timeout=1).cost for _ in range(2)] == [1.0, 1.0]
+        with pytest.raises(BudgetWaits):
+            ask(task, "x", timeout=1)
+        both = Prices({"haiku-latest": DOLLAR, "m": Price(per_call=3.0)})
+        assert both.price(task, "m-2026").per_call == 3.0, "the name of the answer goes first"
 
 
 def running(

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,18 +35,25 @@ def teacher(base_url: str, key: str = KEY) -> OpenAITeacher:
 
 @dataclass
 class Scripted:
-    """A server whose answers are (status, headers, body), in turn; the last one for ever."""
+    """A server whose answers are (status, headers, body), in turn; the last one for ever.
+
+    `blank_lines`: sent before each body, a tenth of a second apart.
+    """
 
     script: list[tuple[int, dict[str, str], bytes]]
     requests: list[dict[str, Any]] = field(default_factory=list)
+    on_request: Callable[[], None] = lambda: None
+    blank_lines: int = 0
 
     def __enter__(self) -> str:
-        script, requests = self.script, self.requests
+        script, requests, on_request = self.script, self.requests, self.on_request
+        blank_lines = self.blank_lines
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 requests.append({"body": body, "at": time.monotonic()})
+                on_request()
                 self._answer()
 
             def do_GET(self) -> None:
@@ -56,9 +64,13 @@ class Scripted:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(blank_lines + len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                with suppress(ConnectionError):  # who asked may not wait for the end
+                    for _ in range(blank_lines):
+                        self.wfile.write(b"\n")
+                        time.sleep(0.1)
+                    self.wfile.write(data)
 
             def log_message(self, format: str, *args: object) -> None:
                 return
@@ -108,7 +120,7 @@ def test_what_is_asked() -> None:
 
 def test_a_minimal_endpoint_will_do() -> None:
     answer = asked(200, completion(content=" **refund**. "))
-    assert answer == Answer("refund", "m", None)
+    assert answer == Answer("refund", "m", None, words=" **refund**. ")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +133,20 @@ def test_a_minimal_endpoint_will_do() -> None:
         ("`card_lost`", "card_lost"),
         (" \n", ""),
         ("“other”", "other"),
+        ("<think>\nOkay, the user asks", ""),
+        ("<think>a</think>b</think>", "b</think>"),
     ],
 )
 def test_answers_are_read_without_their_wrapping(content: str, label: str) -> None:
     assert read_answer(content) == label
+
+
+def test_an_answer_in_parts_is_its_text() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "other?"}]}
+    parts = [thought, {"type": "text", "text": "ref"}, {"type": "text", "text": "und"}, "x", {}]
+    assert asked(200, completion(content=parts)).label == "refund"
+    with pytest.raises(CannotAnswer, match="empty"):
+        asked(200, completion(content=[thought]))
 
 
 def test_prompts_without_a_taxonomy_list_nothing() -> None:
@@ -214,6 +236,8 @@ def test_hanging_and_unreachable(recorded: Callable[..., RecordedLLM]) -> None:
         ({"retry-after": "Thu, 01 Jan 2026 00:00:20 GMT"}, 20.0),
         ({"retry-after": "Wed, 31 Dec 2025 00:00:00 GMT"}, 0.0),
         ({"retry-after": "when ready"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +9999"}, None),
         ({}, None),
     ],
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import SecretStr
+from test_teacher_client import Scripted
+from test_teacher_providers import answered, client
 
 from services.ctl.recorded_llm import RecordedLLM
 from services.teacher.answers import Answer, CannotAnswer
@@ -37,9 +41,10 @@ from shared.contracts.events import (
     Source,
     Tokens,
 )
-from shared.contracts.prompting import prompt_digest
+from shared.contracts.prompting import prompt_digest, read_answer
 from shared.contracts.tasks import Price, Task, UnknownLabels
 from shared.contracts.taxonomy import taxonomies
+from shared.contracts.teaching import Provider, TeacherEndpoint
 from shared.rejecting import rejecting
 from shared.telemetry.health import Health
 
@@ -186,7 +191,7 @@ def test_the_cost_by_the_tasks_price(task: str, tokens: Tokens | None, cost: flo
 
 
 def failed(event: Deferral, answer: Answer | CannotAnswer | None = None) -> tuple[str, DeadLetter]:
-    """The decision's error and the dead letter."""
+    """The decision's error and the dead letter, which says as much at least."""
     records = taught(event, answer)
     assert set(records) == {"decisions", "dead-letters"}
     decision = decode(records["decisions"].value, Decision)
@@ -196,13 +201,16 @@ def failed(event: Deferral, answer: Answer | CannotAnswer | None = None) -> tupl
     assert letter.value == encode(event)
     read = DeadLetter.from_headers(letter.headers, key=letter.key, value=letter.value)
     assert (read.service, read.topic) == ("teacher", "deferred")
-    assert decision.error == read.message
-    return read.message, read
+    assert decision.error is not None
+    assert read.message.startswith(decision.error)
+    return decision.error, read
 
 
 def test_what_can_never_be_answered_gets_a_decision_that_says_why() -> None:
-    why, letter = failed(deferral(), CannotAnswer("the model refused: no", field="request.input"))
-    assert why == "the model refused: no"
+    refusal = CannotAnswer("the model refused", words="no card 4111", field="request.input")
+    why, letter = failed(deferral(), refusal)
+    assert why == "the model refused", "decisions are free of texts"
+    assert letter.message == "the model refused: no card 4111"
     assert letter.field == "request.input"
     why, letter = failed(deferral(request={"task": "sales"}))
     assert "sales" in why
@@ -212,13 +220,41 @@ def test_what_can_never_be_answered_gets_a_decision_that_says_why() -> None:
 def test_an_answer_outside_the_taxonomy_by_policy() -> None:
     answer = Answer("Refnd", "m", None)
     why, letter = failed(deferral(), answer)
-    assert "'Refnd'" in why
-    assert "'refund'" in why
+    assert why == "the answer is not a label of the task"
+    assert "'Refnd'" in letter.message
+    assert "'refund'" in letter.message
     assert letter.field == "label"
     for task, label in [("lenient", "other"), ("free", "Refnd")]:
         records = taught(deferral(request={"task": task}), answer)
         assert decode(records["decisions"].value, Decision).label == label
         assert decode(records["traces.raw"].value, RawTrace).teacher == label
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ("U.S.", "U.S."), (' "U.S." \n', "U.S."), ("u.s.", "U.S."), ("C*", "C*"), ("C.", "C"),
+        ("**C**", "C"), ("Label: x", "Label: x"), ("<think>C</think>U.S.", "U.S."),
+        ("answer: other.", "other"), ("no label", "no label"),
+    ],
+)  # fmt: skip
+def test_labels_that_look_like_wrapping_are_found(words: str, label: str) -> None:
+    task = Task(name="odd", labels=("U.S.", "C*", "C", "Label: x", "other"))
+    rules = replace(RULES, tasks={"odd": task}, taxonomies=taxonomies({"odd": task}))
+
+    def ask_all(questions: Sequence[Question]) -> dict[Any, Reply]:
+        answer = Answer(read_answer(words), "m", words=words)
+        return {question.key: Reply(answer, 0.0) for question in questions}
+
+    odd = message(deferral(request={"task": "odd"}))
+    [record, _] = teach([odd], rules=rules, ask_all=ask_all, reject=REJECT, clock=FakeClock(NOW))
+    assert decode(record.value, Decision).label == label
+
+
+def test_words_are_no_label_of_a_task_without_labels() -> None:
+    answer = Answer("Refund", "m", words=' "Refund." ')
+    records = taught(deferral(request={"task": "free"}), answer)
+    assert decode(records["decisions"].value, Decision).label == "Refund"
 
 
 def test_an_essay_is_not_a_label() -> None:
@@ -255,6 +291,44 @@ def test_headers_that_no_record_could_carry_make_one_dead_letter() -> None:
     )
     assert letter.topic == "dead-letters"
     assert letter.size < 2_097_152
+
+
+@pytest.mark.parametrize("task", ["support", "structured"])
+@pytest.mark.parametrize("provider", list(Provider))
+def test_no_words_of_the_endpoint_reach_a_decision(provider: Provider, task: str) -> None:
+    secret = "card 4111111111111111"
+    tasks = {
+        "support": TASKS["support"],
+        "structured": msgspec.structs.replace(
+            TASKS["support"], name="structured", teacher=TeacherEndpoint(model="m")
+        ),
+    }
+    rules = replace(RULES, tasks=tasks, taxonomies=taxonomies(tasks))
+    refused = {"choices": [{"message": {"refusal": f"not {secret}"}}]}
+    for status, document, why in [
+        (200, answered(provider, f"It has {secret}"), "the answer is not a label of the task"),
+        (200, answered(provider, "", secret), "the answer is empty"),
+        (200, refused if provider is not Provider.ANTHROPIC else
+            answered(provider, secret, "refusal"), "the model refused"),
+        (422, {"error": {"message": f"input: {secret}"}}, "the endpoint answered 422"),
+    ]:  # fmt: skip
+        clock = SystemClock()
+        with Scripted([(status, {}, json.dumps(document).encode())]) as url:
+            panel = Panel(
+                client(provider, url.removesuffix("/v1")),
+                policy=Policy(1),
+                limits=Limits(timeout=5.0, batch=20.0, patience=600.0, concurrency=1),
+                clock=clock,
+                wait=lambda _: False,
+                on_answer=lambda: None,
+            )
+            asked = message(deferral(secret, request={"task": task}))
+            [decision, _letter] = teach(
+                [asked], rules=rules, ask_all=panel.ask_all, reject=REJECT, clock=clock
+            )
+            panel.close()
+        assert decode(decision.value, Decision).error == why
+        assert b"4111" not in decision.value
 
 
 class Running:
@@ -300,6 +374,31 @@ class Running:
         self.teacher.panel.close()
         if self.error is None:
             self.pipe.close()
+
+
+def test_what_cannot_be_answered_is_asked_once_a_record() -> None:
+    """Not again after a commit that failed, but when it is put back from the dead letters."""
+    asked = 0
+
+    def ask(task: Task, text: Any, *, timeout: float) -> Answer:
+        nonlocal asked
+        asked += 1
+        raise CannotAnswer("no")
+
+    clock = SystemClock()
+    panel = Panel(
+        ask,
+        policy=Policy(1),
+        limits=Limits(timeout=5.0, batch=20.0, patience=600.0, concurrency=1),
+        clock=clock,
+        wait=lambda _: False,
+        on_answer=lambda: None,
+    )
+    for offset, calls in ((3, 1), (3, 1), (8, 2)):
+        again = message(deferral(), offset=offset)
+        teach([again], rules=RULES, ask_all=panel.ask_all, reject=REJECT, clock=clock)
+        assert asked == calls
+    panel.close()
 
 
 def broker_with(n: int) -> MemoryBroker:

@@ -104,9 +104,12 @@ class TestRetries:
         assert calls == 1
 
 
-def question(number: int, text: Input = "money back", task: Task = TASK) -> Question:
+def question(
+    number: int, text: Input = "money back", task: Task = TASK, offset: int = 0
+) -> Question:
     request = Request(id=f"r{number}", task=task.name, input=text)
-    return Question(Deferral(request=request, reason=Reason.PAUSED, deferred_at=NOW), task)
+    deferral = Deferral(request=request, reason=Reason.PAUSED, deferred_at=NOW)
+    return Question(deferral, task, at=("deferred", 0, offset))
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Counting:
     """Asks nobody; fails as told by text, and counts."""
 
     failing: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)
     retry_after: float | None = None
     calls: list[str] = field(default_factory=list)
     at_once: int = 0
@@ -131,6 +135,8 @@ class Counting:
             self.at_once -= 1
         if text in self.failing:
             raise PassingFault("down", retry_after=self.retry_after)
+        if text in self.refusing:
+            raise EndpointRefuses("403")
         if text == "never":
             raise CannotAnswer("refused")
         return Answer(f"label of {text}", "m", Tokens(input=1, output=1))
@@ -179,6 +185,26 @@ def test_a_passing_fault_keeps_the_answers_and_asks_only_for_the_rest() -> None:
     made.close()
 
 
+def test_answers_are_signs_of_life_while_the_first_question_is_waited_for() -> None:
+    beats, slow_may_end = threading.Semaphore(0), threading.Event()
+
+    def ask(task: Task, text: Input, *, timeout: float) -> Answer:
+        if text == "slow":
+            slow_may_end.wait(10)
+        return Answer("refund", "m")
+
+    made = panel(ask, on_answer=beats.release)
+    questions = [question(0, "slow"), *(question(n, f"text {n}") for n in range(1, 5))]
+    asking = threading.Thread(target=made.ask_all, args=(questions,))
+    asking.start()
+    try:
+        assert all(beats.acquire(timeout=5) for _ in range(4))
+    finally:
+        slow_may_end.set()
+        asking.join(10)
+        made.close()
+
+
 def test_the_same_id_with_another_text_is_another_question() -> None:
     ask = Counting()
     made = panel(ask)
@@ -192,6 +218,60 @@ def test_permanent_failures_are_replies() -> None:
     made = panel(Counting())
     asked_for = question(1, "never")
     assert isinstance(made.ask_all([asked_for])[asked_for.key].answer, CannotAnswer)
+    made.close()
+
+
+def test_a_failure_is_the_record_s_and_not_the_request_s_for_ever() -> None:
+    ask = Counting(failing={"later"})
+    made = panel(ask)
+    for _ in range(2):  # asked again for the rest of its batch, its failure is remembered
+        with pytest.raises(Retryable):
+            made.ask_all([question(1, "never", offset=7), question(2, "later", offset=8)])
+    assert ask.calls.count("never") == 1
+    ask.failing.clear()
+    made.ask_all([question(1, "never", offset=7), question(2, "later", offset=8)])
+    made.ask_all([question(1, "never", offset=7)])  # its commit has failed
+    assert ask.calls.count("never") == 1
+    made.ask_all([question(1, "never", offset=9)])
+    assert ask.calls.count("never") == 2, "put back from the dead letters"
+    made.ask_all([question(2, "later", offset=10)])
+    assert ask.calls[-1] == "never", "an answer is one wherever its request comes from"
+    made.close()
+
+
+def test_a_text_that_alone_is_refused_is_given_up() -> None:
+    clock = FakeClock()
+    ask = Counting(refusing={"flagged"})
+    made = panel(ask, clock=clock, patience=60.0)
+    flagged, fine = question(1, "flagged"), question(2, "fine")
+    for _ in range(2):
+        with pytest.raises(Retryable, match="403"):
+            made.ask_all([flagged, fine])
+        clock.sleep(31)
+    answer = made.ask_all([flagged, fine])[flagged.key].answer
+    assert isinstance(answer, CannotAnswer)
+    assert "given up after 62 s: 403" in str(answer)
+    made.close()
+
+
+def test_a_refused_key_holds_everything_however_long() -> None:
+    clock = FakeClock()
+    ask = Counting()
+    made = panel(ask, clock=clock, patience=60.0)
+    made.ask_all([question(1, "a")])
+    ask.refusing |= {"a", "b"}
+    for _ in range(6):
+        clock.sleep(61)
+        with pytest.raises(Retryable):
+            made.ask_all([question(2, "b")])
+    ask.refusing.clear()
+    ask.failing.add("b")
+    clock.sleep(30)
+    with pytest.raises(Retryable, match="down"):  # its patience has begun anew
+        made.ask_all([question(2, "b")])
+    ask.failing.clear()
+    [reply] = made.ask_all([question(2, "b")]).values()
+    assert isinstance(reply.answer, Answer)
     made.close()
 
 

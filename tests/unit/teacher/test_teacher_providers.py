@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socket
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,21 @@ import pytest
 from test_teacher_client import KEY, Scripted
 
 from services.ctl.recorded_llm import RecordedLLM
-from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault, Teaches
+from services.teacher.answers import (
+    Answer,
+    CannotAnswer,
+    EndpointRefuses,
+    PassingFault,
+    Teaches,
+    Used,
+)
 from services.teacher.anthropic_client import AnthropicTeacher
 from services.teacher.client import OpenAITeacher
 from services.teacher.config import TeacherSettings
 from services.teacher.providers import teachers
 from shared.bus.errors import Fatal
-from shared.clock import SystemClock
+from shared.clock import Clock, FakeClock, SystemClock
+from shared.contracts.events import Tokens
 from shared.contracts.prompting import prompt_digest, system_prompt
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.contracts.teaching import Provider, TeacherEndpoint
@@ -29,9 +41,9 @@ STRUCTURED = Task(name="support", labels=LABELS, teacher=TeacherEndpoint(model="
 PROVIDERS = list(Provider)
 
 
-def client(provider: Provider, origin: str, key: str = KEY) -> Teaches:
+def client(provider: Provider, origin: str, key: str = KEY, clock: Clock | None = None) -> Teaches:
     """`origin`: the server's address without a path."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     match provider:
         case Provider.OPENAI:
             return OpenAITeacher(base_url=f"{origin}/v1", api_key=key, model="m", clock=clock)
@@ -125,6 +137,48 @@ def test_a_refused_parameter_that_is_not_ours_is_said(parameter: str | None) -> 
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_http_call_of_a_question_is_counted(provider: Provider) -> None:
+    bad = (400, {}, b'{"error": {"message": "no"}}')
+    good = (200, {}, json.dumps(answered(provider, "Refund")).encode())
+    with Scripted([bad, good]) as url:
+        ask = client(provider, url.removesuffix("/v1"))
+        assert [ask(STRUCTURED, "x", timeout=5).calls for _ in range(2)] == [2, 1]
+    for last, fault, used in [
+        (bad, CannotAnswer, Used(calls=2)),
+        ((503, {}, b"{}"), PassingFault, Used(calls=1)),
+        ((504, {}, b"{}"), PassingFault, Used(calls=2, charged=True)),
+        ((200, {}, b"<html>"), PassingFault, Used(calls=2, charged=True)),
+    ]:
+        with Scripted([bad, last]) as url, pytest.raises(fault) as caught:
+            client(provider, url.removesuffix("/v1"))(STRUCTURED, "x", timeout=5)
+        assert getattr(caught.value, "used") == used  # noqa: B009
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_question_refused_for_how_it_was_asked_has_the_time_of_one_call(
+    provider: Provider,
+) -> None:
+    clock = FakeClock()
+    with (
+        Scripted([(400, {}, b"{}")], on_request=lambda: clock.sleep(6)) as url,
+        pytest.raises(PassingFault, match="no time left") as caught,
+    ):
+        client(provider, url.removesuffix("/v1"), clock=clock)(STRUCTURED, "x", timeout=5)
+    assert caught.value.used == Used(calls=1)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_tokens_are_known_of_an_answer_that_is_none(provider: Provider) -> None:
+    filtered = "refusal" if provider is Provider.ANTHROPIC else "content_filter"
+    usage = {"prompt_tokens": 12, "completion_tokens": 2}
+    for text, ended in [(" ", ""), ("x", filtered)]:
+        body = {"usage": usage} | answered(provider, text, ended)
+        with pytest.raises(CannotAnswer) as caught:
+            asked(provider, 200, json.dumps(body).encode())
+        assert caught.value.used == Used(1, True, Tokens(input=12, output=2))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_structured_request_names_every_label(provider: Provider) -> None:
     server = Scripted([(200, {}, json.dumps(answered(provider, "Refund")).encode())])
     with server as url:
@@ -156,6 +210,27 @@ def test_a_refused_key_is_said_without_the_key(provider: Provider, status: int) 
     assert str(status) in str(caught.value)
 
 
+@pytest.mark.parametrize("task", [WORDS, STRUCTURED], ids=["words", "structured"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(402, "Insufficient credits"), (400, "Your credit balance is too low to access the API.")],
+)
+def test_without_credit_everything_is_held(
+    provider: Provider, status: int, words: str, task: Task
+) -> None:
+    body = json.dumps({"error": {"type": "t", "message": f"{words} {KEY}"}}).encode()
+    server = Scripted([(status, {}, body)])
+    with server as url:
+        ask = client(provider, url.removesuffix("/v1"))
+        with pytest.raises(EndpointRefuses, match=rf"gives no more credit \({status}\)") as caught:
+            ask(task, "x", timeout=5)
+        assert KEY not in str(caught.value)
+        assert len(server.requests) == 1, "asking in words would not bring money"
+        with pytest.raises(EndpointRefuses):
+            ask.probe(timeout=5)
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_refused_request_will_never_be_answered(provider: Provider) -> None:
     body = json.dumps({"error": {"type": "invalid_request_error", "message": f"no {KEY}"}})
@@ -180,6 +255,35 @@ def test_a_refusal_and_an_empty_answer_are_final(provider: Provider) -> None:
         asked(provider, 200, json.dumps(answered(provider, " ")).encode())
 
 
+@pytest.mark.parametrize("task", [WORDS, STRUCTURED], ids=["words", "structured"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_answer_that_was_cut_short_is_no_label(provider: Provider, task: Task) -> None:
+    ended = "max_tokens" if provider is Provider.ANTHROPIC else "length"
+    for text in ("Refund", '{"label": "Ref', ""):
+        body = json.dumps(answered(provider, text, ended)).encode()
+        with (
+            Scripted([(200, {}, body)]) as url,
+            pytest.raises(CannotAnswer, match=rf"cut short .*{ended}"),
+        ):
+            client(provider, url.removesuffix("/v1"))(task, "x", timeout=5)
+
+
+@pytest.mark.parametrize("text", ['{"label":    ', ' {"label": "Ref', "{}", '{"label": 3}', "{"])
+def test_half_a_document_is_no_label(text: str) -> None:
+    body = json.dumps(answered(Provider.OPENAI, text)).encode()
+    with Scripted([(200, {}, body)]) as url, pytest.raises(CannotAnswer, match="empty"):
+        client(Provider.OPENAI, url.removesuffix("/v1"))(STRUCTURED, "x", timeout=5)
+
+
+def test_a_tool_s_label_goes_before_words_beside_it() -> None:
+    blocks = [
+        {"type": "text", "text": "Refund"},
+        {"type": "tool_use", "input": {"label": "other"}},
+    ]
+    answer = asked(Provider.ANTHROPIC, 200, json.dumps({"content": blocks}).encode())
+    assert (answer.label, answer.words) == ("other", "")
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_hanging_and_an_absent_endpoint_are_passing_faults(
     recorded: Callable[..., RecordedLLM], provider: Provider
@@ -190,6 +294,55 @@ def test_a_hanging_and_an_absent_endpoint_are_passing_faults(
         client(provider, "http://127.0.0.1:9")(WORDS, "x", timeout=2)
     with pytest.raises(PassingFault, match="no connection to http://127"):
         client(provider, "http://127.0.0.1:9").probe(timeout=2)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_blank_lines_while_we_wait_are_no_answer(provider: Provider) -> None:
+    body = json.dumps(answered(provider, "Refund")).encode()
+    with Scripted([(200, {}, body)], blank_lines=20) as url:
+        ask = client(provider, url.removesuffix("/v1"))
+        began = time.monotonic()
+        with pytest.raises(PassingFault, match=r"no answer within 0\.3 s") as caught:
+            ask(WORDS, "x", timeout=0.3)
+        with pytest.raises(PassingFault, match=r"no answer within 0\.3 s"):
+            ask.probe(timeout=0.3)
+        assert time.monotonic() - began < 1.5
+        assert caught.value.used == Used(calls=1, charged=True)
+        assert ask(WORDS, "x", timeout=10).label == "Refund"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_connection_that_is_not_made_in_time_is_no_call(provider: Provider) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(4):  # nobody accepts: the queue is full, further ones wait
+            each = waiting.enter_context(socket.socket())
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        origin = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(PassingFault, match="no answer within") as caught:
+            client(provider, origin)(WORDS, "x", timeout=0.2)
+    assert caught.value.used == Used()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_compressed_answer_is_read(provider: Provider) -> None:
+    body = gzip.compress(json.dumps(answered(provider, "Refund")).encode())
+    assert asked(provider, 200, body, **{"Content-Encoding": "gzip"}).label == "Refund"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None, 3, "many", [], {}, {"prompt_tokens": 12, "input_tokens": 12},
+        {"prompt_tokens": "x", "completion_tokens": 1, "input_tokens": 1, "output_tokens": {}},
+        {"prompt_tokens": None, "completion_tokens": None, "output_tokens": -3},
+    ],
+)  # fmt: skip
+def test_usage_that_cannot_be_read_spoils_no_answer(provider: Provider, usage: Any) -> None:
+    body = answered(provider, "Refund") | {"usage": usage}
+    answer = asked(provider, 200, json.dumps(body).encode())
+    assert (answer.label, answer.tokens) == ("Refund", None)
 
 
 def test_anthropic_s_cached_tokens_are_input_tokens_too() -> None:
