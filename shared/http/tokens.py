@@ -67,7 +67,16 @@ class Tokens:
         return f"Tokens({', '.join(caller.name for _, caller in self._callers)})"
 
     def joined(self, other: Tokens) -> Tokens:
-        """These and `other`'s."""
+        """These and `other`'s. Raises InvalidTokens where two share a name or a token: a caller is
+        known by either, to sessions and limits by the name."""
+        digests = {digest for digest, _ in self._callers}
+        names = {caller.name for _, caller in self._callers}
+        for digest, caller in other._callers:
+            if digest in digests or caller.name in names:
+                raise InvalidTokens(
+                    f"the list of tokens has an entry {caller.name!r}, whose name or token is the "
+                    "single token's (its name is 'token'): rename it, or leave one of them out"
+                )
         return Tokens([*self._callers, *other._callers])
 
     def marked(self, name: str, mark: str) -> Caller | None:

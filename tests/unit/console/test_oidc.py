@@ -276,6 +276,8 @@ def test_a_client_that_the_provider_does_not_know_is_told_so() -> None:
         ({"oidc_issuer": "http://id.example.com", "oidc_client_id": "c",
           "oidc_client_secret": "s", "console_url": "https://tracer.example.com"}, "https://"),
         ({"console_tokens": '[{"name": "a", "token": "short"}]'}, "less than 16"),
+        ({"console_token": "x" * 16,
+          "console_tokens": f'[{{"name": "token", "token": "{"y" * 16}"}}]'}, "entry 'token'"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_used_name_the_fix(settings: dict[str, str], said: str) -> None:
