@@ -114,6 +114,7 @@ class MemoryPost:
     """Puts letters back into a list, and their markers among the letters."""
 
     topics = ("requests",)
+    transactions = True
 
     def __init__(self, dead: DeadLetters) -> None:
         self._dead = dead

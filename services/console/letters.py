@@ -91,6 +91,11 @@ class Post(Protocol):
         ...
 
     @property
+    def transactions(self) -> bool:
+        """Whether the publisher writes all it is given, or nothing."""
+        ...
+
+    @property
     def topics(self) -> Sequence[str]:
         """Those messages may be put back to."""
         ...
@@ -123,7 +128,9 @@ def redrive(
     try:
         chosen = [s for s in visible(post.letters(), caller) if s.place in wanted]
         made = plan(chosen, topics=post.topics)
-        done = put_back(made.ready, publisher, by=caller.name, at=clock.now())
+        done = put_back(
+            made.ready, publisher, transactions=post.transactions, by=caller.name, at=clock.now()
+        )
     finally:
         publisher.close()
     log.info(

@@ -16,6 +16,7 @@ from services.console.context import Context, Ctx, Who, page
 from services.console.fleet import FleetView, fleet_view
 from services.console.letters import SHOWN, letters_view, redrive
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.redriving import what_of_those_before
 
 router = APIRouter()
 
@@ -108,7 +109,8 @@ def _redrive(context: Context, visitor: Visitor, ids: list[str]) -> tuple[int, t
     try:
         return redrive(context.post, ids, visitor.caller, context.clock)
     except (Retryable, Fatal) as error:
-        raise Refused(f"{error}; try again: what was put back is not put back twice") from error
+        then = what_of_those_before(transactions=context.post.transactions)
+        raise Refused(f"{error}; try again: {then}") from error
 
 
 def _fleet(context: Context, visitor: Visitor) -> FleetView:

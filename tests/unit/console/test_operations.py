@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 from services.console import letters
 from services.console.config import ConsoleSettings
 from services.console.post import KafkaPost
-from shared.bus.base import Message
+from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage, Retryable
 from shared.contracts.tasks import Tasks
@@ -72,6 +73,25 @@ def test_each_is_put_back_once_with_its_bytes(desk: Desk) -> None:
     assert (shown["0:0"]["redriven_by"], shown["0:1"]["redriven_by"]) == ("maria", None)
 
 
+def test_at_least_once_loses_no_letter(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic may take nothing while that of the markers does."""
+    publish = desk.post.publish
+
+    def markers_only(records: Sequence[Record]) -> None:
+        publish([record for record in records if record.topic == "dead-letters"])
+        if any(record.topic == "requests" for record in records):
+            raise Retryable("requests takes none")
+
+    monkeypatch.setattr(desk.post, "transactions", False)
+    client = desk.client(OPERATOR)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.post, "publish", markers_only)
+        answer = client.post(REDRIVE, json={"ids": ["0:0"]})
+        assert "try again: without transactions, up to 100" in answer.json()["error"]["message"]
+    assert client.post(REDRIVE, json={"ids": ["0:0"]}).json()["redriven"] == 1
+    assert [record.value for record in desk.post.sent] == [b'{"id": "r0", "task": "support"}']
+
+
 def test_a_tenant_puts_back_its_own_only_and_a_reader_none(desk: Desk) -> None:
     answer = desk.client(TENANT).post(REDRIVE, json={"ids": ["0:1"]}).json()
     assert answer == {"redriven": 0, "refused": ["0:1: there is no such letter"]}
@@ -84,6 +104,8 @@ def test_topics_of_the_tasks_sources_take_messages_back() -> None:
     tasks = msgspec.convert({"tasks": [{"name": "support", "sources": sources}]}, Tasks).tasks
     post = KafkaPost(ConsoleSettings(topic_prefix="p-"), tasks)
     assert {"p-traces.raw", "litellm.logs"} <= set(post.topics)
+    assert post.transactions
+    assert not KafkaPost(ConsoleSettings(delivery="at_least_once"), tasks).transactions
 
 
 def test_on_pages_it_is_asked_once_more(desk: Desk) -> None:
