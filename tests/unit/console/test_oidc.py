@@ -43,6 +43,7 @@ class Idp:
         self.published = KeySet([KEY])
         self.challenge = self.nonce = ""
         self.away = False
+        self.asked = 0
 
     def provider(self) -> Provider:
         return Provider(
@@ -61,6 +62,7 @@ class Idp:
         return query
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
         if self.away:
             raise httpx.ConnectError("no route")
         path = request.url.path
@@ -216,6 +218,31 @@ def test_a_provider_that_is_away_is_said_without_secrets(idp: Idp) -> None:
     assert answer.status_code == 401
     assert "cannot be asked" in answer.text
     assert "secret-of-the-client" not in answer.text + repr(idp.provider())
+
+
+def test_a_stranger_keeps_nobody_from_signing_in(idp: Idp) -> None:
+    """Behind a proxy both have its address."""
+    desk = Desk(tokens=Tokens(), provider=idp.provider())
+    stranger, maria = desk.client(), desk.client()
+    for _ in range(50):
+        assert stranger.get("/sign-in/provider").status_code == 303
+    assert maria.get("/sign-in/provider").status_code == 303
+    assert idp.asked == 1
+
+
+def test_a_provider_that_is_away_is_asked_once_a_second(idp: Idp) -> None:
+    idp.away = True
+    desk = Desk(tokens=Tokens(), provider=idp.provider())
+    client = desk.client()
+    for _ in range(5):
+        answer = client.get("/sign-in/provider")
+        assert answer.status_code == 401
+        assert "cannot be asked" in answer.text
+    assert idp.asked == 1
+    idp.away = False
+    idp.clock.sleep(1.0)
+    assert client.get("/sign-in/provider").status_code == 303
+    assert idp.asked == 2
 
 
 # --- over real HTTP
