@@ -124,7 +124,7 @@ class MemoryPost:
         return self
 
     def letters(self) -> list[StoredLetter]:
-        return self._dead.of(LOCAL)
+        return self._dead.of(LOCAL, ())
 
     def publish(self, records: Sequence[Record]) -> None:
         for record in records:

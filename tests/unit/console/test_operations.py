@@ -13,11 +13,13 @@ from starlette.testclient import TestClient
 
 from services.console import letters
 from services.console.config import ConsoleSettings
+from services.console.letters import letters_view
 from services.console.post import KafkaPost
 from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage, Retryable
 from shared.contracts.tasks import Tasks
+from shared.http.tokens import LOCAL, read_tokens
 from shared.registry.fleet import RouterBeat
 
 REDRIVE = "/api/v1/dead-letters/redrive"
@@ -32,10 +34,12 @@ def desk() -> Desk:
     return desk
 
 
-def put(desk: Desk, n: int, value: bytes, topic: str = "requests") -> None:
+def put(
+    desk: Desk, n: int, value: bytes, topic: str = "requests", error: Exception | None = None
+) -> None:
     """A letter at 0:n."""
     original = Message(topic, 1, 70 + n, b"key", value, (("h", b"1"),))
-    error = InvalidMessage(f"field number {n} is wrong", field="input")
+    error = error or InvalidMessage(f"field number {n} is wrong", field="input")
     record = dead_letter(
         original, service="router", error=error, at=desk.clock.now() + timedelta(seconds=n),
         topic="dead-letters",
@@ -55,6 +59,24 @@ def test_the_newest_come_first_and_a_tenant_sees_its_own(desk: Desk) -> None:
     assert "field number 2 is wrong" in page
     assert "field number 1" not in page
     assert "not even JSON" not in page
+
+
+def test_a_tenant_reads_no_names_of_others_tasks_in_letters_of_an_unknown_task() -> None:
+    """Of one that is not there yet, and of one that was added after the letter was made."""
+    token = "tenant-of-two-0123456789"
+    entry = f'[{{"name": "acme", "token": "{token}", "tasks": ["support", "to-come"]}}]'
+    desk = Desk(tokens=read_tokens(entry, "T"))
+    said = "unknown task 'x'; known tasks: intents, globex-layoffs"
+    for n, task in enumerate(("support", "to-come")):
+        put(desk, n, f'{{"task": "{task}"}}'.encode(), error=InvalidMessage(said, field="task"))
+    client = desk.client(token)
+    (letter,) = client.get("/api/v1/dead-letters").json()["letters"]
+    assert (letter["id"], letter["message"]) == ("0:0", "the task was not known")
+    assert "globex" not in client.get("/dead-letters").text
+    answer = client.post(REDRIVE, json={"ids": ["0:0", "0:1"]}).json()
+    assert answer == {"redriven": 1, "refused": ["0:1: there is no such letter"]}
+    views = letters_view(desk.dead_letters, LOCAL, desk.context.sources.tasks).letters
+    assert [view.message for view in views] == [said, said]
 
 
 def test_each_is_put_back_once_with_its_bytes(desk: Desk) -> None:
