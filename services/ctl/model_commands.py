@@ -17,7 +17,7 @@ from services.ctl.tasks_file import tasks_in
 from shared.contracts.manifest import Manifest
 from shared.contracts.tasks import Task
 from shared.core.live import LiveCertificate
-from shared.registry.base import Registry, RegistryError, State
+from shared.registry.base import Registry, RegistryError, State, UnknownVersion
 from shared.registry.fit_note import FitNote
 from shared.registry.glances import Glance, RegistryGlances
 
@@ -85,8 +85,12 @@ def list_versions(task: TaskArgument, json: Json = False) -> None:
     """
     with open_registry() as (registry, _):
         active = registry.active(task)
-        manifests = RegistryGlances(registry).manifests(task, registry.versions(task))
-        versions = [_version(v, found, active.version) for v, found in manifests.items()]
+        stored = registry.versions(task)
+        found = RegistryGlances(registry).manifests(task, stored)
+        versions = [
+            _version(v, found.get(v, UnknownVersion(f"{v} has no manifest")), active.version)
+            for v in stored
+        ]
         history = [plain(entry) for entry in registry.history(task)]
     if json:
         print_json({"task": task, "active": active.version, "versions": versions,

@@ -155,6 +155,20 @@ def test_models_list_shows_all_versions_beside_one_that_is_not_believed(
 
 
 @pytest.mark.redis
+def test_models_list_shows_a_version_without_a_manifest(
+    signed: dict[str, list[str]], redis_url: str
+) -> None:
+    task, _ = signed
+    with redis.Redis.from_url(redis_url) as client:
+        client.hdel(Keys.of(task).manifests, signed[task][0])
+    result = run(app, ["models", "list", task, "--json"])
+    assert result.exit_code == 1
+    assert f"{signed[task][0]} has no manifest" in result.stderr
+    versions = json.loads(result.stdout)["versions"]
+    assert [version["version"] for version in versions] == signed[task]
+
+
+@pytest.mark.redis
 def test_alpha_knows_nothing_of_others_by_a_version_that_is_not_believed(
     signed: dict[str, list[str]], redis_url: str
 ) -> None:
