@@ -114,6 +114,7 @@ class MemoryPost:
     """Puts letters back into a list, and their markers among the letters."""
 
     topics = ("requests",)
+    transactions = True
 
     def __init__(self, dead: DeadLetters) -> None:
         self._dead = dead
@@ -123,7 +124,7 @@ class MemoryPost:
         return self
 
     def letters(self) -> list[StoredLetter]:
-        return self._dead.of(LOCAL)
+        return self._dead.of(LOCAL, ())
 
     def publish(self, records: Sequence[Record]) -> None:
         for record in records:

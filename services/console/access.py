@@ -17,7 +17,7 @@ from services.console.sessions import Cookies, Session, fresh
 from shared.http.answers import address_of
 from shared.http.loopback import is_loopback, name_of
 from shared.http.rate import RateLimiter, address_key
-from shared.http.tokens import LOCAL, Caller, Tokens
+from shared.http.tokens import LOCAL, Caller, Tokens, mark_of
 
 
 class NotSignedIn(Exception):
@@ -97,7 +97,9 @@ class Access:
     def session_of_token(self, token: str) -> Session | None:
         """None for a token that is nobody's."""
         caller = self.tokens.caller(f"Bearer {token}")
-        return None if caller is None else Session(fresh().csrf, "token", caller.name)
+        if caller is None:
+            return None
+        return Session(fresh().csrf, "token", caller.name, mark=mark_of(token))
 
     def session_of_person(self, person: Person) -> Session:
         return Session(fresh().csrf, "oidc", person.name, person.tasks, person.read_only)
@@ -110,7 +112,7 @@ class Access:
 
     def _of_session(self, session: Session) -> Caller | None:
         if session.kind == "token":
-            return self.tokens.named(session.name)  # None once it is taken off the list
+            return self.tokens.marked(session.name, session.mark)  # None once it is off the list
         if session.kind == "oidc" and self.provider is not None:
             tasks = None if session.tasks is None else frozenset(session.tasks)
             return Caller(session.name, tasks, read_only=session.read_only)

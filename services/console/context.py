@@ -72,7 +72,7 @@ def page(
     session: Session | None = None,
     **values: object,
 ) -> HTMLResponse:
-    """A rendered page. Keeps the session's cookie, and says what the last action left to say."""
+    """A rendered page. Keeps a session that is new, and says what the last action left to say."""
     cookies = context.access.cookies
     session = session or (visitor.session if visitor else None)
     flash = cookies.flashed(request)
@@ -85,7 +85,7 @@ def page(
         **values,
     )
     response = HTMLResponse(html, status_code=status)
-    if session is not None:
+    if session is not None and session != cookies.session(request):
         cookies.keep(response, session)
     if flash:
         cookies.flash_seen(response)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 MAX_LETTERS = 5_000
 MAX_BYTES = 64 * 1024 * 1024
 SHOWN = 200
+# Of a letter whose task was not known: its message lists the tasks that were, those of others too.
+_TASK_FIELD = "task"
+_TASK_UNKNOWN = "the task was not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,12 @@ class DeadLetters:
             while len(self._messages) > MAX_LETTERS or self._bytes > MAX_BYTES:
                 self._bytes -= len(self._messages.popleft().value)
 
-    def of(self, caller: Caller) -> list[StoredLetter]:
-        """Oldest first; those of tasks that the caller may use, or of none to who may use all."""
+    def of(self, caller: Caller, tasks: Container[str]) -> list[StoredLetter]:
+        """Oldest first; all to who may use all tasks, otherwise those of `tasks` that the caller
+        may use."""
         with self._lock:
             messages = list(self._messages)
-        return visible(letters_of(messages)[0], caller)
+        return visible(letters_of(messages)[0], caller, tasks)
 
 
 class Post(Protocol):
@@ -91,21 +95,33 @@ class Post(Protocol):
         ...
 
     @property
+    def transactions(self) -> bool:
+        """Whether the publisher writes all it is given, or nothing."""
+        ...
+
+    @property
     def topics(self) -> Sequence[str]:
         """Those messages may be put back to."""
         ...
 
 
-def visible(letters: Sequence[StoredLetter], caller: Caller) -> list[StoredLetter]:
+def visible(
+    letters: Sequence[StoredLetter], caller: Caller, tasks: Container[str]
+) -> list[StoredLetter]:
+    """`tasks`: those there are. One that is not is nobody's, whatever a token names."""
     if caller.tasks is None:
         return list(letters)
-    return [stored for stored in letters if stored.task and caller.may_use(stored.task)]
+    return [
+        stored
+        for stored in letters
+        if stored.task is not None and stored.task in tasks and caller.may_use(stored.task)
+    ]
 
 
-def letters_view(dead: DeadLetters, caller: Caller) -> LettersView:
-    found = dead.of(caller)
+def letters_view(dead: DeadLetters, caller: Caller, tasks: Container[str]) -> LettersView:
+    found = dead.of(caller, tasks)
     return LettersView(
-        letters=tuple(map(_view, found[: -SHOWN - 1 : -1])),
+        letters=tuple(_view(stored, caller) for stored in found[: -SHOWN - 1 : -1]),
         n=len(found),
         waiting=sum(stored.redriven_by is None for stored in found),
         troubles=(dead.trouble,) if dead.trouble else (),
@@ -113,7 +129,7 @@ def letters_view(dead: DeadLetters, caller: Caller) -> LettersView:
 
 
 def redrive(
-    post: Post, ids: Sequence[str], caller: Caller, clock: Clock
+    post: Post, ids: Sequence[str], caller: Caller, tasks: Container[str], clock: Clock
 ) -> tuple[int, tuple[str, ...]]:
     """How many were put back, and why others were not. Raises Refused, Retryable or Fatal."""
     wanted = set(ids)
@@ -121,9 +137,11 @@ def redrive(
         raise Refused("choose the letters to put back")
     publisher = post.publisher()
     try:
-        chosen = [s for s in visible(post.letters(), caller) if s.place in wanted]
+        chosen = [s for s in visible(post.letters(), caller, tasks) if s.place in wanted]
         made = plan(chosen, topics=post.topics)
-        done = put_back(made.ready, publisher, by=caller.name, at=clock.now())
+        done = put_back(
+            made.ready, publisher, transactions=post.transactions, by=caller.name, at=clock.now()
+        )
     finally:
         publisher.close()
     log.info(
@@ -135,8 +153,9 @@ def redrive(
     return done, (*reasons, *(f"{place}: there is no such letter" for place in missing))
 
 
-def _view(stored: StoredLetter) -> LetterView:
+def _view(stored: StoredLetter, caller: Caller) -> LetterView:
     letter = stored.letter
+    names_others = caller.tasks is not None and letter.field == _TASK_FIELD
     return LetterView(
         id=stored.place,
         at=letter.at,
@@ -146,7 +165,7 @@ def _view(stored: StoredLetter) -> LetterView:
         stage=letter.stage,
         field=letter.field,
         error=letter.error,
-        message=letter.message,
+        message=_TASK_UNKNOWN if names_others else letter.message,
         redrives=stored.redrives,
         redriven_by=stored.redriven_by,
         redriven_at=stored.redriven_at,

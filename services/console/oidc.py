@@ -22,6 +22,8 @@ from shared.clock import Clock
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "Ed25519", "EdDSA"]
 LEEWAY_SECONDS = 60
 _KNOWN_SECONDS = 3600.0
+# A provider that could not be asked is left alone for so long, however many want to sign in.
+_AGAIN_SECONDS = 1.0
 _BASIC = "client_secret_basic"  # what holds where a provider does not say
 OPERATOR = "operator"
 _NAMES = ("email", "preferred_username", "name", "sub")
@@ -56,6 +58,8 @@ class Provider:
     _known: dict[str, Any] = field(default_factory=dict)
     _keys: KeySet | None = None
     _known_at: float = 0.0
+    _trouble: str = ""
+    _trouble_at: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin(self, then: str) -> tuple[str, dict[str, str]]:
@@ -148,12 +152,22 @@ class Provider:
     def _description(self) -> dict[str, Any]:
         with self._lock:
             if not self._known or self.clock.monotonic() - self._known_at > _KNOWN_SECONDS:
-                address = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
-                known = self._ask("GET", address)
-                if known.get("issuer") != self.issuer:
-                    raise SignInFailed(f"{address} is of another issuer: check TRACER_OIDC_ISSUER")
+                if self._trouble and self.clock.monotonic() - self._trouble_at < _AGAIN_SECONDS:
+                    raise SignInFailed(self._trouble)
+                try:
+                    known = self._discovered()
+                except SignInFailed as error:
+                    self._trouble, self._trouble_at = str(error), self.clock.monotonic()
+                    raise
                 self._known, self._known_at, self._keys = known, self.clock.monotonic(), None
             return self._known
+
+    def _discovered(self) -> dict[str, Any]:
+        address = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+        known = self._ask("GET", address)
+        if known.get("issuer") != self.issuer:
+            raise SignInFailed(f"{address} is of another issuer: check TRACER_OIDC_ISSUER")
+        return known
 
     def _key_set(self, *, fresh: bool) -> KeySet:
         address = self._description()["jwks_uri"]

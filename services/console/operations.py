@@ -14,8 +14,9 @@ from services.console.access import Forbidden, Visitor
 from services.console.actions import Refused
 from services.console.context import Context, Ctx, Who, page
 from services.console.fleet import FleetView, fleet_view
-from services.console.letters import SHOWN, letters_view, redrive
+from services.console.letters import SHOWN, LettersView, letters_view, redrive
 from shared.bus.errors import Fatal, Retryable
+from shared.bus.redriving import what_of_those_before
 
 router = APIRouter()
 
@@ -50,13 +51,13 @@ def fleet(context: Ctx, visitor: Who) -> Response:
 
 @router.get("/dead-letters", include_in_schema=False)
 def show_letters(request: Request, context: Ctx, visitor: Who) -> HTMLResponse:
-    view = letters_view(context.dead_letters, visitor.caller)
+    view = _letters(context, visitor)
     return page(context, request, "dead_letters.html", visitor=visitor, view=view)
 
 
 @router.get("/api/v1/dead-letters", response_model=None, summary="The newest dead letters")
 def letters(context: Ctx, visitor: Who) -> Response:
-    return _json(letters_view(context.dead_letters, visitor.caller))
+    return _json(_letters(context, visitor))
 
 
 @router.post("/dead-letters/confirm", include_in_schema=False)
@@ -68,7 +69,7 @@ def confirm_redrive(
     csrf: Annotated[str, Form()] = "",
 ) -> Response:
     visitor.check_may_change(csrf)
-    known = letters_view(context.dead_letters, visitor.caller).letters
+    known = _letters(context, visitor).letters
     chosen = [letter for letter in known if letter.id in (ids or ())]
     if not chosen:
         response = RedirectResponse("/dead-letters", _SEE_OTHER)
@@ -104,11 +105,16 @@ def redrive_letters(
     return RedrivenBody(redriven=done, refused=list(refused))
 
 
+def _letters(context: Context, visitor: Visitor) -> LettersView:
+    return letters_view(context.dead_letters, visitor.caller, context.sources.tasks)
+
+
 def _redrive(context: Context, visitor: Visitor, ids: list[str]) -> tuple[int, tuple[str, ...]]:
     try:
-        return redrive(context.post, ids, visitor.caller, context.clock)
+        return redrive(context.post, ids, visitor.caller, context.sources.tasks, context.clock)
     except (Retryable, Fatal) as error:
-        raise Refused(f"{error}; try again: what was put back is not put back twice") from error
+        then = what_of_those_before(transactions=context.post.transactions)
+        raise Refused(f"{error}; try again: {then}") from error
 
 
 def _fleet(context: Context, visitor: Visitor) -> FleetView:

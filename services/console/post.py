@@ -25,7 +25,7 @@ class KafkaPost:
 
     def publisher(self) -> Publisher:
         settings = self.settings
-        if settings.delivery == "at_least_once":
+        if not self.transactions:
             return KafkaPublisher(
                 bootstrap=settings.bootstrap_servers, client_config=settings.kafka
             )
@@ -43,6 +43,10 @@ class KafkaPost:
         with closing(reader):
             whole = reader.whole(self.settings.topic(Topic.DEAD_LETTERS))
             return letters_of(reader.read(whole))[0]
+
+    @property
+    def transactions(self) -> bool:
+        return self.settings.delivery == "exactly_once"
 
     @property
     def topics(self) -> Sequence[str]:

@@ -23,13 +23,15 @@ Kind = Literal["nobody", "token", "oidc"]
 @dataclass(frozen=True, slots=True)
 class Session:
     """`csrf`: what forms of this session must send along. The rest is of a person signed in: with
-    a token only its name counts, what that may do is looked up again with each call."""
+    a token only its name and `mark` count (`shared.http.tokens.mark_of`), what that may do is
+    looked up again with each call."""
 
     csrf: str
     kind: Kind = "nobody"
     name: str = ""
     tasks: tuple[str, ...] | None = ()
     read_only: bool = True
+    mark: str = ""
 
     def proves(self, token: str) -> bool:
         """Whether a form was made for this session."""
@@ -62,17 +64,20 @@ class Cookies:
                 str(found["name"]),
                 None if tasks is None else tuple(map(str, tasks)),
                 bool(found["read_only"]),
+                str(found["mark"]),
             )
         except (TypeError, KeyError):
             return None
 
     def keep(self, response: Response, session: Session) -> None:
+        """From now on for as long as sessions last: once for each, or it would never end."""
         value = {
             "csrf": session.csrf,
             "kind": session.kind,
             "name": session.name,
             "tasks": session.tasks,
             "read_only": session.read_only,
+            "mark": session.mark,
         }
         self._set(response, COOKIE, self._sessions.dumps(value), self._seconds)
 

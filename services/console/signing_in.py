@@ -67,8 +67,8 @@ def sign_out(request: Request, context: Ctx, csrf: Annotated[str, Form()] = "") 
 
 
 @router.get("/sign-in/provider")
-def to_provider(request: Request, context: Ctx, then: str = "/") -> Response:
-    context.access.check_stranger(request.scope)
+def to_provider(context: Ctx, then: str = "/") -> Response:
+    # Not limited by address: nothing can be guessed here, and behind a proxy all have the same one.
     address, kept = _provider(context).begin(inside(then))
     response = RedirectResponse(address, _SEE_OTHER)
     context.access.cookies.keep_sign_in(response, kept)

@@ -13,16 +13,20 @@ from services.ctl.tasks_file import tasks_if_any
 from shared.clock import SystemClock
 from shared.contracts.manifest import FrontierPoint, Manifest, frontier_at
 from shared.registry.base import Active, Registry
+from shared.registry.glances import RegistryGlances
 from shared.settings import ServiceSettings
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What holds for a task now. `configured`: by the tasks file, None where it cannot be seen."""
+    """What holds for a task now. `configured`: by the tasks file, None where it cannot be seen.
+    `manifest`: the active version's, None without one or where `damage` says why it is not
+    believed."""
 
     active: Active
     configured: float | None
     manifest: Manifest | None
+    damage: str | None
 
     @property
     def alpha(self) -> float | None:
@@ -72,18 +76,21 @@ def alpha(
 
 
 def _asked(registry: Registry, settings: ServiceSettings, task: str) -> Asked:
-    active = registry.active(task)
+    (glance,) = RegistryGlances(registry).glance([task])
     known = tasks_if_any(settings.tasks)
     if known and task not in known:
         fail(f"--task {task}: not in {settings.tasks}; it has {', '.join(sorted(known))}", code=2)
-    manifest = registry.load(task, active.version).manifest if active.version else None
-    return Asked(active, known[task].alpha if known else None, manifest)
+    configured = known[task].alpha if known else None
+    return Asked(glance.active, configured, glance.manifest, glance.damage)
 
 
 def _show(asked: Asked, task: str, wanted: float | None) -> None:
     now = "unknown here" if asked.alpha is None else asked.alpha
     of = "asked for at run time" if asked.active.alpha is not None else "of the tasks file"
     console.print(f"{task}: α is {now} ({of}).")
+    if asked.damage is not None:
+        console.print(f"{asked.damage}, so nothing is known of other α.")
+        return
     if asked.manifest is None:
         console.print("No version is active, so nothing is known of other α.")
         return
@@ -126,6 +133,7 @@ def _document(asked: Asked, task: str, wanted: float | None) -> dict[str, Any]:
         "configured": asked.configured,
         "override": asked.active.alpha,
         "version": asked.active.version,
+        "damage": asked.damage,
         "certified_for": manifest.certificate.alpha if manifest else None,
         "frontier": [_plain(p) for p in manifest.frontier] if manifest else [],
         "wanted": wanted,

@@ -27,6 +27,7 @@ from shared.bus.redriving import (
     plan,
     put_back,
     topics_taking_back,
+    what_of_those_before,
 )
 from shared.clock import SystemClock
 from shared.contracts.topics import Topic
@@ -126,15 +127,18 @@ def redrive_letters(
     wanted = _which(settings, task, topic, service, stage, field, reason, since, until, letter)
     if wanted == Which() and not every:
         fail("say which (ids, --task, --reason, …), or --all", code=2)
-    topics = _topics(settings)
+    topics, transactions = _topics(settings), settings.delivery == "exactly_once"
     publisher = None if dry_run else _publisher(settings)  # first: it ends what ran before it
     try:
         found = [stored for stored in _letters(settings) if wanted.matches(stored)]
         made = plan(found, topics=topics, most_redrives=most)
         if publisher is not None:
-            put_back(made.ready, publisher, by=who(by) or "", at=SystemClock().now())
+            put_back(
+                made.ready, publisher, transactions=transactions, by=who(by) or "",
+                at=SystemClock().now(),
+            )  # fmt: skip
     except (Retryable, Fatal) as error:
-        fail(f"{error}; run it again: what was put back is not put back twice")
+        fail(f"{error}; run it again: {what_of_those_before(transactions=transactions)}")
     finally:
         if publisher is not None:
             publisher.close()
@@ -225,7 +229,7 @@ def _publisher(settings: ServiceSettings) -> Publisher:
     except Fatal as error:
         fail(
             f"{error}; on a broker without transactions set TRACER_DELIVERY=at_least_once, where a "
-            "crash amid a re-drive may put some back twice"
+            "crash or failure amid a re-drive may put some back twice"
         )
 
 

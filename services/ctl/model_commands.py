@@ -2,60 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 import typer
 
-from services.ctl.output import console, print_json, print_table
+from services.ctl.budgets import BUDGET_NOTES, budgeted, budgets_today
+from services.ctl.output import console, fail, percent, print_json, print_table
 from services.ctl.registry_access import Json, TaskArgument, open_registry, plain
 from services.ctl.serving_commands import retire
 from services.ctl.tasks_file import tasks_in
-from shared.clock import SystemClock
-from shared.contracts.spending import LedgerAway, Spent, left
-from shared.contracts.tasks import Budget, Task
+from shared.contracts.manifest import Manifest
+from shared.contracts.tasks import Task
 from shared.core.live import LiveCertificate
-from shared.registry.base import Registry, State
+from shared.registry.base import Registry, RegistryError, State, UnknownVersion
 from shared.registry.fit_note import FitNote
-from shared.registry.ledger import RedisLedger, open_ledger
-from shared.settings import ServiceSettings
+from shared.registry.glances import Glance, RegistryGlances
 
 app = typer.Typer(help="Versions of a task: list, show, retire.", no_args_is_help=True)
 app.command()(retire)
 
-_BUDGET_NOTES = {
-    "waiting": "the budget for the day is used up; requests wait until the day ends.",
-    "unavailable": "the budget for the day is used up; requests are answered 'unavailable'.",
-    "unknown": "what is spent cannot be read from Redis.",
-    "uncounted": "nothing is counted in Redis today: no call was made, or teachers count for "
-    "themselves (TRACER_TEACHER_BUDGET_STORE=memory).",
-}
+_NOT_BELIEVED = "not believed"
 _SILENT = tuple(state.value for state in State if state is not State.SERVING)
 
 
 def status(json: Json = False) -> None:
-    """Every task, its active version, what that is certified for and how it does."""
+    """Every task, its active version, what that is certified for and how it does.
+
+    Exit code 1: an active version is not to be believed, or cannot be read.
+    """
     with open_registry() as (registry, settings):
         tasks = tasks_in(settings.tasks)
-        rows = [_status(registry, task) for task in tasks.values()]
-        spent = _budgets(settings, tasks.values())
+        glances = RegistryGlances(registry).glance(list(tasks))
+        rows = [
+            _status(registry, task, glance)
+            for task, glance in zip(tasks.values(), glances, strict=True)
+        ]
+        spent = budgets_today(settings, tasks.values())
         for row in rows:
             row["budget"] = spent.get(row["task"])
     if json:
         print_json(rows)
-        return
+    else:
+        _show_status(rows)
+    _fail_for([f"{row['task']}: {row['damage']}" for row in rows if row["damage"]])
+
+
+def _show_status(rows: list[dict[str, Any]]) -> None:
     print_table(
         "tasks",
         ["task", "α", "active version", "state", "certified coverage", "agreement ≥", "audits",
          "on trial", "versions", "last fit", "budget today"],
         [
             (r["task"], r["alpha"], r["active"] or "none", r["state"] or "",
-             _percent(r["coverage"]), r["agreement_lower"] or "", _audited(r["audits"]),
-             _tried(r["trial"]), r["versions"], _fitted(r["last_fit"]), _budgeted(r["budget"]))
+             _NOT_BELIEVED if r["damage"] else percent(r["coverage"]),
+             r["agreement_lower"] or "", _audited(r["audits"]),
+             _tried(r["trial"]), r["versions"], _fitted(r["last_fit"]), budgeted(r["budget"]))
             for r in rows
         ],
     )  # fmt: skip
@@ -65,8 +69,8 @@ def status(json: Json = False) -> None:
                 f"{row['task']}: {row['last_fit']['reason']}. The next window tries again."
             )
     for row in rows:
-        if row["budget"] and row["budget"]["state"] in _BUDGET_NOTES:
-            console.print(f"{row['task']}: {_BUDGET_NOTES[row['budget']['state']]}")
+        if row["budget"] and row["budget"]["state"] in BUDGET_NOTES:
+            console.print(f"{row['task']}: {BUDGET_NOTES[row['budget']['state']]}")
     if any(row["active"] is None for row in rows):
         console.print("Without an active version everything is deferred to the teacher.")
     if any(row["state"] in _SILENT for row in rows):
@@ -75,21 +79,37 @@ def status(json: Json = False) -> None:
 
 @app.command("list")
 def list_versions(task: TaskArgument, json: Json = False) -> None:
-    """The stored versions of a task, oldest first, and what happened to them."""
+    """The stored versions of a task, oldest first, and what happened to them.
+
+    Exit code 1: one of them is not to be believed, or cannot be read.
+    """
     with open_registry() as (registry, _):
         active = registry.active(task)
-        versions = [_version(registry, task, v, active.version) for v in registry.versions(task)]
+        stored = registry.versions(task)
+        found = RegistryGlances(registry).manifests(task, stored)
+        versions = [
+            _version(v, found.get(v, UnknownVersion(f"{v} has no manifest")), active.version)
+            for v in stored
+        ]
         history = [plain(entry) for entry in registry.history(task)]
     if json:
         print_json({"task": task, "active": active.version, "versions": versions,
                     "history": history})  # fmt: skip
-        return
+    else:
+        _show_versions(task, versions, history)
+    _fail_for([version["damage"] for version in versions if version["damage"]])
+
+
+def _show_versions(
+    task: str, versions: list[dict[str, Any]], history: list[dict[str, Any]]
+) -> None:
     print_table(
         f"versions of {task}",
         ["version", "active", "traces", "α", "coverage", "agreement ≥"],
         [
-            (v["version"], "●" if v["active"] else "", v["n_traces"], v["alpha"],
-             _percent(v["coverage"]), round(v["agreement_lower"], 4))
+            (v["version"], "●" if v["active"] else "", v["n_traces"] or "", v["alpha"] or "",
+             _NOT_BELIEVED if v["damage"] else percent(v["coverage"]),
+             "" if v["damage"] else round(v["agreement_lower"], 4))
             for v in versions
         ],
     )  # fmt: skip
@@ -109,8 +129,14 @@ def show(task: TaskArgument, version: str) -> None:
     typer.echo(manifest.decode())
 
 
-def _status(registry: Registry, task: Task) -> dict[str, Any]:
-    active = registry.active(task.name)
+def _fail_for(damage: Sequence[str]) -> None:
+    """After everything was shown: a version that is not believed hides no other."""
+    if damage:
+        fail(f"{'; '.join(damage)}. Routers refuse that, too: TracerVersionRejected in the runbook")
+
+
+def _status(registry: Registry, task: Task, glance: Glance) -> dict[str, Any]:
+    active = glance.active
     task = msgspec.structs.replace(task, alpha=active.asked(task.alpha))
     row: dict[str, Any] = {
         "task": task.name,
@@ -122,14 +148,15 @@ def _status(registry: Registry, task: Task) -> dict[str, Any]:
         "trial": None,
         "coverage": None,
         "agreement_lower": None,
-        "versions": len(registry.versions(task.name)),
+        "damage": glance.damage,
+        "versions": len(glance.versions),
         "last_fit": _last_fit(registry.last_fit(task.name)),
     }
     if active.trial:
         trial = active.trial
         row["trial"] = {**asdict(trial), "audits": _audits(registry, task, trial.version)}
-    if active.version:
-        certificate = registry.load(task.name, active.version).manifest.certificate
+    if glance.manifest:
+        certificate = glance.manifest.certificate
         row |= {
             "coverage": round(certificate.coverage, 4),
             "agreement_lower": round(certificate.agreement_lower, 4),
@@ -151,57 +178,6 @@ def _audits(registry: Registry, task: Task, version: str) -> dict[str, Any]:
     }
 
 
-def _budgets(settings: ServiceSettings, tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
-    """Of each task that has one: what its teacher may spend today, has spent, and what follows.
-
-    Of states, `unknown`: the ledger cannot be read; `uncounted`: it has nothing of today, because
-    no call was made or because teachers count in their own memory.
-    """
-    found = {}
-    ledger = open_ledger(settings.redis_url.get_secret_value(), settings.topic_prefix)
-    with closing(ledger):
-        for task in tasks:
-            if task.budget is not None:
-                found[task.name] = _budget(task, task.budget, ledger)
-    return found
-
-
-def _budget(task: Task, budget: Budget, ledger: RedisLedger) -> dict[str, Any]:
-    day = SystemClock().now().astimezone(ZoneInfo(task.timezone)).date()
-    said: dict[str, Any] = {
-        "day": day.isoformat(),
-        "usd_per_day": budget.usd_per_day,
-        "calls_per_day": budget.calls_per_day,
-    }
-    try:
-        spent = ledger.spent(task.name, day)
-    except LedgerAway:
-        return said | {"usd": None, "calls": None, "left": None, "state": "unknown"}
-    if spent == Spent():
-        return said | {"usd": 0.0, "calls": 0, "left": None, "state": "uncounted"}
-    share = max(0.0, left(budget, spent))
-    used_up = {"wait": "waiting", "unavailable": "unavailable"}[budget.when_used_up]
-    return said | {
-        "usd": round(spent.usd, 6),
-        "calls": spent.calls,
-        "left": round(share, 4),
-        "state": "open" if share > 0 else used_up,
-    }
-
-
-def _budgeted(budget: dict[str, Any] | None) -> str:
-    if budget is None:
-        return ""
-    if budget["left"] is None:
-        return str(budget["state"])
-    parts = []
-    if budget["usd_per_day"] is not None:
-        parts.append(f"${budget['usd']:.2f} of ${budget['usd_per_day']:.2f}")
-    if budget["calls_per_day"] is not None:
-        parts.append(f"{budget['calls']} of {budget['calls_per_day']} calls")
-    return f"{', '.join(parts)}; {_percent(budget['left'])} left"
-
-
 def _last_fit(note: FitNote | None) -> dict[str, Any] | None:
     return None if note is None else msgspec.to_builtins(note)
 
@@ -210,28 +186,26 @@ def _fitted(note: dict[str, Any] | None) -> str:
     return "" if note is None else f"{note['verdict']}, {note['window']}"
 
 
-def _version(registry: Registry, task: str, version: str, active: str | None) -> dict[str, Any]:
-    manifest = registry.load(task, version).manifest
-    return {
-        "version": version,
-        "active": version == active,
-        "window": manifest.window,
-        "n_traces": manifest.n_traces,
-        "alpha": manifest.certificate.alpha,
-        "coverage": round(manifest.certificate.coverage, 4),
-        "agreement_lower": manifest.certificate.agreement_lower,
+def _version(version: str, found: Manifest | RegistryError, active: str | None) -> dict[str, Any]:
+    """`found`: its manifest, or why it is not believed."""
+    row: dict[str, Any] = {"version": version, "active": version == active, "damage": None}
+    if isinstance(found, RegistryError):
+        nothing = dict.fromkeys(("window", "n_traces", "alpha", "coverage", "agreement_lower"))
+        return row | nothing | {"damage": str(found)}
+    return row | {
+        "window": found.window,
+        "n_traces": found.n_traces,
+        "alpha": found.certificate.alpha,
+        "coverage": round(found.certificate.coverage, 4),
+        "agreement_lower": found.certificate.agreement_lower,
     }
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
 
 
 def _audited(audits: dict[str, Any] | None) -> str:
     if not audits or not audits["n"]:
         return ""
-    lower = _percent(audits["agreement_lower"])
-    return f"{audits['n']}, {_percent(audits['agreement'])} agree (≥ {lower})"
+    lower = percent(audits["agreement_lower"])
+    return f"{audits['n']}, {percent(audits['agreement'])} agree (≥ {lower})"
 
 
 def _tried(trial: dict[str, Any] | None) -> str:

@@ -60,6 +60,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     console.print(table)
 
 
+def percent(share: float | None) -> str:
+    """Empty for what is not known."""
+    return "" if share is None else f"{share:.1%}"
+
+
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """End the command with a message that says what to do."""
     messages.print(Text.assemble(("error:", "red"), f" {plain_text(message)}"), soft_wrap=True)

@@ -3,8 +3,9 @@
 A re-drive publishes the original key, value and headers to the original topic, with one header
 more that counts re-drives. Beside it, in the same transaction, a *marker* goes to the dead-letter
 topic: it names the letter's place and who put it back, so that no letter is put back twice, by
-whomever and after whatever crash. Markers lie behind their letters in the same partition, so that
-retention deletes none before its letter.
+whomever and after whatever crash. Without transactions it is written once the original is: what
+fails in between is put back twice, but no letter is lost. Markers lie behind their letters in the
+same partition, so that retention deletes none before its letter.
 """
 
 from __future__ import annotations
@@ -148,13 +149,37 @@ def plan(
     return Plan(tuple(ready), tuple(refused))
 
 
-def put_back(ready: Sequence[StoredLetter], publisher: Publisher, *, by: str, at: datetime) -> int:
-    """Publish the originals and their markers, some at a time; how many. Raises Retryable or
-    Fatal: those before are done, and not done again by another call."""
+def put_back(
+    ready: Sequence[StoredLetter],
+    publisher: Publisher,
+    *,
+    transactions: bool,
+    by: str,
+    at: datetime,
+) -> int:
+    """Publish the originals and their markers, some at a time; how many.
+
+    `transactions`: `publisher` writes all it is given, or nothing. Raises Retryable or Fatal:
+    then `what_of_those_before` says what another call does.
+    """
     for start in range(0, len(ready), _AT_ONCE):
         some = ready[start : start + _AT_ONCE]
-        publisher.publish([record for stored in some for record in _records(stored, by, at)])
+        originals = [_original(stored) for stored in some]
+        markers = [_marker(stored, by, at) for stored in some]
+        if transactions:
+            publisher.publish([*originals, *markers])
+        else:
+            # One publish could write a marker and not its original, which then were lost.
+            publisher.publish(originals)
+            publisher.publish(markers)
     return len(ready)
+
+
+def what_of_those_before(*, transactions: bool) -> str:
+    """What `put_back`, called again, does with those that a call which failed put back."""
+    if transactions:
+        return "what was put back is not put back twice"
+    return f"without transactions, up to {_AT_ONCE} that were put back are put back twice"
 
 
 def _is_marker(message: Message) -> bool:
@@ -163,11 +188,15 @@ def _is_marker(message: Message) -> bool:
     return MARKER_HEADER in names and not message.value and names.isdisjoint(_CONTEXT)
 
 
-def _records(stored: StoredLetter, by: str, at: datetime) -> list[Record]:
+def _original(stored: StoredLetter) -> Record:
     original = redrive(stored.message)
     headers = tuple(pair for pair in original.headers if pair[0] != COUNT_HEADER)
     count = (COUNT_HEADER, str(stored.redrives + 1).encode())
-    marker = Record(
+    return replace(original, headers=(*headers, count))
+
+
+def _marker(stored: StoredLetter, by: str, at: datetime) -> Record:
+    return Record(
         stored.message.topic,
         stored.message.key,
         b"",
@@ -178,7 +207,6 @@ def _records(stored: StoredLetter, by: str, at: datetime) -> list[Record]:
         ),
         stored.message.partition,
     )
-    return [replace(original, headers=(*headers, count)), marker]
 
 
 def _refusal(stored: StoredLetter, topics: Collection[str], most_redrives: int) -> str | None:

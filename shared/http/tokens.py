@@ -18,6 +18,7 @@ from shared.contracts.events import TaskName
 from shared.http.loopback import is_loopback
 
 SHORTEST_TOKEN = 16
+_MARK_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,25 @@ class Tokens:
         return f"Tokens({', '.join(caller.name for _, caller in self._callers)})"
 
     def joined(self, other: Tokens) -> Tokens:
-        """These and `other`'s."""
+        """These and `other`'s. Raises InvalidTokens where two share a name or a token: a caller is
+        known by either, to sessions and limits by the name."""
+        digests = {digest for digest, _ in self._callers}
+        names = {caller.name for _, caller in self._callers}
+        for digest, caller in other._callers:
+            if digest in digests or caller.name in names:
+                raise InvalidTokens(
+                    f"the list of tokens has an entry {caller.name!r}, whose name or token is the "
+                    "single token's (its name is 'token'): rename it, or leave one of them out"
+                )
         return Tokens([*self._callers, *other._callers])
 
-    def named(self, name: str) -> Caller | None:
-        """Who is called so; None: nobody any more."""
-        return next((caller for _, caller in self._callers if caller.name == name), None)
+    def marked(self, name: str, mark: str) -> Caller | None:
+        """Who is called so and has the token of that `mark_of`; None: nobody any more."""
+        return next(
+            (caller for digest, caller in self._callers
+             if caller.name == name and _mark(digest) == mark),
+            None,
+        )  # fmt: skip
 
     def caller(self, authorization: str) -> Caller | None:
         """Whose token an `Authorization` header shows; None: nobody's.
@@ -89,6 +103,11 @@ class Tokens:
 
 def digest_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def mark_of(token: str) -> str:
+    """Tells it from the token that comes after it, and is of no use in its place."""
+    return _mark(digest_of(token))
 
 
 def one_token(token: str, setting: str) -> Tokens:
@@ -127,6 +146,10 @@ def read_tokens(text: str, setting: str) -> Tokens:
     if len({digest for digest, _ in callers}) < len(callers) or len(set(names)) < len(names):
         raise InvalidTokens(f"{setting}: two entries share a name or a token")
     return Tokens(callers)
+
+
+def _mark(digest: bytes) -> str:
+    return digest.hex()[:_MARK_CHARS]
 
 
 def check_not_open(host: str, tokens: Tokens | str, *, host_setting: str, fix: str) -> None:

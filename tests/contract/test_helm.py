@@ -25,6 +25,7 @@ from shared.secret_files import is_secret
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the build
 
 SMALL, PRODUCTION = CHART / "ci" / "small-values.yaml", CHART / "ci" / "production-values.yaml"
+ROOT = Path(__file__).resolve().parents[2]
 SERVICES = {"router", "trainer", "ingest", "teacher", "console"}
 
 
@@ -183,6 +184,22 @@ def test_routers_follow_the_lag_of_their_own_group(production: list[Resource]) -
 def test_two_routers_never_share_a_transactional_id(production: list[Resource]) -> None:
     named = environment(pods(production)["router"])["TRACER_INSTANCE"]
     assert named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+
+
+def test_tracer_down_finds_the_pods_whatever_the_release_is_called(
+    production: list[Resource],
+) -> None:
+    """Without `jobLabel` the operator's label `job` is "<namespace>/<release>"."""
+    label = of_kind(production, "PodMonitor")["metrics"]["spec"]["jobLabel"]
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    (asked,) = (rule["expr"] for rule in rules if rule["alert"] == "TracerDown")
+    (wanted,) = re.findall(r'job=~"(.*?)"', asked)
+    workloads = of_kind(production, "Deployment") | of_kind(production, "StatefulSet")
+    for workload in workloads.values():
+        job = workload["spec"]["template"]["metadata"]["labels"][label]
+        assert job == "tracer"
+        assert re.fullmatch(wanted, job)
 
 
 def test_policies_select_the_pods_there_are(production: list[Resource]) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -55,6 +56,7 @@ class DoctorSettings(ServiceSettings):
 
     encoder: Path = Path("data/encoder")
     signing_key: SecretStr | None = None
+    teacher_budget_store: Literal["memory", "redis"] = "memory"
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,20 @@
-"""Redis: does it answer, keep what it is given, and let us do what the registry does?"""
+"""Redis: does it answer, keep what it is given, and let us do what the services do?"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
-from uuid import uuid4
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from services.ctl.doctor import redis_permissions
 from services.ctl.doctor.findings import Finding, Patient, clock, failed, ok, skipped, warning
 from shared.redis_clients import client
-from shared.registry.scripts import CHANNEL
 
 _OLDEST = (6, 2)
-_SCRIPT = "redis.call('HSET', KEYS[1], 'at', '1') return redis.call('PEXPIRE', KEYS[1], 10000)"
 _NOBODY_LOOKED = ("redis.clock", "redis.memory", "redis.persistence", "redis.permissions")
 
 
@@ -40,33 +37,49 @@ def examine(patient: Patient) -> Iterator[Finding]:
             yield from (skipped(check, "Redis does not answer") for check in _NOBODY_LOOKED)
             return
         yield _guarded("redis.clock", lambda: _clock(asked, patient))
-        yield _memory(info)
-        yield _guarded("redis.persistence", lambda: _persistence(asked, info))
-        yield _permissions(asked)
+        if info:
+            yield _memory(info)
+            yield _guarded("redis.persistence", lambda: _persistence(asked, info))
+        else:
+            why = "this user may not ask for it (INFO): ask as the owner"
+            yield from (skipped(check, why) for check in ("redis.memory", "redis.persistence"))
+        yield redis_permissions.examine(asked, patient)
     finally:
         asked.close()
 
 
 def _reach(asked: redis.Redis) -> tuple[Finding, dict[str, Any] | None]:
+    """And what INFO says: empty where this user may not ask, which no service needs; None where
+    Redis does not answer."""
     try:
         begun = time.monotonic()
         asked.ping()
         milliseconds = (time.monotonic() - begun) * 1_000
-        info = _of_one(asked.info())
+        info = _info(asked)
     except redis.exceptions.AuthenticationError as error:
         return failed(
             "redis.reach", str(error), "correct user and password in TRACER_REDIS_URL"
         ), None
     except redis.exceptions.NoPermissionError as error:
-        return failed("redis.reach", str(error), "ACL SETUSER … +ping +info"), None
+        return failed("redis.reach", str(error), "ACL SETUSER … +ping"), None
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         fix = "is it running, and does TRACER_REDIS_URL name it (rediss:// for TLS)?"
         return failed("redis.reach", str(error), fix), None
+    if not info:
+        return ok("redis.reach", f"answers in {milliseconds:.1f} ms"), info
     version = str(info.get("redis_version", "?"))
     found = f"version {version} answers in {milliseconds:.1f} ms"
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _OLDEST:
         return failed("redis.reach", found, "upgrade to Redis 6.2 or newer, or Valkey"), info
     return ok("redis.reach", found), info
+
+
+def _info(asked: redis.Redis) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = _of_one(asked.info())
+    except redis.exceptions.NoPermissionError:
+        return {}
+    return said
 
 
 def _clock(asked: redis.Redis, patient: Patient) -> Finding:
@@ -108,45 +121,6 @@ def _persistence(asked: redis.Redis, info: dict[str, Any]) -> Finding:
     if not points:
         return failed(check, "neither append-only file nor snapshots", fix)
     return warning(check, f"snapshots only ({points}): what came after the last is lost", fix)
-
-
-def _permissions(asked: redis.Redis) -> Finding:
-    """Do, on a key of our own, each kind of thing that the services do."""
-    key = f"tracer:{{doctor}}:{uuid4().hex}"
-    attempts: list[tuple[str, Callable[[], Any]]] = [
-        ("write keys tracer:* (SET)", lambda: asked.set(key, "1", px=10_000)),
-        ("read keys tracer:* (GET)", lambda: asked.get(key)),
-        ("delete keys tracer:* (DEL)", lambda: asked.delete(key)),
-        ("run scripts (EVAL)", lambda: asked.eval(_SCRIPT, 1, key)),
-        ("read hashes (HGETALL)", lambda: asked.hgetall(key)),
-        # A hint that something changed; routers look, and see that nothing did.
-        (f"tell changes (PUBLISH {CHANNEL})", lambda: asked.publish(CHANNEL, "")),
-        (f"hear of changes (SUBSCRIBE {CHANNEL})", lambda: _subscribe(asked)),
-    ]
-    refused = []
-    for what, attempt in attempts:
-        try:
-            attempt()
-        except redis.exceptions.NoPermissionError:
-            refused.append(what)
-        except redis.RedisError as error:
-            fix = "a replica or a full server takes no writes: name the master, raise maxmemory"
-            return failed("redis.permissions", f"may not {what}: {error}", fix)
-    with suppress(redis.RedisError):  # it expires
-        asked.delete(key)
-    if refused:
-        fix = "ACL SETUSER … ~tracer:* &tracer:* +@read +@write +@scripting +@pubsub +@connection"
-        return failed("redis.permissions", f"may not {', '.join(refused)}", fix)
-    return ok("redis.permissions", "reads, writes, runs scripts, tells and hears of changes")
-
-
-def _subscribe(asked: redis.Redis) -> None:
-    listener = asked.pubsub()  # type: ignore[no-untyped-call]
-    try:
-        listener.subscribe(CHANNEL)
-        listener.get_message(timeout=2.0)  # the refusal, where there is one
-    finally:
-        listener.close()
 
 
 def _guarded(check: str, look: Callable[[], Finding]) -> Finding:

@@ -25,6 +25,7 @@ from shared.bus.redriving import (
     plan,
     put_back,
     topics_taking_back,
+    what_of_those_before,
 )
 from shared.contracts.mapping import SourceMapping
 from shared.contracts.tasks import Task
@@ -36,12 +37,14 @@ ORIGINAL = Message(RAW, 2, 7, b"k", b'{"task": "support"}', (("traceparent", b"0
 
 
 class Log:
-    """A dead-letter topic of one partition, and what else was published."""
+    """A dead-letter topic of one partition, and what else was published; written to with
+    transactions, but for what `refuses` says: records of this topic alone are not taken."""
 
     def __init__(self) -> None:
         self.dead: list[Message] = []
         self.records: list[Record] = []
         self.fails_after: int | None = None
+        self.refuses: str | None = None
 
     def publish(self, records: Sequence[Record]) -> None:
         if self.fails_after is not None:
@@ -49,11 +52,15 @@ class Log:
                 raise Retryable("broker away")
             self.fails_after -= 1
         for record in records:
+            if record.topic == self.refuses:
+                continue
             if record.topic == DEAD:
                 at = len(self.dead)
                 self.dead.append(Message(DEAD, 0, at, record.key, record.value, record.headers))
             else:
                 self.records.append(record)
+        if any(record.topic == self.refuses for record in records):
+            raise Retryable(f"{self.refuses} takes none")
 
     def close(self) -> None: ...
 
@@ -69,10 +76,12 @@ class Log:
         )
         self.publish([letter])
 
-    def redrive(self, which: Which = EVERY, most: int = MOST_REDRIVES) -> int:
+    def redrive(
+        self, which: Which = EVERY, most: int = MOST_REDRIVES, *, transactions: bool = True
+    ) -> int:
         letters = [s for s in letters_of(self.dead)[0] if which.matches(s)]
         made = plan(letters, topics=[RAW], most_redrives=most)
-        return put_back(made.ready, self, by="maria", at=AT)
+        return put_back(made.ready, self, transactions=transactions, by="maria", at=AT)
 
 
 def test_a_letter_is_put_back_as_it_was_and_counted() -> None:
@@ -98,7 +107,7 @@ def test_a_marker_goes_to_the_partition_of_its_letter(key: bytes | None) -> None
         message = replace(ORIGINAL, key=key, offset=offset)
         broker.publish([dead_letter(message, service="s", error=error, at=AT, topic=DEAD)])
     letters, _ = letters_of(broker.messages(DEAD))
-    put_back(letters, MemoryPublisher(broker), by="maria", at=AT)
+    put_back(letters, MemoryPublisher(broker), transactions=True, by="maria", at=AT)
     markers = [m for m in broker.messages(DEAD) if not m.value]
     assert len(markers) == 20
     for marker in markers:
@@ -139,6 +148,41 @@ def test_after_a_failure_the_rest_is_put_back_by_another_call() -> None:
     log.fails_after = None
     assert log.redrive() == 150
     assert sorted(int(r.key or b"") for r in log.records) == list(range(250))
+
+
+def test_without_transactions_no_letter_is_lost_while_its_topic_takes_none() -> None:
+    log = Log()
+    for offset in range(3):
+        log.die(replace(ORIGINAL, offset=offset))
+    log.refuses = RAW
+    with pytest.raises(Retryable):
+        log.redrive(transactions=False)
+    log.refuses = None
+    assert log.redrive(transactions=False) == 3
+    assert len(log.records) == 3
+    assert log.redrive(transactions=False) == 0
+
+
+def test_without_transactions_what_was_not_marked_is_put_back_twice_at_most() -> None:
+    """As is said then, and not with transactions."""
+    log = Log()
+    log.die()
+    log.refuses = DEAD
+    with pytest.raises(Retryable):
+        log.redrive(transactions=False)
+    log.refuses = None
+    assert [log.redrive(transactions=False), log.redrive(transactions=False)] == [1, 0]
+    assert len(log.records) == 2
+    assert "up to 100" in what_of_those_before(transactions=False)
+    assert "not put back twice" in what_of_those_before(transactions=True)
+
+
+def test_with_transactions_originals_and_markers_are_one() -> None:
+    log = Log()
+    for offset in range(3):
+        log.die(replace(ORIGINAL, offset=offset))
+    log.fails_after = 1  # more than one publish would fail
+    assert log.redrive() == 3
 
 
 def test_only_topics_that_take_messages_back_get_any() -> None:

@@ -43,6 +43,7 @@ class Idp:
         self.published = KeySet([KEY])
         self.challenge = self.nonce = ""
         self.away = False
+        self.asked = 0
 
     def provider(self) -> Provider:
         return Provider(
@@ -61,6 +62,7 @@ class Idp:
         return query
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
         if self.away:
             raise httpx.ConnectError("no route")
         path = request.url.path
@@ -218,6 +220,31 @@ def test_a_provider_that_is_away_is_said_without_secrets(idp: Idp) -> None:
     assert "secret-of-the-client" not in answer.text + repr(idp.provider())
 
 
+def test_a_stranger_keeps_nobody_from_signing_in(idp: Idp) -> None:
+    """Behind a proxy both have its address."""
+    desk = Desk(tokens=Tokens(), provider=idp.provider())
+    stranger, maria = desk.client(), desk.client()
+    for _ in range(50):
+        assert stranger.get("/sign-in/provider").status_code == 303
+    assert maria.get("/sign-in/provider").status_code == 303
+    assert idp.asked == 1
+
+
+def test_a_provider_that_is_away_is_asked_once_a_second(idp: Idp) -> None:
+    idp.away = True
+    desk = Desk(tokens=Tokens(), provider=idp.provider())
+    client = desk.client()
+    for _ in range(5):
+        answer = client.get("/sign-in/provider")
+        assert answer.status_code == 401
+        assert "cannot be asked" in answer.text
+    assert idp.asked == 1
+    idp.away = False
+    idp.clock.sleep(1.0)
+    assert client.get("/sign-in/provider").status_code == 303
+    assert idp.asked == 2
+
+
 # --- over real HTTP
 
 
@@ -276,6 +303,8 @@ def test_a_client_that_the_provider_does_not_know_is_told_so() -> None:
         ({"oidc_issuer": "http://id.example.com", "oidc_client_id": "c",
           "oidc_client_secret": "s", "console_url": "https://tracer.example.com"}, "https://"),
         ({"console_tokens": '[{"name": "a", "token": "short"}]'}, "less than 16"),
+        ({"console_token": "x" * 16,
+          "console_tokens": f'[{{"name": "token", "token": "{"y" * 16}"}}]'}, "entry 'token'"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_used_name_the_fix(settings: dict[str, str], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
@@ -12,11 +13,13 @@ from starlette.testclient import TestClient
 
 from services.console import letters
 from services.console.config import ConsoleSettings
+from services.console.letters import letters_view
 from services.console.post import KafkaPost
-from shared.bus.base import Message
+from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
 from shared.bus.errors import InvalidMessage, Retryable
 from shared.contracts.tasks import Tasks
+from shared.http.tokens import LOCAL, read_tokens
 from shared.registry.fleet import RouterBeat
 
 REDRIVE = "/api/v1/dead-letters/redrive"
@@ -31,10 +34,12 @@ def desk() -> Desk:
     return desk
 
 
-def put(desk: Desk, n: int, value: bytes, topic: str = "requests") -> None:
+def put(
+    desk: Desk, n: int, value: bytes, topic: str = "requests", error: Exception | None = None
+) -> None:
     """A letter at 0:n."""
     original = Message(topic, 1, 70 + n, b"key", value, (("h", b"1"),))
-    error = InvalidMessage(f"field number {n} is wrong", field="input")
+    error = error or InvalidMessage(f"field number {n} is wrong", field="input")
     record = dead_letter(
         original, service="router", error=error, at=desk.clock.now() + timedelta(seconds=n),
         topic="dead-letters",
@@ -56,6 +61,24 @@ def test_the_newest_come_first_and_a_tenant_sees_its_own(desk: Desk) -> None:
     assert "not even JSON" not in page
 
 
+def test_a_tenant_reads_no_names_of_others_tasks_in_letters_of_an_unknown_task() -> None:
+    """Of one that is not there yet, and of one that was added after the letter was made."""
+    token = "tenant-of-two-0123456789"
+    entry = f'[{{"name": "acme", "token": "{token}", "tasks": ["support", "to-come"]}}]'
+    desk = Desk(tokens=read_tokens(entry, "T"))
+    said = "unknown task 'x'; known tasks: intents, globex-layoffs"
+    for n, task in enumerate(("support", "to-come")):
+        put(desk, n, f'{{"task": "{task}"}}'.encode(), error=InvalidMessage(said, field="task"))
+    client = desk.client(token)
+    (letter,) = client.get("/api/v1/dead-letters").json()["letters"]
+    assert (letter["id"], letter["message"]) == ("0:0", "the task was not known")
+    assert "globex" not in client.get("/dead-letters").text
+    answer = client.post(REDRIVE, json={"ids": ["0:0", "0:1"]}).json()
+    assert answer == {"redriven": 1, "refused": ["0:1: there is no such letter"]}
+    views = letters_view(desk.dead_letters, LOCAL, desk.context.sources.tasks).letters
+    assert [view.message for view in views] == [said, said]
+
+
 def test_each_is_put_back_once_with_its_bytes(desk: Desk) -> None:
     client = desk.client(OPERATOR)
     answer = client.post(REDRIVE, json={"ids": ["0:0", "0:3", "9:9"]})
@@ -72,6 +95,25 @@ def test_each_is_put_back_once_with_its_bytes(desk: Desk) -> None:
     assert (shown["0:0"]["redriven_by"], shown["0:1"]["redriven_by"]) == ("maria", None)
 
 
+def test_at_least_once_loses_no_letter(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic may take nothing while that of the markers does."""
+    publish = desk.post.publish
+
+    def markers_only(records: Sequence[Record]) -> None:
+        publish([record for record in records if record.topic == "dead-letters"])
+        if any(record.topic == "requests" for record in records):
+            raise Retryable("requests takes none")
+
+    monkeypatch.setattr(desk.post, "transactions", False)
+    client = desk.client(OPERATOR)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.post, "publish", markers_only)
+        answer = client.post(REDRIVE, json={"ids": ["0:0"]})
+        assert "try again: without transactions, up to 100" in answer.json()["error"]["message"]
+    assert client.post(REDRIVE, json={"ids": ["0:0"]}).json()["redriven"] == 1
+    assert [record.value for record in desk.post.sent] == [b'{"id": "r0", "task": "support"}']
+
+
 def test_a_tenant_puts_back_its_own_only_and_a_reader_none(desk: Desk) -> None:
     answer = desk.client(TENANT).post(REDRIVE, json={"ids": ["0:1"]}).json()
     assert answer == {"redriven": 0, "refused": ["0:1: there is no such letter"]}
@@ -84,6 +126,8 @@ def test_topics_of_the_tasks_sources_take_messages_back() -> None:
     tasks = msgspec.convert({"tasks": [{"name": "support", "sources": sources}]}, Tasks).tasks
     post = KafkaPost(ConsoleSettings(topic_prefix="p-"), tasks)
     assert {"p-traces.raw", "litellm.logs"} <= set(post.topics)
+    assert post.transactions
+    assert not KafkaPost(ConsoleSettings(delivery="at_least_once"), tasks).transactions
 
 
 def test_on_pages_it_is_asked_once_more(desk: Desk) -> None:

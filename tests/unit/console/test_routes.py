@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from console_desk import OPERATOR, READER, TENANT, Desk
 from fastapi import FastAPI
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 # What strangers may have: how to get in, files without content, the API's own description.
@@ -114,13 +115,11 @@ def test_what_is_of_no_task_shows_a_tenant_nothing_of_others(
 def test_no_form_is_taken_without_its_sessions_secret_nor_from_a_reader(
     desk: Desk, method: str, path: str
 ) -> None:
-    browser, signed_in = desk.client(), desk.cookies
+    browser, signed_in = desk.client(), Response()
     session = desk.context.access.session_of_token(OPERATOR)
     assert session is not None
-    browser.cookies.set("tracer_session", signed_in._sessions.dumps(
-        {"csrf": session.csrf, "kind": "token", "name": session.name, "tasks": None,
-         "read_only": False}
-    ))  # fmt: skip
+    desk.cookies.keep(signed_in, session)
+    browser.headers["cookie"] = signed_in.headers["set-cookie"].partition(";")[0]
     forged = browser.request(method, filled(path, "support"), json=BODIES.get(path))
     assert forged.status_code == 403
     if (method, path) not in OPEN | READING:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from console_desk import OPERATOR, READER, TENANT, Desk
+from itsdangerous import timed
 from starlette.testclient import TestClient
 
 from services.console.config import ConsoleSettings
@@ -14,7 +17,7 @@ from services.console.sessions import COOKIE
 from shared.contracts.events import AnnouncementKind
 from shared.contracts.report import decode_report
 from shared.contracts.topics import schemas_folder
-from shared.http.tokens import Tokens
+from shared.http.tokens import Caller, Tokens, digest_of, one_token
 from shared.registry.base import State
 from tests.artifacts import make_artifact, make_report
 
@@ -82,16 +85,48 @@ def test_a_forged_or_foreign_session_is_nobodys(desk: Desk) -> None:
         assert stranger.get("/").status_code == 303
 
 
-def test_a_token_taken_off_the_list_ends_its_sessions(desk: Desk) -> None:
+NEW = "another-token-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "status"),
+    [
+        ([("maria", OPERATOR)], 200),  # signed with the same secret, still listed
+        ([("maria", NEW)], 303),  # replaced, as after a leak
+        ([("rosa", OPERATOR)], 303),
+        ([("rosa", NEW)], 303),
+    ],
+)
+def test_a_token_taken_off_the_list_ends_its_sessions(
+    desk: Desk, tokens: list[tuple[str, str]], status: int
+) -> None:
     cookie = sign_in(desk).cookies[COOKIE]
-    later = Desk(tokens=Tokens([(b"x" * 32, next(iter(desk.context.access.tokens._callers))[1])]))
-    same_name = later.client()
-    same_name.cookies.set(COOKIE, cookie)
-    assert same_name.get("/").status_code == 200  # signed with the same secret, still listed
-    gone = Desk(tokens=Tokens([(b"x" * 32, desk.context.access.tokens._callers[1][1])]))
-    stranger = gone.client()
-    stranger.cookies.set(COOKIE, cookie)
-    assert stranger.get("/").status_code == 303
+    later = Desk(tokens=Tokens([(digest_of(token), Caller(name)) for name, token in tokens]))
+    client = later.client()
+    client.cookies.set(COOKIE, cookie)
+    assert client.get("/").status_code == status
+
+
+def test_replacing_the_one_token_ends_its_sessions() -> None:
+    """It has the same name always."""
+    leaked = sign_in(Desk(tokens=one_token(OPERATOR, "T"))).cookies[COOKIE]
+    client = Desk(tokens=one_token(NEW, "T")).client()
+    client.cookies.set(COOKIE, leaked)
+    assert client.get("/").status_code == 303
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks/support", "/nowhere", "/sign-in"])
+def test_a_session_ends_after_its_hours_however_much_it_is_used(
+    desk: Desk, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = sign_in(desk)
+    now = time.time()
+    for minutes in range(0, 60, 10):  # a desk's sessions last for an hour
+        monkeypatch.setattr(timed, "time", SimpleNamespace(time=lambda at=minutes: now + 60 * at))
+        assert client.get("/").status_code == 200
+        assert "set-cookie" not in client.get(path).headers
+    monkeypatch.setattr(timed, "time", SimpleNamespace(time=lambda: now + 3_700))
+    assert client.get("/").status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -148,8 +183,9 @@ def test_pages_have_no_inline_script_or_style_and_load_nothing_from_elsewhere(de
 
 
 def test_the_cookie_is_not_for_scripts_and_secure_where_the_console_is(desk: Desk) -> None:
-    client = sign_in(desk)
-    said = client.get("/").headers["set-cookie"]
+    client = desk.client()
+    form = {"token": OPERATOR, "csrf": csrf_of(client.get("/sign-in").text)}
+    said = client.post("/sign-in", data=form).headers["set-cookie"]
     assert "HttpOnly" in said
     assert "SameSite=lax" in said
     settings = ConsoleSettings(console_url="https://tracer.example.com")

@@ -14,7 +14,7 @@ from services.ctl import dead_letter_commands
 from services.ctl.main import app
 from shared.bus.base import Message, Record
 from shared.bus.dead_letters import dead_letter
-from shared.bus.errors import InvalidMessage
+from shared.bus.errors import InvalidMessage, Retryable
 from shared.bus.redriving import letters_of
 
 AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -32,14 +32,20 @@ class Log:
     def __init__(self) -> None:
         self.dead: list[Message] = []
         self.sent: list[Record] = []
+        self.refuses: str | None = None
 
     def publish(self, records: Sequence[Record]) -> None:
+        """All but the records of a topic that takes none."""
         for record in records:
+            if record.topic == self.refuses:
+                continue
             if record.topic == DEAD:
                 offset = len(self.dead)
                 self.dead.append(Message(DEAD, 0, offset, record.key, record.value, record.headers))
             else:
                 self.sent.append(record)
+        if any(record.topic == self.refuses for record in records):
+            raise Retryable(f"{self.refuses} takes none")
 
     def close(self) -> None: ...
 
@@ -96,6 +102,18 @@ class TestSources:
         assert result.exit_code == 2
         assert "tasks.yaml" in result.stderr
         assert log.sent == []
+
+
+def test_at_least_once_loses_no_letter(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACER_DELIVERY", "at_least_once")
+    log.die("p-traces.raw")
+    log.refuses = "p-traces.raw"
+    failed = run("redrive", "--all")
+    assert failed.exit_code == 1
+    assert "run it again: without transactions, up to 100" in failed.stderr
+    log.refuses = None
+    assert json.loads(run("redrive", "--all", "--json").stdout)["redriven"] == ["0:0"]
+    assert len(log.sent) == 1
 
 
 class TestExitCodes:

@@ -257,6 +257,68 @@ def test_a_redis_user_who_may_not_enough(own_redis: EmbeddedRedis) -> None:
         assert "guess" not in wrong.found
 
 
+@pytest.fixture
+def redis_users(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """With the users of deploy/redis; the tests' own redis-server knows no read-only keys."""
+    users = tmp_path / "users.conf"
+    users.write_text((ROOT / "deploy/redis/users.conf").read_text().replace("%R~", "~"))
+    with EmbeddedRedis(tmp_path / "redis", settings={"include": str(users)}) as server:
+        yield server
+
+
+def seen_as(server: EmbeddedRedis, user: str, *services: Service) -> dict[str, Finding]:
+    settings = DoctorSettings(
+        redis_url=f"redis://{user}:change-me-{user}@127.0.0.1:{server.port}/0",  # type: ignore[arg-type]
+        teacher_budget_store="redis",
+    )
+    patient = Patient(settings, services, patience=3)
+    return {finding.check: finding for finding in redis_checks.examine(patient)}
+
+
+@pytest.mark.parametrize(
+    ("user", "services"),
+    [
+        ("owner", (Service.TRAINER, Service.CONSOLE)),
+        ("owner", tuple(Service)),
+        ("router", (Service.ROUTER,)),
+        ("ingest", (Service.INGEST,)),
+        ("teacher", (Service.TEACHER,)),
+    ],
+)
+def test_the_redis_users_that_are_shipped_are_well(
+    redis_users: EmbeddedRedis, user: str, services: tuple[Service, ...]
+) -> None:
+    found = seen_as(redis_users, user, *services)
+    states = {check: finding.state for check, finding in found.items()}
+    assert (states["redis.reach"], states["redis.permissions"]) == (State.OK, State.OK), found
+    assert State.FAILED not in states.values()
+    asked = State.OK if user == "owner" else State.SKIPPED  # INFO and TIME
+    assert states["redis.memory"] is states["redis.persistence"] is asked
+    assert states["redis.clock"] is asked
+    with redis.Redis(port=redis_users.port) as admin:
+        assert admin.keys("*") == [], "it left something behind"
+
+
+@pytest.mark.parametrize("user", ["router", "ingest", "teacher"])
+def test_a_redis_user_of_another_service_is_advised_its_own_rights(
+    redis_users: EmbeddedRedis, user: str
+) -> None:
+    for service in (Service.ROUTER, Service.INGEST, Service.TEACHER):
+        if service != user:
+            found = seen_as(redis_users, user, service)["redis.permissions"]
+            assert found.state is State.FAILED
+            assert found.fix == f"give it what deploy/redis/users.conf gives to {service}"
+    owning = seen_as(redis_users, user, Service.TRAINER)["redis.permissions"]
+    assert owning.state is State.FAILED
+    assert "~tracer:*" in owning.fix
+
+
+def test_a_teacher_that_counts_by_itself_asks_nothing_of_redis(redis_url: str) -> None:
+    settings = DoctorSettings(redis_url=redis_url)  # type: ignore[arg-type]
+    found = redis_checks.examine(Patient(settings, (Service.TEACHER,), patience=3))
+    assert {f.check: f.state for f in found}["redis.permissions"] is State.SKIPPED
+
+
 def test_a_redis_cluster(tmp_path: Path) -> None:
     with cluster(tmp_path) as nodes:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)

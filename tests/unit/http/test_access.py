@@ -187,6 +187,19 @@ def test_a_list_of_tokens_that_cannot_be_used_says_what_to_mend(text: str, says:
     assert ACME not in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "token"), [("token", ACME), ("ops", OPS)])
+def test_the_single_token_and_one_of_the_list_share_neither_name_nor_token(
+    name: str, token: str
+) -> None:
+    """By a shared name, one tenant's session would be that of who may do everything."""
+    listed = read_tokens(json.dumps([{"name": name, "token": token, "tasks": ["x"]}]), "T")
+    with pytest.raises(InvalidTokens, match=f"entry '{name}'") as error:
+        one_token(OPS, "T").joined(listed)
+    assert token not in str(error.value)
+    other = read_tokens(json.dumps([{"name": "acme", "token": ACME}]), "T")
+    assert repr(one_token(OPS, "T").joined(other)) == "Tokens(token, acme)"
+
+
 def test_tokens_are_never_shown() -> None:
     tokens = read_tokens(SEVERAL, "T")
     assert repr(tokens) == "Tokens(acme, ops)"
