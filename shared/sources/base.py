@@ -22,6 +22,10 @@ from shared.contracts.events import Tokens
 
 MAX_CALLS = 10_000
 
+# The record reduced to one call, in the same format, for a dead letter that can be redriven. Run
+# only for calls that are somebody's: each repeats what it shared with others, such as a resource.
+Fragment = Callable[[], bytes]
+
 
 class Unusable(ValueError):
     """A record or a call that cannot become a trace; `field` is what is at fault."""
@@ -35,14 +39,13 @@ class Unusable(ValueError):
 class Call:
     """One call of a model.
 
-    `fragment` is the record reduced to this call, in the same format, for a dead letter that can
-    be redriven. `fault` says why no mapping can use it, such as that the call failed; `silence`
+    `fault` says why no mapping can use it, such as that the call failed; `silence`
     why its own fields are empty, which a mapping that looks elsewhere need not mind.
     """
 
     id: str
     view: dict[str, Any]
-    fragment: bytes
+    fragment: Fragment
     occurred_at: datetime | None = None
     tokens: Tokens | None = None
     cost: float | None = None
@@ -56,7 +59,7 @@ class Refused:
     """A part of a record that is not even a call."""
 
     error: Unusable
-    fragment: bytes
+    fragment: Fragment
 
 
 @dataclass(frozen=True, slots=True)

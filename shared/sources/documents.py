@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from shared.contracts.depth import MAX_DEPTH, too_deep
 from shared.contracts.events import Tokens
-from shared.sources.base import MAX_CALLS, Call, Item, Refused, Skipped, Unusable
+from shared.sources.base import MAX_CALLS, Call, Fragment, Item, Refused, Skipped, Unusable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SECONDS = 253_402_300_800  # the year 10000
@@ -39,16 +40,16 @@ def parse_inner(value: Any) -> Any:
 
 
 def each_object(
-    value: bytes, origin: str, read: Callable[[dict[str, Any], str, bytes], Call | Skipped]
+    value: bytes, origin: str, read: Callable[[dict[str, Any], str, Fragment], Call | Skipped]
 ) -> list[Item]:
     """`read(object, origin, fragment)` for the object of a record, or each of its array."""
     document = parse(value)
     if not isinstance(document, list):
-        return [_object(document, origin, value, read)]
+        return [_object(document, origin, lambda: value, read)]
     if len(document) > MAX_CALLS:
         raise Unusable(f"{len(document)} calls in one record, of at most {MAX_CALLS}")
     return [
-        _object(each, f"{origin}-{number}", msgspec.json.encode(each), read)
+        _object(each, f"{origin}-{number}", partial(msgspec.json.encode, each), read)
         for number, each in enumerate(document)
     ]
 
@@ -64,8 +65,8 @@ def unpaged(value: bytes, name: str = "data") -> bytes:
 def _object(
     document: Any,
     origin: str,
-    fragment: bytes,
-    read: Callable[[dict[str, Any], str, bytes], Call | Skipped],
+    fragment: Fragment,
+    read: Callable[[dict[str, Any], str, Fragment], Call | Skipped],
 ) -> Item:
     if not isinstance(document, dict):
         error = Unusable(f"a JSON object is needed, not {type(document).__name__}")

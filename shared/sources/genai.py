@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from shared.sources.base import Call, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import cost_of, first, mapping_of, parse_inner, text_of, tokens_of
 
@@ -39,7 +39,7 @@ def from_attributes(
     *,
     record: dict[str, Any],
     identity: str,
-    fragment: bytes,
+    fragment: Fragment,
     occurred_at: datetime | None,
     events: Sequence[Event] = (),
     fault: Unusable | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from shared.sources.base import Call, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
@@ -29,7 +29,7 @@ def langfuse(value: bytes, origin: str) -> list[Item]:
     return each_object(unpaged(value), origin, _call)
 
 
-def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     kind = text_of(row.get("type")) or ""
     if kind.upper() != "GENERATION":
         return Skipped(f"an observation of type {kind or 'unknown'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
@@ -24,7 +24,7 @@ def litellm(value: bytes, origin: str) -> list[Item]:
     return each_object(value, origin, _call)
 
 
-def _call(payload: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(payload: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     kind = text_of(payload.get("call_type")) or "completion"
     if kind not in _CHATS:
         return Skipped(f"call_type {kind}")

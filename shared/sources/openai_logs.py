@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     each_object,
@@ -29,7 +29,7 @@ def openai_chat(value: bytes, origin: str) -> list[Item]:
     return each_object(unpaged(value), origin, _call)
 
 
-def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     request = mapping_of(first(row, "request", "request_body", "body"))
     response = mapping_of(first(row, "response", "response_body", "completion"))
     failed = _failure(row, response)
@@ -83,7 +83,7 @@ def _first_choice(response: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _conversation(row: dict[str, Any], origin: str, fragment: bytes) -> Call:
+def _conversation(row: dict[str, Any], origin: str, fragment: Fragment) -> Call:
     """The answer is the last message."""
     said = messages_of(row["messages"]) or []
     answer: Said | None = said.pop() if said and said[-1].role == "assistant" else None

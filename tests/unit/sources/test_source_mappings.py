@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,70 @@ def test_numbers_out_of_all_bounds_count_as_not_there() -> None:
 
 def test_too_many_calls_in_one_record_are_refused_together() -> None:
     assert "10001 calls" in why(row([{}] * 10_001))[1]
+
+
+def spans_of_one_resource(spans: int, size: int, format: Format) -> bytes:
+    if format is Format.OTLP_JSON:
+        attributes = [{"key": "about", "value": {"stringValue": "y" * size}}]
+        each = {"attributes": [{"key": "gen_ai.system", "value": {"stringValue": "x"}}]}
+        outer = {
+            "resource": {"attributes": attributes},
+            "scopeSpans": [{"spans": [each] * spans}],
+        }
+        return msgspec.json.encode({"resourceSpans": [outer]})
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.add(key="about").value.string_value = "y" * size
+    scope = resource_spans.scope_spans.add()
+    for _ in range(spans):
+        scope.spans.add().attributes.add(key="gen_ai.system").value.string_value = "x"
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("format", [Format.OTLP_PROTO, Format.OTLP_JSON])
+def test_a_resource_is_held_once_however_many_spans_share_it(format: Format) -> None:
+    value = spans_of_one_resource(2_000, 100_000, format)
+    nobody = Reader(TASK, msgspec.convert(
+        {"format": format.value, "where": [{"path": "$.attributes.missing"}]}, SourceMapping
+    ))  # fmt: skip
+    tracemalloc.start()
+    try:
+        result = sort(value, "here", format, [nobody])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(result.skipped) == 2_000
+    assert peak < 30_000_000, "each with its own would be 200 MB"
+
+
+@pytest.mark.parametrize("format", [Format.OTLP_PROTO, Format.OTLP_JSON])
+def test_a_record_whose_calls_outgrow_memory_is_one_refusal(format: Format) -> None:
+    value = spans_of_one_resource(2_000, 100_000, format)
+    tracemalloc.start()
+    try:
+        result = sort(value, "here", format, [default_reader(TASK, format)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150_000_000, "all of them are 200 MB at least"
+    assert "export smaller batches" in why(result)[1]
+    assert [lost.fragment for lost in result.lost] == [value]
+    assert result.unreadable is result.lost[0].error
+    fewer = spans_of_one_resource(400, 100_000, format)
+    assert len(sort(fewer, "here", format, [default_reader(TASK, format)]).lost) == 400
+
+
+def test_a_resource_that_cannot_be_read_refuses_each_of_its_spans_alone() -> None:
+    bad = {"attributes": [{"key": "n", "value": {"intValue": "many"}}]}
+    outers = [
+        {"resource": resource, "scopeSpans": [{"spans": [{"name": name}, {"name": name}]}]}
+        for name, resource in (("bad", bad), ("good", {}))
+    ]
+    value = json.dumps({"resourceSpans": outers}).encode()
+    result = sort(value, "here", Format.OTLP_JSON, [])
+    assert [lost.error.field for lost in result.lost] == ["intValue"] * 2
+    assert [lost.fragment.count(b"bad") for lost in result.lost] == [1, 1]
+    assert len(result.skipped) == 2
 
 
 def test_roles_in_other_words_are_the_same_roles() -> None:
