@@ -35,6 +35,11 @@ class Unusable(ValueError):
         self.field = field
 
 
+class NoAnswer(Unusable):
+    """The model gave no whole answer: it failed, stopped short, withheld or refused it. The record
+    was read well; an outage of a model has many of them in a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a model.

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from shared.sources.base import Unusable
+from shared.sources.base import NoAnswer, Unusable
 from shared.sources.documents import parse_inner
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
@@ -118,14 +118,14 @@ def view_of(
 def fault_of(asked: list[Said] | None, finish: Any = None, refusal: Any = None) -> Unusable | None:
     """Why an answered chat is no trace: cut short, filtered, refused, or about more than text."""
     if isinstance(refusal, str) and refusal:
-        return Unusable(f"the model refused: {refusal[:200]}", field="output")
+        return NoAnswer(f"the model refused: {refusal[:200]}", field="output")
     ended = finish.lower() if isinstance(finish, str) else None
     if ended in _CUT_SHORT:
-        return Unusable(f"the answer was cut short (finish reason {finish})", field="output")
+        return NoAnswer(f"the answer was cut short (finish reason {finish})", field="output")
     if ended == "error":
-        return Unusable("the call failed (finish reason error)", field="output")
+        return NoAnswer("the call failed (finish reason error)", field="output")
     if ended in _FILTERED:
-        return Unusable(f"the answer was withheld (finish reason {finish})", field="output")
+        return NoAnswer(f"the answer was withheld (finish reason {finish})", field="output")
     for each in asked or ():
         if each.role == "user" and each.other:
             return Unusable(

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
@@ -72,8 +72,8 @@ def _answer(output: Any) -> Said | None:
     return None
 
 
-def _failure(row: dict[str, Any]) -> Unusable | None:
+def _failure(row: dict[str, Any]) -> NoAnswer | None:
     if text_of(row.get("level")) != "ERROR":
         return None
     why = text_of(first(row, "statusMessage", "status_message")) or "level ERROR"
-    return Unusable(f"the call failed: {why[:200]}", field="level")
+    return NoAnswer(f"the call failed: {why[:200]}", field="level")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
@@ -57,11 +57,11 @@ def _call(payload: dict[str, Any], origin: str, fragment: Fragment) -> Call | Sk
     )
 
 
-def _failure(payload: dict[str, Any]) -> Unusable | None:
+def _failure(payload: dict[str, Any]) -> NoAnswer | None:
     if payload.get("status") in (None, "success"):
         return None
     why = text_of(payload.get("error_str")) or f"status {payload.get('status')!r}"
-    return Unusable(f"the call failed: {why[:200]}", field="status")
+    return NoAnswer(f"the call failed: {why[:200]}", field="status")
 
 
 def _redaction(asked: list[Said] | None, answer: Said | None) -> Unusable | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped, Unusable
 from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import (
     each_object,
@@ -65,7 +65,7 @@ def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skippe
     )
 
 
-def _failure(row: dict[str, Any], response: dict[str, Any]) -> Unusable | None:
+def _failure(row: dict[str, Any], response: dict[str, Any]) -> NoAnswer | None:
     status = response.get("status_code")
     error = (
         row.get("error") or response.get("error") or mapping_of(response.get("body")).get("error")
@@ -73,7 +73,7 @@ def _failure(row: dict[str, Any], response: dict[str, Any]) -> Unusable | None:
     if error is None and (status is None or status == 200):
         return None
     said = text_of(mapping_of(error).get("message")) or text_of(error) or f"status {status}"
-    return Unusable(f"the call failed: {said[:200]}", field="response")
+    return NoAnswer(f"the call failed: {said[:200]}", field="response")
 
 
 def _first_choice(response: dict[str, Any]) -> dict[str, Any]:

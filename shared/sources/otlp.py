@@ -20,7 +20,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from shared.contracts.depth import MAX_DEPTH
-from shared.sources.base import MAX_CALLS, Fragment, Item, Refused, Unusable
+from shared.sources.base import MAX_CALLS, Fragment, Item, NoAnswer, Refused, Unusable
 from shared.sources.documents import mapping_of, parse, since_epoch, text_of
 from shared.sources.genai import Event, from_attributes
 
@@ -222,7 +222,7 @@ def _call(
         fragment=fragment,
         occurred_at=_moment(nanoseconds),
         events=events,
-        fault=Unusable(f"the call failed: {failed[:200]}", field="status") if failed else None,
+        fault=NoAnswer(f"the call failed: {failed[:200]}", field="status") if failed else None,
         metadata={key: value for key, value in metadata.items() if value},
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from shared.sources.base import Call, Fragment, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped
 from shared.sources.chat import Said, view_of
 from shared.sources.documents import (
     cost_of,
@@ -115,8 +115,8 @@ def _ids(span: dict[str, Any]) -> dict[str, Any]:
     return {name: span[name] for name in ("trace_id", "span_id") if span.get(name)}
 
 
-def _failure(span: dict[str, Any]) -> Unusable | None:
+def _failure(span: dict[str, Any]) -> NoAnswer | None:
     if text_of(span.get("status")) in (None, "ok", ""):
         return None
     why = text_of(span.get("error")) or f"status {span.get('status')!r}"
-    return Unusable(f"the call failed: {why[:200]}", field="status")
+    return NoAnswer(f"the call failed: {why[:200]}", field="status")
