@@ -35,6 +35,10 @@ class Unusable(ValueError):
         self.field = field
 
 
+# When a call took place; None where it does not say, or why what it says cannot be read.
+Moment = datetime | Unusable | None
+
+
 class NoAnswer(Unusable):
     """The model gave no whole answer: it failed, stopped short, withheld or refused it. The record
     was read well; an outage of a model has many of them in a row."""
@@ -51,7 +55,7 @@ class Call:
     id: str
     view: dict[str, Any]
     fragment: Fragment
-    occurred_at: datetime | None = None
+    occurred_at: Moment = None
     tokens: Tokens | None = None
     cost: float | None = None
     fault: Unusable | None = None

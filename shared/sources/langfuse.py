@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.chat import answer_of, fault_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
     each_object,
@@ -42,7 +40,7 @@ def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skippe
         id=text_of(row.get("id")) or origin,
         view=view_of(
             asked,
-            _answer(record["output"]),
+            answer_of(record["output"]),
             model=text_of(first(row, "model", "providedModelName", "provided_model_name")),
             attributes=mapping_of(row.get("metadata")),
             record=record,
@@ -58,18 +56,6 @@ def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skippe
         fault=_failure(row) or fault_of(asked),
         metadata={"trace_id": trace} if trace else {},
     )
-
-
-def _answer(output: Any) -> Said | None:
-    """The assistant's message; a text as it is; any other JSON as JSON, for `read: json`."""
-    if isinstance(output, list) and len(output) == 1:
-        output = output[0]
-    if isinstance(output, str):
-        return Said("assistant", output)
-    if isinstance(output, dict):
-        said = message_of(output, "assistant") if {"content", "parts"} & output.keys() else None
-        return said or Said("assistant", msgspec.json.encode(output).decode())
-    return None
 
 
 def _failure(row: dict[str, Any]) -> NoAnswer | None:

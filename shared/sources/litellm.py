@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped, Unusable
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.chat import Said, fault_of, message_in, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
     each_object,
@@ -33,7 +33,7 @@ def _call(payload: dict[str, Any], origin: str, fragment: Fragment) -> Call | Sk
     document = mapping_of(response)
     choices = document.get("choices")
     choice = mapping_of(choices[0]) if isinstance(choices, list) and choices else {}
-    message = mapping_of(choice.get("message"))
+    message = message_in(choice)
     answer = message_of(message, "assistant")
     if answer is None and isinstance(response, str):
         answer = message_of({"content": response}, "assistant")

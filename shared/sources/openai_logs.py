@@ -1,4 +1,4 @@
-"""Logs of OpenAI's chat completions.
+"""Logs of OpenAI's chat and text completions.
 
 Four shapes: `{"request", "response"}` as a proxy or a wrapper logs them; a stored completion
 (`object: chat.completion`, with `messages` or `input` beside its `choices`); a row of a fine-tuning
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped, Unusable
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.chat import Said, fault_of, message_in, message_of, messages_of, view_of
 from shared.sources.documents import (
     each_object,
     first,
@@ -43,7 +43,7 @@ def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skippe
         return Skipped("not a chat completion")
     asked = messages_of(first(request, "messages", "input", "prompt"))
     choice = _first_choice(response)
-    message = mapping_of(choice.get("message"))
+    message = message_in(choice)
     usage = mapping_of(response.get("usage"))
     metadata = mapping_of(first(request, "metadata") or first(response, "metadata"))
     model = text_of(first(response, "model") or first(request, "model"))
