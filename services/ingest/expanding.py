@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from shared.bus.base import Message
-from shared.bus.errors import InvalidMessage
+from shared.bus.errors import InvalidMessage, Understood
 from shared.contracts.events import RawTrace
 from shared.contracts.mapping import Format
+from shared.sources.base import NoAnswer
 from shared.sources.catalogue import Lost, sort
 from shared.sources.reading import Reader
 
@@ -20,24 +21,25 @@ Tally = Counter[tuple[str, str]]
 
 def expand(
     message: Message, format: Format, readers: Sequence[Reader], tally: Tally
-) -> Iterator[tuple[Message, RawTrace | InvalidMessage]]:
+) -> Iterator[tuple[Message, RawTrace | InvalidMessage | None]]:
     """Each call that is somebody's, with the record reduced to it, or why it cannot be used.
 
     Calls without an id get their place in the topic, which stays the same when they are read
-    again. Calls of no task are counted and passed over: a topic of all spans has many.
+    again. Calls of no task are counted and passed over: a topic of all spans has many. One None
+    stands for all of them, as they could be read.
     """
     origin = f"{message.topic}-{message.partition}-{message.offset}"
     found = sort(message.value, origin, format, readers)
     tally[format.value, "skipped"] += len(found.skipped)
+    if found.skipped:
+        yield message, None
     for taken in found.taken:
         tally[format.value, "taken"] += 1
         yield replace(message, value=taken.fragment), taken.trace
     for lost in found.lost:
         tally[format.value, "refused"] += 1
-        yield (
-            replace(message, value=lost.fragment),
-            InvalidMessage(told(lost), field=lost.error.field),
-        )
+        kind = Understood if isinstance(lost.error, NoAnswer) else InvalidMessage
+        yield replace(message, value=lost.fragment), kind(told(lost), field=lost.error.field)
 
 
 def told(lost: Lost) -> str:

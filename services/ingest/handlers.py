@@ -11,7 +11,7 @@ from typing import Protocol
 from services.ingest.expanding import Sources, Tally, expand
 from shared.bus.base import MAX_RECORD_BYTES, Message, Record
 from shared.bus.dead_letters import first_timestamp
-from shared.bus.errors import InvalidMessage
+from shared.bus.errors import InvalidMessage, Understood
 from shared.clock import Clock
 from shared.contracts.amounts import check_amounts
 from shared.contracts.codec import MAX_EVENT_BYTES, InvalidEvent, decode, encode
@@ -106,9 +106,14 @@ def sort(
         for number, each in enumerate(_read(message, rules, counts))
     )
     for number, part, reading in readings:
+        if reading is None:
+            reject.accepted(part)
+            continue
         try:
             accepted.append(_accept(reading, part, rules=rules, now=now))
         except InvalidMessage as error:
+            if isinstance(error, Understood):
+                reject.accepted(part)  # before its letter, which begins the row anew
             rejected.append(reject(part, error, number))
         else:
             reject.accepted(part)
@@ -122,8 +127,9 @@ def accept(message: Message, *, rules: Rules, now: datetime) -> Accepted:
 
 def _read(
     message: Message, rules: Rules, tally: Tally
-) -> Iterator[tuple[Message, RawTrace | InvalidMessage]]:
-    """What a record holds, with the record reduced to it: one raw trace, or a source's calls."""
+) -> Iterator[tuple[Message, RawTrace | InvalidMessage | None]]:
+    """What a record holds, with the record reduced to it: one raw trace, or a source's calls; None
+    for those that are nobody's."""
     source = rules.sources.get(message.topic)
     if source is not None and message.value:
         yield from expand(message, *source, tally)

@@ -14,6 +14,11 @@ class InvalidMessage(Exception):
         self.field = field
 
 
+class Understood(InvalidMessage):
+    """Invalid for what it tells, not for how: it was read well, so the reader is not at fault,
+    however many there are."""
+
+
 class Retryable(Exception):
     """The same call may succeed later."""
 

@@ -22,6 +22,10 @@ from shared.contracts.events import Tokens
 
 MAX_CALLS = 10_000
 
+# The record reduced to one call, in the same format, for a dead letter that can be redriven. Run
+# only for calls that are somebody's: each repeats what it shared with others, such as a resource.
+Fragment = Callable[[], bytes]
+
 
 class Unusable(ValueError):
     """A record or a call that cannot become a trace; `field` is what is at fault."""
@@ -31,19 +35,27 @@ class Unusable(ValueError):
         self.field = field
 
 
+# When a call took place; None where it does not say, or why what it says cannot be read.
+Moment = datetime | Unusable | None
+
+
+class NoAnswer(Unusable):
+    """The model gave no whole answer: it failed, stopped short, withheld or refused it. The record
+    was read well; an outage of a model has many of them in a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a model.
 
-    `fragment` is the record reduced to this call, in the same format, for a dead letter that can
-    be redriven. `fault` says why no mapping can use it, such as that the call failed; `silence`
+    `fault` says why no mapping can use it, such as that the call failed; `silence`
     why its own fields are empty, which a mapping that looks elsewhere need not mind.
     """
 
     id: str
     view: dict[str, Any]
-    fragment: bytes
-    occurred_at: datetime | None = None
+    fragment: Fragment
+    occurred_at: Moment = None
     tokens: Tokens | None = None
     cost: float | None = None
     fault: Unusable | None = None
@@ -56,7 +68,7 @@ class Refused:
     """A part of a record that is not even a call."""
 
     error: Unusable
-    fragment: bytes
+    fragment: Fragment
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ from shared.sources.peer import peer
 from shared.sources.reading import Reader
 from shared.sources.rows import rows
 
+# What the calls of one record may repeat together: 10,000 spans of a megabyte are gigabytes where
+# each has their whole resource.
+MAX_COPIED_BYTES = 64 * 2**20
+
 ADAPTERS: Mapping[Format, Adapter] = {
     Format.OTLP_PROTO: otlp_proto,
     Format.OTLP_JSON: otlp_json,
@@ -65,40 +69,61 @@ def sort(value: bytes, origin: str, format: Format, readers: Sequence[Reader]) -
     """Offer every call of a record to every task's reader; a task takes a call once.
 
     `origin` names the record's place, for calls without an id of their own; it must be the same
-    when the record is read again. A record that cannot be read at all is one refusal.
+    when the record is read again. A record that cannot be read at all, or not be taken apart in
+    memory, is one refusal.
     """
     result = Sorted()
+    copies = _Copies(value)
     try:
-        items = ADAPTERS[format](value, origin)
+        for item in ADAPTERS[format](value, origin):
+            if isinstance(item, Refused):
+                result.lost.append(Lost(item.error, copies.of(item)))
+            elif isinstance(item, Skipped):
+                result.skipped.append(item.why)
+            else:
+                _offer(item, readers, copies, result)
     except Unusable as error:
-        result.lost.append(Lost(error, value))
-        result.unreadable = error
-        return result
-    for item in items:
-        if isinstance(item, Refused):
-            result.lost.append(Lost(item.error, item.fragment))
-        elif isinstance(item, Skipped):
-            result.skipped.append(item.why)
-        else:
-            _offer(item, readers, result)
+        return Sorted(lost=[Lost(error, value)], unreadable=error)
     return result
 
 
-def _offer(call: Call, readers: Sequence[Reader], result: Sorted) -> None:
-    done: set[str] = set()
+class _Copies:
+    """Reduces a record to its calls, one by one, while their sum is what memory bears."""
+
+    def __init__(self, value: bytes) -> None:
+        self._left = len(value) + MAX_COPIED_BYTES
+
+    def of(self, item: Call | Refused) -> bytes:
+        """Raises Unusable, which is of the whole record."""
+        fragment = item.fragment()
+        self._left -= len(fragment)
+        if self._left < 0:
+            raise Unusable(
+                f"its calls, each with all it shares with others, are {MAX_COPIED_BYTES} bytes "
+                "larger than the record: export smaller batches, or smaller resources"
+            )
+        return fragment
+
+
+def _offer(call: Call, readers: Sequence[Reader], copies: _Copies, result: Sorted) -> None:
+    made: dict[str, RawTrace | Unusable] = {}
     for reader in readers:
-        if reader.task in done:
+        if reader.task in made:
             continue
         try:
-            if not reader.takes(call):
-                continue
-            done.add(reader.task)
-            result.taken.append(Taken(reader.trace(call), call.fragment))
+            if reader.takes(call):
+                made[reader.task] = reader.trace(call)
         except Unusable as error:
-            done.add(reader.task)
-            result.lost.append(Lost(error, call.fragment, reader.task, call.id))
-    if not done:
+            made[reader.task] = error
+    if not made:
         result.skipped.append("a call of no task: no mapping's `where` holds")
+        return
+    fragment = copies.of(call)
+    for task, each in made.items():
+        if isinstance(each, Unusable):
+            result.lost.append(Lost(each, fragment, task, call.id))
+        else:
+            result.taken.append(Taken(each, fragment))
 
 
 def readers_of(tasks: Iterable[Task], *formats: Format) -> list[Reader]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from shared.sources.base import Unusable
-from shared.sources.documents import parse_inner
+from shared.sources.base import NoAnswer, Unusable
+from shared.sources.documents import mapping_of, parse_inner
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _SILENT_PARTS = ("reasoning", "thinking", "redacted_thinking")
@@ -78,6 +78,37 @@ def message_of(value: Any, role: str = "") -> Said | None:
     return Said(role, "\n".join(texts), tuple(tools), other)
 
 
+def answer_of(output: Any) -> Said | None:
+    """What an assistant said: its message, a text as it is, or any other JSON as JSON, for
+    `read: json`. None for several messages, of which any may be the answer."""
+    document = parse_inner(output)
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]
+    if isinstance(document, str):
+        return Said("assistant", document)
+    if isinstance(document, dict) and {"content", "parts"} & document.keys():
+        said = message_of(document, "assistant")
+        if said is not None:
+            return said
+    if not isinstance(document, dict | list) or not document or _has_messages(document):
+        return None
+    return Said("assistant", output if isinstance(output, str) else _as_json(document))
+
+
+def message_in(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice's message; a text completion's text as one. Empty where there is neither."""
+    text = choice.get("text")
+    return mapping_of(choice.get("message")) or ({"content": text} if text is not None else {})
+
+
+def _has_messages(value: Any) -> bool:
+    return isinstance(value, list) and any(message_of(each) is not None for each in value)
+
+
+def _as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _objects(value: Any) -> Iterable[dict[str, Any]]:
     return (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
 
@@ -86,7 +117,7 @@ def _arguments(call: dict[str, Any]) -> str:
     for name in ("arguments", "input"):
         found = call.get(name)
         if found is not None:
-            return found if isinstance(found, str) else msgspec.json.encode(found).decode()
+            return found if isinstance(found, str) else _as_json(found)
     return ""
 
 
@@ -118,14 +149,14 @@ def view_of(
 def fault_of(asked: list[Said] | None, finish: Any = None, refusal: Any = None) -> Unusable | None:
     """Why an answered chat is no trace: cut short, filtered, refused, or about more than text."""
     if isinstance(refusal, str) and refusal:
-        return Unusable(f"the model refused: {refusal[:200]}", field="output")
+        return NoAnswer(f"the model refused: {refusal[:200]}", field="output")
     ended = finish.lower() if isinstance(finish, str) else None
     if ended in _CUT_SHORT:
-        return Unusable(f"the answer was cut short (finish reason {finish})", field="output")
+        return NoAnswer(f"the answer was cut short (finish reason {finish})", field="output")
     if ended == "error":
-        return Unusable("the call failed (finish reason error)", field="output")
+        return NoAnswer("the call failed (finish reason error)", field="output")
     if ended in _FILTERED:
-        return Unusable(f"the answer was withheld (finish reason {finish})", field="output")
+        return NoAnswer(f"the answer was withheld (finish reason {finish})", field="output")
     for each in asked or ():
         if each.role == "user" and each.other:
             return Unusable(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from shared.contracts.depth import MAX_DEPTH, too_deep
 from shared.contracts.events import Tokens
-from shared.sources.base import MAX_CALLS, Call, Item, Refused, Skipped, Unusable
+from shared.sources.base import MAX_CALLS, Call, Fragment, Item, Moment, Refused, Skipped, Unusable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SECONDS = 253_402_300_800  # the year 10000
-_MILLISECONDS_FROM = 100_000_000_000  # as seconds, the year 5138
+_UNIT_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973; and so on
+_UNITS = (1, 1_000, 1_000_000)  # seconds, milliseconds, microseconds
+_NANOSECONDS = 1_000_000_000
+# The numbers of digits that times since the epoch have until 2286; others may be a day and an hour.
+_EPOCH_TEXT = re.compile(r"(?:\d{9,10}|\d{13}|\d{16}|\d{19})(?:\.\d{1,9})?\Z", re.ASCII)
+_DAY_DIGITS = 8  # ISO 8601 without hyphens
+_MAX_TIME_CHARS = 64
+_UTC_NAME = re.compile(r"(?: *[+-]00:?00)? +(?:UTC|GMT|Z)\Z", re.IGNORECASE)
 
 
 def parse(value: bytes) -> Any:
@@ -39,16 +48,16 @@ def parse_inner(value: Any) -> Any:
 
 
 def each_object(
-    value: bytes, origin: str, read: Callable[[dict[str, Any], str, bytes], Call | Skipped]
+    value: bytes, origin: str, read: Callable[[dict[str, Any], str, Fragment], Call | Skipped]
 ) -> list[Item]:
     """`read(object, origin, fragment)` for the object of a record, or each of its array."""
     document = parse(value)
     if not isinstance(document, list):
-        return [_object(document, origin, value, read)]
+        return [_object(document, origin, lambda: value, read)]
     if len(document) > MAX_CALLS:
         raise Unusable(f"{len(document)} calls in one record, of at most {MAX_CALLS}")
     return [
-        _object(each, f"{origin}-{number}", msgspec.json.encode(each), read)
+        _object(each, f"{origin}-{number}", partial(msgspec.json.encode, each), read)
         for number, each in enumerate(document)
     ]
 
@@ -64,8 +73,8 @@ def unpaged(value: bytes, name: str = "data") -> bytes:
 def _object(
     document: Any,
     origin: str,
-    fragment: bytes,
-    read: Callable[[dict[str, Any], str, bytes], Call | Skipped],
+    fragment: Fragment,
+    read: Callable[[dict[str, Any], str, Fragment], Call | Skipped],
 ) -> Item:
     if not isinstance(document, dict):
         error = Unusable(f"a JSON object is needed, not {type(document).__name__}")
@@ -93,15 +102,40 @@ def text_of(value: Any) -> str | None:
     return None
 
 
-def moment_of(value: Any) -> datetime | None:
-    """ISO 8601 (UTC where it has no offset), or seconds or milliseconds since the epoch."""
-    if _is_number(value):
-        seconds = value / 1000 if value > _MILLISECONDS_FROM else value
-        return since_epoch(seconds)
-    if not isinstance(value, str):
+def moment_of(value: Any) -> Moment:
+    """ISO 8601 (UTC where it has no offset), or a time since the epoch in seconds, or what its size
+    shows to be milli-, micro- or nanoseconds, as a text too. Nothing, a blank text and 0 are no
+    time; what cannot be read is not, or the call would be dated when it was published."""
+    if isinstance(value, str):
+        value = value.strip()
+    if value is None or value in ("", "0") or (_is_number(value) and value == 0):
+        return None
+    moment = _moment(value)
+    if moment is not None:
+        return moment
+    said = repr(value[:100]) if isinstance(value, str) else "a number or object"
+    return Unusable(f"{said} is no time: use ISO 8601 or seconds since 1970", field="occurred_at")
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, str):
+        if _EPOCH_TEXT.match(value) is None:
+            return _iso(value)
+        value = float(value) if "." in value else int(value)
+    if not _is_number(value):
+        return None
+    for unit in _UNITS:
+        if value < _UNIT_FROM * unit:
+            return since_epoch(value / unit)
+    return since_epoch(value / _NANOSECONDS)
+
+
+def _iso(text: str) -> datetime | None:
+    # Python would take 13 digits for a day, a separator and four digits of an hour.
+    if len(text) > _MAX_TIME_CHARS or (text.isdigit() and len(text) != _DAY_DIGITS):
         return None
     try:
-        moment = datetime.fromisoformat(value.strip())
+        moment = datetime.fromisoformat(_UTC_NAME.sub("", text))
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

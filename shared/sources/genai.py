@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-from shared.sources.base import Call, Skipped, Unusable
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.base import Call, Fragment, Moment, Skipped, Unusable
+from shared.sources.chat import Said, answer_of, fault_of, message_of, messages_of, view_of
 from shared.sources.documents import cost_of, first, mapping_of, parse_inner, text_of, tokens_of
 
 Event = tuple[str, dict[str, Any]]
@@ -39,8 +38,8 @@ def from_attributes(
     *,
     record: dict[str, Any],
     identity: str,
-    fragment: bytes,
-    occurred_at: datetime | None,
+    fragment: Fragment,
+    occurred_at: Moment,
     events: Sequence[Event] = (),
     fault: Unusable | None = None,
     metadata: dict[str, Any] | None = None,
@@ -145,25 +144,37 @@ def _whole(attributes: dict[str, Any], events: Sequence[Event]) -> _Chat:
         if name in ("gen_ai.content.prompt", "gen_ai.content.completion"):
             found |= body
     asked = messages_of(found.get("gen_ai.prompt"))
-    answered = messages_of(found.get("gen_ai.completion"))
-    return asked, answered[0] if answered else None, None
+    return asked, _completion(found.get("gen_ai.completion")), None
 
 
 def _indexed(attributes: dict[str, Any]) -> _Chat:
     found: dict[str, dict[int, dict[str, Any]]] = {"prompt": {}, "completion": {}}
     for name, value in attributes.items():
         if match := _INDEXED.match(name):
-            found[match[1]].setdefault(int(match[2]), {})[match[3]] = parse_inner(value)
+            found[match[1]].setdefault(int(match[2]), {})[match[3]] = _content(value)
     asked = [message_of({"role": "user", **body}) for _, body in sorted(found["prompt"].items())]
     answer = found["completion"].get(0, {})
     said = [each for each in asked if each is not None]
     return said or None, message_of(answer, "assistant"), text_of(answer.get("finish_reason"))
 
 
+def _content(value: Any) -> Any:
+    """Several parts are written as JSON; any other JSON is what was said."""
+    parts = parse_inner(value)
+    if not isinstance(parts, list) or not parts:
+        return value
+    return parts if all(isinstance(each, dict) and "type" in each for each in parts) else value
+
+
 def _langfuse(attributes: dict[str, Any]) -> _Chat:
-    answered = messages_of(attributes.get("langfuse.observation.output"))
     asked = messages_of(attributes.get("langfuse.observation.input"))
-    return asked, answered[0] if answered else None, None
+    return asked, _completion(attributes.get("langfuse.observation.output")), None
+
+
+def _completion(value: Any) -> Said | None:
+    """The first of the messages; what holds none is the answer itself."""
+    answered = messages_of(value)
+    return answered[0] if answered else answer_of(value)
 
 
 def _last(value: Any) -> str | None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from shared.sources.base import Call, Item, Skipped, Unusable
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped
+from shared.sources.chat import answer_of, fault_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
     each_object,
@@ -29,7 +27,7 @@ def langfuse(value: bytes, origin: str) -> list[Item]:
     return each_object(unpaged(value), origin, _call)
 
 
-def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     kind = text_of(row.get("type")) or ""
     if kind.upper() != "GENERATION":
         return Skipped(f"an observation of type {kind or 'unknown'}")
@@ -42,7 +40,7 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
         id=text_of(row.get("id")) or origin,
         view=view_of(
             asked,
-            _answer(record["output"]),
+            answer_of(record["output"]),
             model=text_of(first(row, "model", "providedModelName", "provided_model_name")),
             attributes=mapping_of(row.get("metadata")),
             record=record,
@@ -60,20 +58,8 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
     )
 
 
-def _answer(output: Any) -> Said | None:
-    """The assistant's message; a text as it is; any other JSON as JSON, for `read: json`."""
-    if isinstance(output, list) and len(output) == 1:
-        output = output[0]
-    if isinstance(output, str):
-        return Said("assistant", output)
-    if isinstance(output, dict):
-        said = message_of(output, "assistant") if {"content", "parts"} & output.keys() else None
-        return said or Said("assistant", msgspec.json.encode(output).decode())
-    return None
-
-
-def _failure(row: dict[str, Any]) -> Unusable | None:
+def _failure(row: dict[str, Any]) -> NoAnswer | None:
     if text_of(row.get("level")) != "ERROR":
         return None
     why = text_of(first(row, "statusMessage", "status_message")) or "level ERROR"
-    return Unusable(f"the call failed: {why[:200]}", field="level")
+    return NoAnswer(f"the call failed: {why[:200]}", field="level")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Item, Skipped, Unusable
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped, Unusable
+from shared.sources.chat import Said, fault_of, message_in, message_of, messages_of, view_of
 from shared.sources.documents import (
     cost_of,
     each_object,
@@ -24,7 +24,7 @@ def litellm(value: bytes, origin: str) -> list[Item]:
     return each_object(value, origin, _call)
 
 
-def _call(payload: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(payload: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     kind = text_of(payload.get("call_type")) or "completion"
     if kind not in _CHATS:
         return Skipped(f"call_type {kind}")
@@ -33,7 +33,7 @@ def _call(payload: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipp
     document = mapping_of(response)
     choices = document.get("choices")
     choice = mapping_of(choices[0]) if isinstance(choices, list) and choices else {}
-    message = mapping_of(choice.get("message"))
+    message = message_in(choice)
     answer = message_of(message, "assistant")
     if answer is None and isinstance(response, str):
         answer = message_of({"content": response}, "assistant")
@@ -57,11 +57,11 @@ def _call(payload: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipp
     )
 
 
-def _failure(payload: dict[str, Any]) -> Unusable | None:
+def _failure(payload: dict[str, Any]) -> NoAnswer | None:
     if payload.get("status") in (None, "success"):
         return None
     why = text_of(payload.get("error_str")) or f"status {payload.get('status')!r}"
-    return Unusable(f"the call failed: {why[:200]}", field="status")
+    return NoAnswer(f"the call failed: {why[:200]}", field="status")
 
 
 def _redaction(asked: list[Said] | None, answer: Said | None) -> Unusable | None:

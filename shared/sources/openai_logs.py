@@ -1,4 +1,4 @@
-"""Logs of OpenAI's chat completions.
+"""Logs of OpenAI's chat and text completions.
 
 Four shapes: `{"request", "response"}` as a proxy or a wrapper logs them; a stored completion
 (`object: chat.completion`, with `messages` or `input` beside its `choices`); a row of a fine-tuning
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Item, Skipped, Unusable
-from shared.sources.chat import Said, fault_of, message_of, messages_of, view_of
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped, Unusable
+from shared.sources.chat import Said, fault_of, message_in, message_of, messages_of, view_of
 from shared.sources.documents import (
     each_object,
     first,
@@ -29,7 +29,7 @@ def openai_chat(value: bytes, origin: str) -> list[Item]:
     return each_object(unpaged(value), origin, _call)
 
 
-def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     request = mapping_of(first(row, "request", "request_body", "body"))
     response = mapping_of(first(row, "response", "response_body", "completion"))
     failed = _failure(row, response)
@@ -43,7 +43,7 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
         return Skipped("not a chat completion")
     asked = messages_of(first(request, "messages", "input", "prompt"))
     choice = _first_choice(response)
-    message = mapping_of(choice.get("message"))
+    message = message_in(choice)
     usage = mapping_of(response.get("usage"))
     metadata = mapping_of(first(request, "metadata") or first(response, "metadata"))
     model = text_of(first(response, "model") or first(request, "model"))
@@ -65,7 +65,7 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
     )
 
 
-def _failure(row: dict[str, Any], response: dict[str, Any]) -> Unusable | None:
+def _failure(row: dict[str, Any], response: dict[str, Any]) -> NoAnswer | None:
     status = response.get("status_code")
     error = (
         row.get("error") or response.get("error") or mapping_of(response.get("body")).get("error")
@@ -73,7 +73,7 @@ def _failure(row: dict[str, Any], response: dict[str, Any]) -> Unusable | None:
     if error is None and (status is None or status == 200):
         return None
     said = text_of(mapping_of(error).get("message")) or text_of(error) or f"status {status}"
-    return Unusable(f"the call failed: {said[:200]}", field="response")
+    return NoAnswer(f"the call failed: {said[:200]}", field="response")
 
 
 def _first_choice(response: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _first_choice(response: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _conversation(row: dict[str, Any], origin: str, fragment: bytes) -> Call:
+def _conversation(row: dict[str, Any], origin: str, fragment: Fragment) -> Call:
     """The answer is the last message."""
     said = messages_of(row["messages"]) or []
     answer: Said | None = said.pop() if said and said[-1].role == "assistant" else None

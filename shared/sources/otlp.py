@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,12 +20,15 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from shared.contracts.depth import MAX_DEPTH
-from shared.sources.base import MAX_CALLS, Item, Refused, Unusable
+from shared.sources.base import MAX_CALLS, Fragment, Item, NoAnswer, Refused, Unusable
 from shared.sources.documents import mapping_of, parse, since_epoch, text_of
 from shared.sources.genai import Event, from_attributes
 
 _ERROR = 2  # STATUS_CODE_ERROR
 _NANO = 1_000_000_000
+
+# A resource's attributes, read once for all of its spans, or why they cannot be.
+Resource = dict[str, Any] | Unusable
 
 
 def otlp_proto(value: bytes, origin: str) -> list[Item]:
@@ -40,15 +44,16 @@ def otlp_proto(value: bytes, origin: str) -> list[Item]:
 
 def _proto_spans(
     request: ExportTraceServiceRequest,
-) -> Iterator[tuple[ResourceSpans, ScopeSpans, Span]]:
+) -> Iterator[tuple[Resource, ResourceSpans, ScopeSpans, Span]]:
     for resource_spans in request.resource_spans:
+        resource = _resource(_values, resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
-                yield resource_spans, scope_spans, span
+                yield resource, resource_spans, scope_spans, span
 
 
-def _proto_call(outer: ResourceSpans, scope: ScopeSpans, span: Span, *, origin: str) -> Item:
-    fragment = ExportTraceServiceRequest(
+def _proto_alone(outer: ResourceSpans, scope: ScopeSpans, span: Span) -> bytes:
+    alone: bytes = ExportTraceServiceRequest(
         resource_spans=[
             ResourceSpans(
                 resource=outer.resource,
@@ -59,6 +64,15 @@ def _proto_call(outer: ResourceSpans, scope: ScopeSpans, span: Span, *, origin: 
             )
         ]
     ).SerializeToString()
+    return alone
+
+
+def _proto_call(
+    resource: Resource, outer: ResourceSpans, scope: ScopeSpans, span: Span, *, origin: str
+) -> Item:
+    fragment = partial(_proto_alone, outer, scope, span)
+    if isinstance(resource, Unusable):
+        return Refused(resource, fragment)
     try:
         return _call(
             name=span.name,
@@ -66,7 +80,7 @@ def _proto_call(outer: ResourceSpans, scope: ScopeSpans, span: Span, *, origin: 
             span_id=span.span_id.hex(),
             nanoseconds=span.start_time_unix_nano,
             attributes=_values(span.attributes),
-            resource=_values(outer.resource.attributes),
+            resource=resource,
             events=[(event.name, _values(event.attributes)) for event in span.events],
             failed=span.status.message or "no reason given" if span.status.code == _ERROR else None,
             fragment=fragment,
@@ -74,6 +88,13 @@ def _proto_call(outer: ResourceSpans, scope: ScopeSpans, span: Span, *, origin: 
         )
     except Unusable as error:
         return Refused(error, fragment)
+
+
+def _resource(values: Callable[[Any], dict[str, Any]], pairs: Any) -> Resource:
+    try:
+        return values(pairs)
+    except Unusable as error:
+        return error
 
 
 def _values(pairs: Any) -> dict[str, Any]:
@@ -111,18 +132,30 @@ def otlp_json(value: bytes, origin: str) -> list[Item]:
 
 def _json_spans(
     request: dict[str, Any],
-) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+) -> Iterator[tuple[Resource, dict[str, Any], dict[str, Any], dict[str, Any]]]:
     for outer in _objects(request.get("resourceSpans"), "resourceSpans"):
+        resource = _resource(_json_values, mapping_of(outer.get("resource")).get("attributes"))
         for scope in _objects(outer.get("scopeSpans"), "resourceSpans[].scopeSpans"):
             for span in _objects(scope.get("spans"), "resourceSpans[].scopeSpans[].spans"):
-                yield outer, scope, span
+                yield resource, outer, scope, span
+
+
+def _json_alone(outer: dict[str, Any], scope: dict[str, Any], span: dict[str, Any]) -> bytes:
+    alone = {**outer, "scopeSpans": [{**scope, "spans": [span]}]}
+    return msgspec.json.encode({"resourceSpans": [alone]})
 
 
 def _json_call(
-    outer: dict[str, Any], scope: dict[str, Any], span: dict[str, Any], *, origin: str
+    resource: Resource,
+    outer: dict[str, Any],
+    scope: dict[str, Any],
+    span: dict[str, Any],
+    *,
+    origin: str,
 ) -> Item:
-    alone = {**outer, "scopeSpans": [{**scope, "spans": [span]}]}
-    fragment = msgspec.json.encode({"resourceSpans": [alone]})
+    fragment = partial(_json_alone, outer, scope, span)
+    if isinstance(resource, Unusable):
+        return Refused(resource, fragment)
     try:
         status = mapping_of(span.get("status"))
         failed = status.get("code") in (_ERROR, "STATUS_CODE_ERROR")
@@ -132,7 +165,7 @@ def _json_call(
             span_id=_hex(span, "spanId"),
             nanoseconds=_integer(span.get("startTimeUnixNano") or 0, "startTimeUnixNano"),
             attributes=_json_values(span.get("attributes")),
-            resource=_json_values(mapping_of(outer.get("resource")).get("attributes")),
+            resource=resource,
             events=[
                 (text_of(event.get("name")) or "", _json_values(event.get("attributes")))
                 for event in _objects(span.get("events"), "events")
@@ -178,7 +211,7 @@ def _call(
     resource: dict[str, Any],
     events: list[Event],
     failed: str | None,
-    fragment: bytes,
+    fragment: Fragment,
     origin: str,
 ) -> Item:
     metadata = {"trace_id": trace_id, "span_id": span_id, "service": resource.get("service.name")}
@@ -189,7 +222,7 @@ def _call(
         fragment=fragment,
         occurred_at=_moment(nanoseconds),
         events=events,
-        fault=Unusable(f"the call failed: {failed[:200]}", field="status") if failed else None,
+        fault=NoAnswer(f"the call failed: {failed[:200]}", field="status") if failed else None,
         metadata={key: value for key, value in metadata.items() if value},
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from shared.sources.base import Call, Item, Skipped, Unusable
+from shared.sources.base import Call, Fragment, Item, NoAnswer, Skipped
 from shared.sources.chat import Said, view_of
 from shared.sources.documents import (
     cost_of,
@@ -32,7 +32,7 @@ def peer(value: bytes, origin: str) -> list[Item]:
     return each_object(unpaged(value, "events"), origin, _call)
 
 
-def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     if "input_text" in row:
         return _watched(row, origin, fragment)
     if isinstance(row.get("attributes"), dict) and "span_id" in row:
@@ -40,7 +40,7 @@ def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
     return _row(row, origin, fragment)
 
 
-def _row(row: dict[str, Any], origin: str, fragment: bytes) -> Call:
+def _row(row: dict[str, Any], origin: str, fragment: Fragment) -> Call:
     text, answer = text_of(first(row, *_INPUT)), text_of(first(row, *_LABEL))
     metadata = mapping_of(row.get("metadata"))
     truth = text_of(row.get("ground_truth"))
@@ -71,7 +71,7 @@ def _row_id(row: dict[str, Any], metadata: dict[str, Any]) -> str | None:
     return "-".join(each for each in ids if each) if ids[0] else None
 
 
-def _watched(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _watched(span: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     attributes = mapping_of(span.get("attributes"))
     answer = Said("assistant", text_of(span.get("output_text")) or "")
     asked = [Said("user", text_of(span.get("input_text")) or "")]
@@ -90,7 +90,7 @@ def _watched(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipp
     )
 
 
-def _posted(span: dict[str, Any], origin: str, fragment: bytes) -> Call | Skipped:
+def _posted(span: dict[str, Any], origin: str, fragment: Fragment) -> Call | Skipped:
     call = from_attributes(
         span["attributes"],
         record=span,
@@ -115,8 +115,8 @@ def _ids(span: dict[str, Any]) -> dict[str, Any]:
     return {name: span[name] for name in ("trace_id", "span_id") if span.get(name)}
 
 
-def _failure(span: dict[str, Any]) -> Unusable | None:
+def _failure(span: dict[str, Any]) -> NoAnswer | None:
     if text_of(span.get("status")) in (None, "ok", ""):
         return None
     why = text_of(span.get("error")) or f"status {span.get('status')!r}"
-    return Unusable(f"the call failed: {why[:200]}", field="status")
+    return NoAnswer(f"the call failed: {why[:200]}", field="status")

@@ -56,6 +56,8 @@ class Reader:
         """Raises Unusable naming the field."""
         if call.fault is not None:
             raise call.fault
+        if isinstance(call.occurred_at, Unusable):
+            raise call.occurred_at
         for condition in self._refuse:
             if condition.holds(call.view):
                 raise Unusable(f"refused by the mapping: {condition}", field="refuse")

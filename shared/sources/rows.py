@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.sources.base import Call, Item
+from shared.sources.base import Call, Fragment, Item
 from shared.sources.documents import (
     cost_of,
     each_object,
@@ -22,7 +22,7 @@ def rows(value: bytes, origin: str) -> list[Item]:
     return each_object(value, origin, _call)
 
 
-def _call(row: dict[str, Any], origin: str, fragment: bytes) -> Call:
+def _call(row: dict[str, Any], origin: str, fragment: Fragment) -> Call:
     text = row.get("input")
     if text is None and "premise" in row and "hypothesis" in row:
         text = [row["premise"], row["hypothesis"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -103,12 +104,60 @@ def test_each_dead_letter_is_counted_and_a_batch_tried_again_counts_none_twice()
         for field in (*sorted(RawTrace.__struct_fields__), "other")
     ]
     assert sum(fields) == 5
-    # In a row are records, not the calls in them: one record alone stops nobody.
-    sort([spans(SPANS / "refused.binpb", 4)], rules=rules(), reject=refused, now=NOW)
+
+
+LITELLM_CALL = {
+    "call_type": "acompletion",
+    "status": "success",
+    "messages": [{"role": "user", "content": "where is my money?"}],
+    "response": {"choices": [{"message": {"content": "refund_request"}, "finish_reason": "stop"}]},
+}
+FAILED = {**LITELLM_CALL, "status": "failure", "error_str": "503", "response": {}}
+CUT = {"choices": [{"message": {"content": "refund"}, "finish_reason": "length"}]}
+WRONG = {**LITELLM_CALL, "messages": [{"role": "system", "content": "no user"}]}
+
+
+def calls(documents: Sequence[object], first: int = 0) -> list[Message]:
+    return [
+        Message("litellm", 0, first + i, None, msgspec.json.encode(each), (), 0)
+        for i, each in enumerate(documents)
+    ]
+
+
+def test_in_a_row_are_records_not_the_calls_in_them() -> None:
+    refused = rejecting("ingest", "dead-letters", FakeClock(NOW), DeadLetterLimit(2))
+    held = rules(format="litellm", topic="litellm")
+    for offset in (3, 4):
+        _, rejected = sort(calls([[WRONG] * 5], offset), rules=held, reject=refused, now=NOW)
+        assert len(rejected) == 5
     with pytest.raises(
-        Fatal, match="more than 2 dead letters in a row; the last, offset 5 of otlp"
+        Fatal, match="more than 2 dead letters in a row; the last, offset 5 of litellm"
     ):
-        sort([spans(SPANS / "refused.binpb", 5)], rules=rules(), reject=refused, now=NOW)
+        sort(calls([[WRONG] * 5], first=5), rules=held, reject=refused, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "call", [FAILED, {**LITELLM_CALL, "response": CUT}], ids=["failed", "cut short"]
+)
+def test_an_outage_of_a_model_does_not_end_ingest(call: object) -> None:
+    """Each failed call is a dead letter, and none of them is a sign of a wrong reader."""
+    refused = rejecting("ingest", "dead-letters", FakeClock(NOW), DeadLetterLimit(5))
+    held = rules(format="litellm", topic="litellm")
+    accepted, rejected = sort(calls([call] * 20), rules=held, reject=refused, now=NOW)
+    assert (len(accepted), len(rejected)) == (0, 20)
+    # What comes after it is judged as ever: five wrong ones may follow, six may not.
+    sort(calls([WRONG] * 4, first=20), rules=held, reject=refused, now=NOW)
+    with pytest.raises(Fatal, match="more than 5 dead letters in a row"):
+        sort(calls([WRONG] * 2, first=24), rules=held, reject=refused, now=NOW)
+
+
+def test_calls_of_no_task_show_that_the_reader_works() -> None:
+    refused = rejecting("ingest", "dead-letters", FakeClock(NOW), DeadLetterLimit(5))
+    held = rules(format="litellm", topic="litellm")
+    embedding = {"call_type": "aembedding"}
+    mixed = [*[WRONG] * 5, embedding] * 4
+    accepted, rejected = sort(calls(mixed), rules=held, reject=refused, now=NOW)
+    assert (len(accepted), len(rejected)) == (0, 20)
 
 
 def test_what_a_mapping_takes_is_held_to_the_taxonomy_like_any_raw_trace() -> None:

@@ -8,7 +8,9 @@ import gzip
 import io
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +106,204 @@ def test_what_is_nested_too_deep_is_refused() -> None:
 
 def test_numbers_out_of_all_bounds_count_as_not_there() -> None:
     huge = int("9" * 400)
-    call = {"input": "a", "teacher": "b", "occurred_at": huge, "cost": huge}
-    call["tokens"] = {"input": huge, "output": 1}
+    call = {"input": "a", "teacher": "b", "cost": huge, "tokens": {"input": huge, "output": 1}}
     [taken] = row(call).taken
-    assert (taken.trace.occurred_at, taken.trace.cost, taken.trace.tokens) == (None, None, None)
+    assert (taken.trace.cost, taken.trace.tokens) == (None, None)
     span = {"spanId": "ab", "traceId": "cd", "startTimeUnixNano": str(huge)}
     request = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
     result = sort(json.dumps(request).encode(), "here", Format.OTLP_JSON, [])
     assert why(result)[0] == "startTimeUnixNano"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-02-01T10:00:00Z", "2026-02-01T12:00:00+02:00", "2026-02-01 10:00:00",
+        "2026-02-01 10:00:00 UTC", "2026-02-01 10:00:00 +0000 UTC", "2026-02-01 10:00 GMT",
+        1769940000, 1769940000.0, 1769940000000, 1769940000000000, 1769940000000000000,
+        "1769940000", " 1769940000.000 ", "1769940000000", "1769940000000000",
+        "1769940000000000000",
+    ],
+)  # fmt: skip
+def test_a_time_is_read_as_logs_and_tables_write_it(written: object) -> None:
+    [taken] = row({"input": "a", "teacher": "b", "occurred_at": written}).taken
+    assert taken.trace.occurred_at == datetime(2026, 2, 1, 10, tzinfo=UTC)
+
+
+def test_eight_digits_are_a_day() -> None:
+    [taken] = row({"input": "a", "teacher": "b", "occurred_at": "20260201"}).taken
+    assert taken.trace.occurred_at == datetime(2026, 2, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("written", [None, "", "  ", 0, "0"])
+def test_no_time_is_none(written: object) -> None:
+    [taken] = row({"input": "a", "teacher": "b", "occurred_at": written}).taken
+    assert taken.trace.occurred_at is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "01/02/2026 10:00", "yesterday", "2026", "202602011000", "17121212103", "20260201100000",
+        -1, True, 10**19, int("9" * 400), {"seconds": 1769940000}, [1], "9" * 5_000,
+        "a" + " " * 200_000 + "UTC",
+    ],
+)  # fmt: skip
+def test_a_time_that_cannot_be_read_is_not_dropped(written: object) -> None:
+    """The trace would count to the day on which it was published."""
+    call = {"input": "a", "teacher": "b", "occurred_at": written}
+    field, said = why(row(call))
+    assert field == "occurred_at"
+    assert "is no time: use ISO 8601 or seconds since 1970" in said
+    assert row(call, where=[{"path": "$.attributes.missing"}]).skipped, "it is nobody's"
+
+
+_OPENLLMETRY = ("gen_ai.prompt.0.content", "gen_ai.completion.0.content")
+_CONTENT = ("gen_ai.prompt", "gen_ai.completion")
+_OBSERVATION = ("langfuse.observation.input", "langfuse.observation.output")
+
+
+def span_of(names: tuple[str, str], asked: str, answer: str, **label: str) -> Sorted:
+    pairs = [
+        {"key": name, "value": {"stringValue": value}}
+        for name, value in zip(names, (asked, answer), strict=True)
+    ]
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": pairs}]}]}]}
+    mapping = msgspec.convert({"format": "otlp_json", "label": label}, SourceMapping)
+    readers = [Reader(TASK, mapping)]
+    return sort(json.dumps(request).encode(), "here", Format.OTLP_JSON, readers)
+
+
+@pytest.mark.parametrize("names", [_OPENLLMETRY, _CONTENT, _OBSERVATION])
+def test_an_answer_that_is_json_is_the_text_to_read_a_label_from(names: tuple[str, str]) -> None:
+    [taken] = span_of(names, "hello", '{"label": "refund"}', read="json").taken
+    assert (taken.trace.input, taken.trace.teacher) == ("hello", "refund")
+    [taken] = span_of(names, "hello", '["refund", "angry"]', read="json", field="$[0]").taken
+    assert taken.trace.teacher == "refund"
+    [taken] = span_of(names, "hello", '{"label":  "x"}', read="regex", pattern=':  "(.)').taken
+    assert taken.trace.teacher == "x", "as it was written"
+
+
+@pytest.mark.parametrize("names", [_CONTENT, _OBSERVATION])
+def test_an_answer_that_is_a_message_is_one(names: tuple[str, str]) -> None:
+    for answer in (
+        '{"role": "assistant", "content": "refund"}',
+        '[{"role": "assistant", "content": "refund"}]',
+        '[{"role": "assistant", "content": "refund"}, {"role": "assistant", "content": "no"}]',
+    ):
+        [taken] = span_of(names, "hello", answer).taken
+        assert taken.trace.teacher == "refund"
+
+
+def test_a_text_of_a_user_that_is_json_is_a_text() -> None:
+    for text in ('{"subject": "charged twice"}', '["charged", "twice"]', "[]"):
+        [taken] = span_of(_OPENLLMETRY, text, "refund").taken
+        assert taken.trace.input == text
+    parts = '[{"type": "text", "text": "charged"}, {"type": "text", "text": "twice"}]'
+    [taken] = span_of(_OPENLLMETRY, parts, "refund").taken
+    assert taken.trace.input == "charged\ntwice"
+    image = '[{"type": "text", "text": "charged"}, {"type": "image_url", "image_url": {}}]'
+    assert "part of type 'image_url'" in why(span_of(_OPENLLMETRY, image, "refund"))[1]
+
+
+def test_of_several_messages_langfuse_says_none_is_the_answer() -> None:
+    said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "refund"}]
+    document = {"type": "GENERATION", "input": "hello", "output": said}
+    readers = [default_reader(TASK, Format.LANGFUSE)]
+    result = sort(json.dumps(document).encode(), "here", Format.LANGFUSE, readers)
+    assert "the call has no answer" in why(result)[1]
+
+
+_TEXT_COMPLETION = {
+    "object": "text_completion",
+    "choices": [{"text": " charged_twice", "finish_reason": "stop", "index": 0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "document"),
+    [
+        (Format.OPENAI, {"request": {"prompt": "twice!"}, "response": _TEXT_COMPLETION}),
+        (Format.LITELLM, {
+            "call_type": "atext_completion", "status": "success", "response": _TEXT_COMPLETION,
+            "messages": [{"role": "user", "content": "twice!"}],
+        }),
+    ],
+)  # fmt: skip
+def test_text_completions_are_read(format: Format, document: dict[str, Any]) -> None:
+    readers = [default_reader(TASK, format)]
+    [taken] = sort(json.dumps(document).encode(), "here", format, readers).taken
+    assert (taken.trace.input, taken.trace.teacher) == ("twice!", "charged_twice")
+    empty = json.loads(json.dumps(document).replace('" charged_twice"', "null"))
+    assert "no answer" in why(sort(json.dumps(empty).encode(), "here", format, readers))[1]
+
+
 def test_too_many_calls_in_one_record_are_refused_together() -> None:
     assert "10001 calls" in why(row([{}] * 10_001))[1]
+
+
+def spans_of_one_resource(spans: int, size: int, format: Format) -> bytes:
+    if format is Format.OTLP_JSON:
+        attributes = [{"key": "about", "value": {"stringValue": "y" * size}}]
+        each = {"attributes": [{"key": "gen_ai.system", "value": {"stringValue": "x"}}]}
+        outer = {
+            "resource": {"attributes": attributes},
+            "scopeSpans": [{"spans": [each] * spans}],
+        }
+        return msgspec.json.encode({"resourceSpans": [outer]})
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.add(key="about").value.string_value = "y" * size
+    scope = resource_spans.scope_spans.add()
+    for _ in range(spans):
+        scope.spans.add().attributes.add(key="gen_ai.system").value.string_value = "x"
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("format", [Format.OTLP_PROTO, Format.OTLP_JSON])
+def test_a_resource_is_held_once_however_many_spans_share_it(format: Format) -> None:
+    value = spans_of_one_resource(2_000, 100_000, format)
+    nobody = Reader(TASK, msgspec.convert(
+        {"format": format.value, "where": [{"path": "$.attributes.missing"}]}, SourceMapping
+    ))  # fmt: skip
+    tracemalloc.start()
+    try:
+        result = sort(value, "here", format, [nobody])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(result.skipped) == 2_000
+    assert peak < 30_000_000, "each with its own would be 200 MB"
+
+
+@pytest.mark.parametrize("format", [Format.OTLP_PROTO, Format.OTLP_JSON])
+def test_a_record_whose_calls_outgrow_memory_is_one_refusal(format: Format) -> None:
+    value = spans_of_one_resource(2_000, 100_000, format)
+    tracemalloc.start()
+    try:
+        result = sort(value, "here", format, [default_reader(TASK, format)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150_000_000, "all of them are 200 MB at least"
+    assert "export smaller batches" in why(result)[1]
+    assert [lost.fragment for lost in result.lost] == [value]
+    assert result.unreadable is result.lost[0].error
+    fewer = spans_of_one_resource(400, 100_000, format)
+    assert len(sort(fewer, "here", format, [default_reader(TASK, format)]).lost) == 400
+
+
+def test_a_resource_that_cannot_be_read_refuses_each_of_its_spans_alone() -> None:
+    bad = {"attributes": [{"key": "n", "value": {"intValue": "many"}}]}
+    outers = [
+        {"resource": resource, "scopeSpans": [{"spans": [{"name": name}, {"name": name}]}]}
+        for name, resource in (("bad", bad), ("good", {}))
+    ]
+    value = json.dumps({"resourceSpans": outers}).encode()
+    result = sort(value, "here", Format.OTLP_JSON, [])
+    assert [lost.error.field for lost in result.lost] == ["intValue"] * 2
+    assert [lost.fragment.count(b"bad") for lost in result.lost] == [1, 1]
+    assert len(result.skipped) == 2
 
 
 def test_roles_in_other_words_are_the_same_roles() -> None:
