@@ -40,21 +40,20 @@ class Family:
     coverage: float
 
 
-def coverage(
-    outputs: Outputs, rows: TrainingSet, chosen: Mask, floors: tuple[float, ...],
-    rule: Rule,
-) -> float:  # fmt: skip
-    """Certified coverage on the `chosen` rows, 0 for a refusal."""
-    evidence = evidence_of(outputs.take(chosen), rows.take(chosen), "crossfit", floors)
+def coverage(outputs: Outputs, rows: TrainingSet, floors: tuple[float, ...], rule: Rule) -> float:
+    """Certified coverage on these rows, 0 for a refusal."""
+    evidence = evidence_of(outputs, rows, "crossfit", floors)
     (verdict,) = frontier(evidence, (rule.alpha,), rule.delta, rule.next_sample)
     return verdict.coverage if isinstance(verdict, Certified) else 0.0
 
 
 def base_families(outputs: Outputs, rows: TrainingSet, chosen: Mask, rule: Rule) -> list[Family]:
-    """`l2d` and, where there is a lexical stage, `lexical` with its best floor."""
+    """`l2d` and, where there is a lexical stage, `lexical` with its best floor, by the `chosen`
+    rows."""
+    said, seen = outputs.take(chosen), rows.take(chosen)
 
     def family(name: str, floors: tuple[float, ...]) -> Family:
-        return Family(name, floors, coverage(outputs, rows, chosen, floors, rule))
+        return Family(name, floors, coverage(said, seen, floors, rule))
 
     if outputs.label.shape[1] == 1:
         return [family("l2d", (0.0,))]

@@ -201,7 +201,8 @@ def _choose_family(
     if boosted is None:
         return prepared, base, tuple(families)
     floors = (*base.floors, 0.0)
-    found = coverage(boosted.outputs, rows, representative, floors, settings.rule)
+    said, seen = boosted.outputs.take(representative), rows.take(representative)
+    found = coverage(said, seen, floors, settings.rule)
     families.append(Family("rsb", floors, found))
     chosen = choose(families)
     return (boosted if chosen.name == "rsb" else prepared), chosen, tuple(families)
