@@ -24,7 +24,7 @@ from shared.core.types import Floats, Ints, Mask, Matrix, Scores
 # stage is strict, because what it passes on may still be answered by the next.
 EXPECTED_SHARE = 0.1
 CUTS = {"lexical": 0.15}
-CUT = 0.72
+CUT = 0.71
 PARTS = 3
 MINIMUM_LABELS = 6
 MINIMUM_NOVEL_ROWS = 30
