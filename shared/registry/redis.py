@@ -198,7 +198,7 @@ class RedisRegistry(RedisReads):
         arguments = ["" if alpha is None else repr(alpha), "" if epoch is None else str(epoch)]
         answer = self._change(self._set_alpha, task, at, reason, arguments, actor)
         if answer[0] == b"changed":
-            raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
+            raise _moved_on(task, answer[1], epoch)
         return entry_of(answer[1]) if answer[0] == b"ok" else None
 
     def record_audits(
@@ -312,7 +312,7 @@ class RedisRegistry(RedisReads):
         if answer[0] == b"unknown":
             raise UnknownVersion(f"{task} has no {version or 'version'} on trial")
         if answer[0] == b"changed":
-            raise StateChanged(f"{task} has changed: epoch {as_text(answer[1])}, not {epoch}")
+            raise _moved_on(task, answer[1], epoch)
         return entry_of(answer[1])
 
     def _change(
@@ -328,3 +328,7 @@ class RedisRegistry(RedisReads):
         with reaching(self._client):
             answer: list[bytes] = script(keys=Keys.of(task).all(), args=[*common, *arguments])
         return answer
+
+
+def _moved_on(task: str, now: bytes, expected: int | None) -> StateChanged:
+    return StateChanged(f"{task} has changed: epoch {as_text(now)}, not {expected}")

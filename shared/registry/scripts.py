@@ -83,6 +83,12 @@ local function newest_entry()
   return redis.call('LINDEX', HISTORY, 0)
 end
 
+-- The epoch, if it is not the expected one ("" for any).
+local function another_epoch(expected)
+  local now = redis.call('HGET', ACTIVE, 'epoch') or '0'
+  return expected ~= '' and expected ~= now and now
+end
+
 local function done_before()
   local newest = newest_entry()
   return newest and cjson.decode(newest).call == CALL and newest
@@ -213,8 +219,8 @@ local mine = done_before()
 if mine then return {'ok', mine} end
 local trial = pointer('trial')
 if not trial or (expected ~= '' and expected ~= trial) then return {'unknown'} end
-local now = redis.call('HGET', ACTIVE, 'epoch') or '0'
-if epoch ~= '' and epoch ~= now then return {'changed', now} end
+local now = another_epoch(epoch)
+if now then return {'changed', now} end
 if kind == 'promoted' then return {'ok', supersede(kind, trial)} end
 -- By evidence: what tripped on trial does not answer later either.
 if ACTOR == '' then redis.call('SADD', TRIPPED, trial) end
@@ -297,8 +303,8 @@ SET_ALPHA = (
 local alpha, epoch = unpack(ARGV, 7, 8)
 local mine = done_before()
 if mine then return {'ok', mine} end
-local now = redis.call('HGET', ACTIVE, 'epoch') or '0'
-if epoch ~= '' and epoch ~= now then return {'changed', now} end
+local now = another_epoch(epoch)
+if now then return {'changed', now} end
 if (pointer('alpha') or '') == alpha then return {'same'} end
 local entry = record('alpha', pointer('version'), tonumber(alpha))
 redis.call('HSET', ACTIVE, 'alpha', alpha)
