@@ -14,6 +14,7 @@ from benchmarks.routing.load import Load
 from benchmarks.routing.place import Place, cpu_seconds, memory_mb, rate
 from benchmarks.routing.rounds import medians
 from benchmarks.routing.versions import lexical_off, of_task
+from services.router.loading import Loading
 from services.router.models import Models
 from shared.bus.base import Record
 from shared.bus.kafka import open_pipe
@@ -157,8 +158,9 @@ class Streaming:
         seconds = []
         with self.place() as place:
             models = Models(
-                [place.task], place.registry, DiskCopy(place.folder / "swaps"), encoder, threads=2
-            )
+                [place.task], place.registry, DiskCopy(place.folder / "swaps"),
+                Loading(encoder, threads=2),
+            )  # fmt: skip
             models.refresh()
             for number in range(self.amounts.swaps):
                 version = of_task(self.artifact, place.task, window=f"swap-{number}")

@@ -12,6 +12,7 @@ from services.router.announcing import PATIENCE, Announcer
 from services.router.config import RouterSettings
 from services.router.handlers import Router, Topics
 from services.router.heartbeat import Heartbeat
+from services.router.loading import Loading
 from services.router.models import Models
 from services.router.remembering import Remembered
 from shared.bus.base import Pipe
@@ -110,17 +111,19 @@ def build(
         tasks=sorted(tasks),
         registry=connect(settings.redis_url.get_secret_value(), trust=trust),
         copies=DiskCopy(settings.models, trust),
-        encoder=encoder,
-        threads=threads,
-        remembered=Remembered(round(settings.cache_mb * 1e6)),
+        loading=Loading(
+            encoder,
+            threads,
+            remembered=Remembered(round(settings.cache_mb * 1e6)),
+            max_age_days=settings.max_version_age_days,
+            clock=clock,
+        ),
         rejected=Announcer(
             lambda: _publisher(settings, PATIENCE),
             topic=settings.topic(Topic.MODELS),
             instance=settings.instance,
             clock=clock,
         ).rejected,
-        clock=clock,
-        max_age_days=settings.max_version_age_days,
     )
     heartbeat = Heartbeat(
         connect_fleet(settings.redis_url.get_secret_value()),

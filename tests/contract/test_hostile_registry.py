@@ -16,6 +16,7 @@ from artifacts import make_artifact
 from doubles import HashEncoder
 from surrogates import make_surrogate
 
+from services.router.loading import Loading
 from services.router.models import Models
 from services.trainer.monitor import Monitor
 from shared.clock import FakeClock
@@ -89,7 +90,9 @@ class Pair:
         self.registry = registry
         self.encoder = HashEncoder()
         self.copies = DiskCopy(folder)
-        self.models = Models([self.bad, self.good], registry, self.copies, self.encoder, threads=1)
+        self.models = Models(
+            [self.bad, self.good], registry, self.copies, Loading(self.encoder, threads=1)
+        )
         self.served = {task: self.publish(task, "2026-01-05") for task in (self.bad, self.good)}
         self.models.refresh()
 

@@ -92,7 +92,7 @@ def test_all_of_a_task_comes_back_and_numbers_go_on_growing(place: Place) -> Non
         before.version, State.PAUSED, before.trial, 0.8,
     )  # fmt: skip
     assert after.epoch > before.epoch
-    assert PointerWatch({task: before.epoch}).doubt(task, after) is None
+    assert PointerWatch(before.epoch).doubt(after) is None
     assert registry.acquire(task) > fence
     assert registry.versions(task) == [*versions, trial.version]
     for version in registry.versions(task):

@@ -17,6 +17,7 @@ from surrogates import make_surrogate
 
 from services.ctl.embedded.ports import LOOPBACK
 from services.ctl.embedded.redis_server import EmbeddedRedis
+from services.router.loading import Loading
 from services.router.models import POINTERS_PER_POLL, Models
 from shared.registry.base import Registry
 from shared.registry.disk import DiskCopy
@@ -38,7 +39,9 @@ class Counted:
         self._servers = servers
         self.registry = connect(url)
         self.encoder = HashEncoder()
-        self.models = Models(TASKS, self.registry, DiskCopy(folder), self.encoder, threads=1)
+        self.models = Models(
+            TASKS, self.registry, DiskCopy(folder), Loading(self.encoder, threads=1)
+        )
 
     def commands(self) -> Counter[str]:
         """Calls so far, by command, of all servers together."""
@@ -92,7 +95,7 @@ def test_a_hint_asks_for_its_task_alone(counted: Counted) -> None:
 
         def change() -> None:
             _ask(counted.registry, 0.97)
-            _until(lambda: counted.models._seen["support"].alpha == 0.97)
+            _until(lambda: _alpha_seen(counted.models) == 0.97)
 
         spent = counted.spent(change)
         # The pointer, and once more as it differs; the rest is the change itself.
@@ -140,6 +143,11 @@ def test_a_version_is_fetched_once(counted: Counted) -> None:
 
 def _ask(registry: Registry, alpha: float) -> None:
     registry.set_alpha("support", alpha, at=AT, reason="test")
+
+
+def _alpha_seen(models: Models) -> float | None:
+    seen = models._following["support"].seen
+    return seen.alpha if seen is not None else None
 
 
 def _until(true: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -20,6 +20,7 @@ from surrogates import make_surrogate
 
 from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from services.router.config import RouterSettings
+from services.router.loading import Loading
 from services.router.models import Models
 from services.trainer.config import TrainerSettings
 from shared.registry.base import Active, Artifact, CorruptArtifact, Registry, State
@@ -167,7 +168,7 @@ class Served:
         encoder = HashEncoder()
         self.old = publish(self.registry, make_surrogate(encoder, task=self.task))
         self.models = Models([self.task], self.registry, DiskCopy(folder / "m", self.trust),
-                             encoder, threads=1)  # fmt: skip
+                             Loading(encoder, threads=1))  # fmt: skip
         self.models.refresh()
         second = make_surrogate(encoder, task=self.task, window="2026-01-06")
         self.new = publish(self.registry, second)
@@ -208,7 +209,7 @@ def test_any_byte_changed_in_redis_is_noticed_and_the_old_version_stays(
         return
     try:
         served.client.hset(key, field, bad)
-        served.models._complained.clear()
+        served.models._following[served.task]._complained = None
         before = _rejected(served.task)
         served.models.refresh()
         assert served.serving() == served.old
@@ -256,7 +257,7 @@ def test_who_writes_redis_but_has_no_key_can_make_no_version(
     names = Keys.of(served.task)
     stolen = served.client.hget(names.signatures, served.new)
     served.client.hset(names.signatures, forged.version, stolen)
-    served.models._complained.clear()
+    served.models._following[served.task]._complained = None
     served.models.refresh()
     assert served.serving() == served.old
 

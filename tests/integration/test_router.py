@@ -25,6 +25,7 @@ from services.router.app import RouterService
 from services.router.config import RouterSettings
 from services.router.door_service import DoorService
 from services.router.handlers import Router, Topics
+from services.router.loading import Loading
 from services.router.models import Models
 from services.router.serving import Serving
 from shared.bus.admin import ensure_topics
@@ -65,7 +66,9 @@ class Bench:
         self, registry: RedisRegistry, number: int = 1, *, door: bool = False
     ) -> RouterService:
         clock = SystemClock()
-        models = Models([self.task], registry, DiskCopy(self.folder), self.encoder, threads=1)
+        models = Models(
+            [self.task], registry, DiskCopy(self.folder), Loading(self.encoder, threads=1)
+        )
 
         def rejected(message: Message, error: InvalidMessage) -> Record:
             return dead_letter(

@@ -19,6 +19,7 @@ from pathlib import Path
 from services.ingest.handlers import Rules as IngestRules
 from services.ingest.handlers import accept
 from services.router.handlers import Router, Topics
+from services.router.loading import Loading
 from services.router.models import Models
 from services.teacher.answers import Answer
 from services.teacher.handlers import Rules as TeacherRules
@@ -105,7 +106,7 @@ class Loop:
         self.store = WindowStore(str(self.folder / "windows"))
         self.models = Models(
             tasks=list(tasks), registry=self.registry, copies=DiskCopy(self.folder / "models"),
-            encoder=self.encoder, threads=1,
+            loading=Loading(self.encoder, threads=1),
         )  # fmt: skip
         # Nothing here may be rejected: the first one ends the rehearsal with its reason.
         self._never = rejecting("rehearsal", "dead-letters", self.clock, DeadLetterLimit(0))

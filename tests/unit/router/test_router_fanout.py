@@ -13,6 +13,7 @@ import pytest
 from doubles import HashEncoder
 from surrogates import make_surrogate
 
+from services.router.loading import Loading
 from services.router.models import POINTERS_PER_POLL, Models
 from services.router.serving import NOBODY
 from shared.registry.base import Artifact, Hint, Pointers, RegistryError, RegistryUnavailable
@@ -53,7 +54,10 @@ def registry() -> Asked:
 @pytest.fixture
 def models(registry: Asked, tmp_path: Path) -> Models:
     return Models(
-        tasks=TASKS, registry=registry, copies=DiskCopy(tmp_path), encoder=ENCODER, threads=1
+        tasks=TASKS,
+        registry=registry,
+        copies=DiskCopy(tmp_path),
+        loading=Loading(ENCODER, threads=1),
     )
 
 

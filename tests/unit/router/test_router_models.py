@@ -13,8 +13,8 @@ from doubles import HashEncoder
 from prometheus_client import REGISTRY
 from surrogates import make_surrogate
 
+from services.router.loading import Loading, too_old
 from services.router.models import Models
-from services.router.pointer_watch import too_old
 from services.router.remembering import Remembered
 from services.router.serving import NOBODY, Serving
 from shared.clock import FakeClock
@@ -37,14 +37,11 @@ class Bench:
         self.registry = MemoryRegistry()
         self.encoder = HashEncoder()
         self.folder = folder
+        self.tasks = ["support", "other"]
 
     def models(self) -> Models:
         return Models(
-            tasks=["support", "other"],
-            registry=self.registry,
-            copies=DiskCopy(self.folder),
-            encoder=self.encoder,
-            threads=1,
+            self.tasks, self.registry, DiskCopy(self.folder), Loading(self.encoder, threads=1)
         )
 
     def publish(self, artifact: Artifact) -> str:
@@ -69,7 +66,7 @@ def version_in(snapshot: Mapping[str, Serving]) -> str | None:
 
 def test_answers_are_remembered_of_one_version_only(bench: Bench) -> None:
     models = bench.models()
-    models.remembered = Remembered(1_000_000)
+    models.loading.remembered = Remembered(1_000_000)
     said = []
     for threshold, window in ((0.5, "2026-01-05"), (1.0, "2026-01-06")):
         bench.publish(make_surrogate(bench.encoder, threshold=threshold, window=window))
@@ -78,7 +75,7 @@ def test_answers_are_remembered_of_one_version_only(bench: Bench) -> None:
         assert version is not None
         said.append([version.answer([("invoice",)], bench.encoder)[0].reason for _ in range(2)])
     assert said == [[Reason.CERTIFIED] * 2, [Reason.BELOW_THRESHOLD] * 2]
-    assert len(models.remembered) == 2
+    assert len(models.loading.remembered) == 2
 
 
 def test_nothing_published_nothing_served(bench: Bench) -> None:
@@ -119,8 +116,8 @@ def test_metrics_tell_of_loading_and_of_the_registry(bench: Bench) -> None:
 
 def test_counters_that_alerts_watch_begin_at_0(bench: Bench) -> None:
     """`increase` sees nothing in a series that is born at 1."""
+    bench.tasks = ["never-seen"]
     models = bench.models()
-    models.tasks = ["never-seen"]
     models.start_from_copies()
     for name in ("rejected_artifacts", "pointer_doubts"):
         told = REGISTRY.get_sample_value(f"tracer_router_{name}_total", {"task": "never-seen"})
@@ -292,7 +289,7 @@ def test_a_registry_that_lost_its_data_is_no_reason_to_stop(bench: Bench) -> Non
     first = bench.publish(make_surrogate(bench.encoder))
     models = bench.models()
     models.refresh()
-    models.registry = bench.registry = MemoryRegistry()
+    vars(bench.registry).update(vars(MemoryRegistry()))
     models.refresh()
     assert serving(models) == first
     restarted = bench.models()
@@ -460,7 +457,7 @@ def test_an_old_version_is_not_brought_back_however_well_it_is_signed(bench: Ben
     allowed is one."""
     clock = FakeClock(datetime(2026, 3, 1, tzinfo=UTC))
     models = bench.models()
-    models.clock, models.max_age_days = clock, 30
+    models.loading.clock, models.loading.max_age_days = clock, 30
     old = bench.publish(make_surrogate(bench.encoder, window="2026-01-05"))
     models.refresh()
     assert serving(models) is None
@@ -481,7 +478,7 @@ def test_an_old_version_is_not_brought_back_however_well_it_is_signed(bench: Ben
     models.refresh()
     assert serving(models) == recent  # grown old while it was served
     later = bench.models()
-    later.clock, later.max_age_days = clock, 30
+    later.loading.clock, later.loading.max_age_days = clock, 30
     later.start_from_copies()
     assert serving(later) is None
     unbounded = bench.models()
@@ -513,7 +510,7 @@ def test_a_disk_copy_that_breaks_its_reader_ends_no_start(
         raise ZeroDivisionError("nobody thought of this")
 
     later = bench.models()
-    monkeypatch.setattr("services.router.models.load_version", broken)
+    monkeypatch.setattr("services.router.loading.load_version", broken)
     later.start_from_copies()
     assert serving(later) is None
     assert "local copy not used" in caplog.text

@@ -15,6 +15,7 @@ from surrogates import make_surrogate, text_of
 
 from services.router import surrogate
 from services.router.announcing import Announcer
+from services.router.loading import Loading
 from services.router.models import Models
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
@@ -98,8 +99,8 @@ def no_graph(good: Artifact) -> Artifact:
 def router(encoder: HashEncoder, registry: MemoryRegistry, folder: Path, heard: Heard) -> Models:
     announcer = Announcer(lambda: heard, topic="models", instance="r1", clock=FakeClock(AT))
     return Models(
-        tasks=["support"], registry=registry, copies=DiskCopy(folder), encoder=encoder,
-        threads=1, rejected=announcer.rejected,
+        tasks=["support"], registry=registry, copies=DiskCopy(folder),
+        loading=Loading(encoder, threads=1), rejected=announcer.rejected,
     )  # fmt: skip
 
 
