@@ -58,9 +58,14 @@ def _row(line: str, where: str, number: int) -> Row:
         raise InvalidFile(f"{where}: not JSON ({error}); one object a line") from error
     if not isinstance(raw, dict):
         raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}")
-    teacher = raw.get("teacher") or raw.get("label")
-    if not isinstance(teacher, str):
-        raise InvalidFile(f"{where}: field `teacher` (or `label`) must be a text")
+    # A human's label is no answer: it stands for the teacher's only where that field is absent.
+    named = "label" if "label" in raw and "teacher" not in raw else "teacher"
+    teacher = raw.get(named)
+    if not isinstance(teacher, str) or not teacher:
+        raise InvalidFile(
+            f"{where}: field `{named}` must be a text that is not empty; leave out rows that "
+            "the LLM did not answer (`label` is taken where there is no `teacher`)"
+        )
     split = raw.get("split")
     if split is not None and not isinstance(split, str):
         raise InvalidFile(f"{where}: field `split` must be a text")

@@ -84,7 +84,7 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
     others = [row for row in rows if row.split not in FIT_SPLITS | {TEST_SPLIT}]
     artifact = None
     if not result["refused"]:
-        artifact = _export(fitted, training, horizon, encoder, name)
+        artifact = _export(fitted, training, horizon, encoder)
         result.update(_evaluate(artifact, held_out, others, encoder))
     result.update(
         n_test=len(held_out),
@@ -143,14 +143,12 @@ def _verdict(fitted: Fit, settings: Settings, n_traces: int) -> dict[str, Any]:
     }
 
 
-def _export(
-    fitted: Fit, training: TrainingSet, horizon: Horizon, encoder: Encoder, name: str
-) -> Artifact:
+def _export(fitted: Fit, training: TrainingSet, horizon: Horizon, encoder: Encoder) -> Artifact:
     artifact, _ = make_artifact(
         fitted,
         training,
         task="scan",
-        window=name,
+        window="scan",  # a file's name may be none
         encoder_digest=encoder.digest,
         kind=feature_kind(horizon.inputs),
         traces_sha256=horizon.digest(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -81,6 +82,15 @@ class TestScan:
         assert "Certified" in result.stdout
         assert "held-out rows" in " ".join(result.stdout.split())
 
+    @pytest.mark.parametrize("name", ["my traces (1).jsonl", "données.2026-11.jsonl.gz"])
+    def test_a_file_may_have_any_name(self, traces: Path, tmp_path: Path, name: str) -> None:
+        file = tmp_path / name
+        content = traces.read_bytes()
+        file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        result = run("scan", str(file), "--alpha", "0.7", "--json")
+        assert result.exit_code == 0, result.output
+        assert not json.loads(result.stdout)["refused"]
+
     def test_a_refusal_is_a_result(self, traces: Path) -> None:
         result = run("scan", str(traces), "--alpha", "0.999", "--json")
         assert result.exit_code == 0
@@ -95,6 +105,9 @@ class TestScan:
             ("{", ":1: not JSON"),
             ("[1]", "a JSON object is needed"),
             ('{"input": "x"}', "field `teacher`"),
+            ('{"input": "x", "teacher": null, "label": "a human\'s"}', "rows that the LLM did not"),
+            ('{"input": "x", "teacher": "", "label": "a human\'s"}', "field `teacher` must be"),
+            ('{"input": "x", "label": ""}', "field `label` must be"),
             ('{"teacher": "x"}', "field `input` is missing"),
             ('{"input": ["a", "b", "c"], "teacher": "x"}', "field `input` must be"),
             ('{"input": "\\ud800", "teacher": "x"}', "surrogate"),
