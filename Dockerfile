@@ -1,6 +1,9 @@
 # One file, one image a service: docker build --target router .
 # The builder resolves each service's extra against the lock file; the images carry no compiler.
 ARG PYTHON=3.11-slim-bookworm
+# Beside each service's own extra: `otel` sends spans; `presidio` finds names (trainer, router); `dask`
+# fits on a cluster, whose workers run the trainer's image, too.
+ARG EXTRAS=otel
 
 FROM python:${PYTHON} AS builder
 RUN pip install --no-cache-dir "uv>=0.9,<1"
@@ -13,17 +16,20 @@ COPY services services
 RUN grep -vE '^ +--hash' requirements.lock | sed 's/ \\$//' > constraints.txt
 
 FROM builder AS build-router
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[router]"
+ARG EXTRAS
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[router,${EXTRAS}]"
 FROM builder AS build-teacher
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[teacher]"
+ARG EXTRAS
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[teacher,${EXTRAS}]"
 FROM builder AS build-ingest
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ingest]"
-# `trainer,dask` to fit on a Dask cluster, whose workers run this image, too.
+ARG EXTRAS
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ingest,${EXTRAS}]"
 FROM builder AS build-trainer
-ARG TRAINER_EXTRAS=trainer
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[${TRAINER_EXTRAS}]"
+ARG EXTRAS
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[trainer,${EXTRAS}]"
 FROM builder AS build-console
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[console,explain]"
+ARG EXTRAS
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[console,explain,${EXTRAS}]"
 FROM builder AS build-ctl
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache -c constraints.txt ".[ctl]" \
  && /venv/bin/tracerctl encoder export --out /encoder

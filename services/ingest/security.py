@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from tempfile import NamedTemporaryFile
 
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
@@ -20,8 +22,11 @@ _USED = frozenset(
         "sasl.username",
         "sasl.password",
         "ssl.ca.location",
+        "ssl.ca.pem",
         "ssl.certificate.location",
+        "ssl.certificate.pem",
         "ssl.key.location",
+        "ssl.key.pem",
         "ssl.key.password",
         "ssl.endpoint.identification.algorithm",
         "enable.ssl.certificate.verification",
@@ -68,12 +73,12 @@ def _sasl(kafka: Mapping[str, str], context: ssl.SSLContext | None) -> Credentia
 
 def _ssl_context(kafka: Mapping[str, str]) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=kafka.get("ssl.ca.location"))
-        certificate = kafka.get("ssl.certificate.location")
-        if certificate:
-            context.load_cert_chain(
-                certificate, kafka.get("ssl.key.location"), kafka.get("ssl.key.password")
-            )
+        context = ssl.create_default_context(
+            cafile=kafka.get("ssl.ca.location"), cadata=kafka.get("ssl.ca.pem")
+        )
+        with _file_of(kafka, "ssl.certificate") as certificate, _file_of(kafka, "ssl.key") as key:
+            if certificate:
+                context.load_cert_chain(certificate, key, kafka.get("ssl.key.password"))
     except OSError as error:  # ssl.SSLError is one too
         raise Fatal(f"the certificates of ssl.* cannot be used: {error}") from error
     if kafka.get("ssl.endpoint.identification.algorithm", "https").lower() in ("none", ""):
@@ -82,3 +87,17 @@ def _ssl_context(kafka: Mapping[str, str]) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@contextmanager
+def _file_of(kafka: Mapping[str, str], name: str) -> Iterator[str | None]:
+    """The file at `name.location`, or one with what `name.pem` says: `ssl` reads files alone. It
+    is readable to this user alone, and gone afterwards."""
+    pem = kafka.get(f"{name}.pem")
+    if pem is None:
+        yield kafka.get(f"{name}.location")
+        return
+    with NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(pem)
+        file.flush()
+        yield file.name

@@ -60,7 +60,7 @@ def test_images_run_modules_that_exist(service: str) -> None:
 
 
 def test_every_service_waits_for_topics_and_redis_and_runs_unprivileged() -> None:
-    for name in [*SERVICES, "router-2"]:
+    for name in [*SERVICES, "router-2", "ctl"]:
         service = COMPOSE["services"][name]
         assert set(service["depends_on"]) == {"topics", "redis", "keys"}
         assert service["read_only"]
@@ -78,7 +78,7 @@ def test_only_the_trainer_is_given_the_signing_key() -> None:
     holders = {name for name, volumes in mounts.items() if any("signing:" in v for v in volumes)}
     assert holders == {"keys", "trainer"}
     assert "signing:/signing:ro" in mounts["trainer"]
-    for name in ("trainer", "router", "router-2", "console"):
+    for name in ("trainer", "router", "router-2", "console", "ctl"):
         assert "keys:/keys:ro" in mounts[name]
         assert COMPOSE["services"][name]["environment"]["TRACER_TRUSTED_KEYS"] == KEYRING
         assert "TRACER_UNSIGNED" not in COMPOSE["services"][name]["environment"]
@@ -113,6 +113,29 @@ def test_the_router_image_is_small() -> None:
     assert names == {
         "confluent-kafka", "onnxruntime", "redis", "starlette", "tokenizers", "uvicorn",
     }  # fmt: skip
+
+
+def test_an_operator_reaches_what_the_services_do() -> None:
+    """`docker compose run --rm ctl …`: Redis has no port on the host, the broker another one."""
+    ctl, trainer = COMPOSE["services"]["ctl"], COMPOSE["services"]["trainer"]
+    for name in ("TRACER_BOOTSTRAP_SERVERS", "TRACER_REDIS_URL", "TRACER_TASKS"):
+        assert ctl["environment"][name] == trainer["environment"][name]
+    assert "./config:/config:ro" in ctl["volumes"]
+    assert "trainer:/trainer:ro" in ctl["volumes"]
+    assert ctl["environment"]["TRACER_STORE"] == "/trainer/windows"
+    assert ctl["profiles"] == ["ctl"]
+
+
+def test_every_image_can_send_spans() -> None:
+    """A service refuses to start where an address is set and the exporter is missing."""
+    assert re.search(r"^ARG EXTRAS=otel$", DOCKERFILE, re.M)
+    for service in SERVICES:
+        stage = re.search(
+            rf"^FROM builder AS build-{service}\n(.*?)(?=^FROM)", DOCKERFILE, re.M | re.S
+        )
+        assert stage
+        assert stage[1].startswith("ARG EXTRAS\n")
+        assert re.search(rf'"\.\[{service}\S*,\$\{{EXTRAS\}}\]"', stage[1])
 
 
 def test_every_topic_has_a_spec() -> None:
@@ -180,7 +203,7 @@ def test_a_small_production_has_everything_twice_or_watched() -> None:
         for name, service in services.items()
         if "production-small" in service.get("profiles", ["production-small"])
     }
-    assert runs == set(services)
+    assert runs == set(services) - {"ctl"}  # runs when it is asked
     for name in SERVICES | {"router-2", "kafka", "redis", "prometheus", "grafana"}:
         assert services[name]["restart"] == "unless-stopped", name
     for name in ("kafka", "redis", "trainer", "prometheus"):

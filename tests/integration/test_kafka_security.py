@@ -68,6 +68,14 @@ class Secured:
             "ssl.key.location": str(self.client.key),
         }
 
+    def by_certificate_in_words(self) -> dict[str, str]:
+        return {
+            "security.protocol": "SSL",
+            "ssl.ca.pem": self.authority.file.read_text(),
+            "ssl.certificate.pem": self.client.certificate.read_text(),
+            "ssl.key.pem": self.client.key.read_text(),
+        }
+
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
@@ -145,12 +153,14 @@ def _allow(admin: AdminClient) -> None:
         future.result(20)
 
 
-WAYS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "certificate"]
+WAYS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "certificate", "certificate in words"]
 
 
 def _way(secured: Secured, way: str) -> tuple[str, dict[str, str]]:
     if way == "certificate":
         return secured.certificate, secured.by_certificate()
+    if way == "certificate in words":
+        return secured.certificate, secured.by_certificate_in_words()
     return secured.password, secured.by_password(way)
 
 
@@ -183,7 +193,7 @@ def test_a_transaction(secured: Secured, way: str) -> None:
     assert _read_one(secured.inner, target) == b"value"
 
 
-@pytest.mark.parametrize("way", ["PLAIN", "SCRAM-SHA-512", "certificate"])
+@pytest.mark.parametrize("way", ["PLAIN", "SCRAM-SHA-512", *WAYS[-2:]])
 def test_ingest(secured: Secured, way: str, redis_url: str, tmp_path: Path) -> None:
     """Faust's client takes the same settings."""
     bootstrap, settings = _way(secured, way)

@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from shared.bus.base import Message
 from shared.bus.errors import Fatal, Retryable
 from shared.clock import FakeClock
 from shared.telemetry.health import Health
+from tests.certificates import Authority
 
 RAW = TP("traces.raw", 0)
 
@@ -292,6 +294,22 @@ def test_ssl_verifies_unless_told_otherwise() -> None:
     assert trusting.context.verify_mode is ssl.CERT_NONE
 
 
+def test_certificates_may_stand_in_the_settings_themselves(tmp_path: Path) -> None:
+    """As librdkafka takes them, where no file can be mounted."""
+    authority = Authority(tmp_path)
+    client = authority.issue("client")
+    made = credentials(
+        {
+            "security.protocol": "SSL",
+            "ssl.ca.pem": authority.file.read_text(),
+            "ssl.certificate.pem": client.certificate.read_text(),
+            "ssl.key.pem": client.key.read_text(),
+        }
+    )
+    assert isinstance(made, SSLCredentials)
+    assert len(made.context.get_ca_certs()) == 1  # and none of the system's
+
+
 @pytest.mark.parametrize(
     ("kafka", "why"),
     [
@@ -299,6 +317,7 @@ def test_ssl_verifies_unless_told_otherwise() -> None:
         ({"security.protocol": "SASL_SSL"}, "sasl.username"),
         ({"security.protocol": "SASL_SSL", "sasl.mechanism": "GSSAPI"}, "sasl.mechanism"),
         ({"security.protocol": "SSL", "ssl.ca.location": "/nowhere"}, "certificates"),
+        ({"security.protocol": "SSL", "ssl.ca.pem": "no certificate"}, "certificates"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(kafka: dict[str, str], why: str) -> None:
