@@ -19,7 +19,12 @@ from shared.contracts.events import Input, RawTrace, Trace
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
 from shared.seen.base import Seen, SeenKey, seen_key
-from shared.telemetry.metrics import SOURCE_CALLS, TRACES_INGESTED, TRACES_REPEATED
+from shared.telemetry.metrics import (
+    SOURCE_CALLS,
+    TRACES_INGESTED,
+    TRACES_REPEATED,
+    UNKNOWN_LABELS,
+)
 
 SERVICE = "ingest"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -169,6 +174,8 @@ def _normalise(raw: RawTrace, message: Message, *, rules: Rules, now: datetime) 
     if not raw.teacher.strip():
         raise InvalidMessage("the teacher's label is blank", field="teacher")
     check_amounts(raw)
+    if taxonomy.find(raw.teacher) is None:
+        UNKNOWN_LABELS.labels("ingest", raw.task).inc()
     try:
         teacher = taxonomy.normalise(raw.teacher)
     except UnknownLabel as error:

@@ -19,6 +19,7 @@ from shared.contracts.prompting import prompt_digest, readings
 from shared.contracts.tasks import Task
 from shared.contracts.taxonomy import Taxonomy, UnknownLabel
 from shared.rejecting import Rejecting
+from shared.telemetry.metrics import UNKNOWN_LABELS
 
 SERVICE = "teacher"
 _MAX_LABEL_CHARS = 256
@@ -159,6 +160,8 @@ def _label(answer: Answer, task: Task, taxonomy: Taxonomy) -> str:
         for reading in readings(answer.words):
             if (known := taxonomy.find(reading)) is not None:
                 return known
+    if taxonomy.find(answer.label) is None:
+        UNKNOWN_LABELS.labels("teacher", task.name).inc()
     try:
         label = taxonomy.normalise(answer.label)
     except UnknownLabel as error:

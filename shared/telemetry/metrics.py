@@ -41,6 +41,12 @@ CONSUMER_LAG = Gauge(
 )
 RETRIES = Counter("tracer_retries_total", "Batches tried again after a passing fault", ["service"])
 
+UNKNOWN_LABELS = Counter(
+    "tracer_unknown_labels_total",
+    "Answers that are none of the task's labels, whatever its `unknown_labels` makes of them",
+    ["service", "task"],
+)
+
 # --- ingest
 TRACES_INGESTED = Counter("tracer_traces_ingested_total", "Traces written to `traces`", ["task"])
 TRACES_REPEATED = Counter("tracer_traces_repeated_total", "Repeats dropped by trace id", ["task"])

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from services.ingest.handlers import Rules, accept, ingest, sort
 from shared.bus.base import Message, Record
@@ -168,6 +169,19 @@ def test_every_field_of_a_raw_trace_has_its_place_in_the_trace() -> None:
     renamed = {"model": "teacher_model"}
     raw_fields = {renamed.get(name, name) for name in RawTrace.__struct_fields__}
     assert raw_fields == set(Trace.__struct_fields__)
+
+
+def test_answers_that_are_no_label_are_counted_whatever_the_policy() -> None:
+    """Otherwise nobody learns that half of the answers became `other`."""
+
+    def count() -> float:
+        labels = {"service": "ingest", "task": "lenient"}
+        return REGISTRY.get_sample_value("tracer_unknown_labels_total", labels) or 0.0
+
+    before = count()
+    for teacher in ("a", "A", "other", "what", "why"):
+        trace_of(raw(task="lenient", teacher=teacher))
+    assert count() - before == 2
 
 
 def test_labels_by_policy() -> None:

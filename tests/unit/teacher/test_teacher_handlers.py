@@ -47,6 +47,7 @@ from shared.contracts.taxonomy import taxonomies
 from shared.contracts.teaching import Provider, TeacherEndpoint
 from shared.rejecting import rejecting
 from shared.telemetry.health import Health
+from shared.telemetry.metrics import UNKNOWN_LABELS
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 THEN = datetime(2026, 2, 28, 23, tzinfo=UTC)
@@ -215,6 +216,14 @@ def test_what_can_never_be_answered_gets_a_decision_that_says_why() -> None:
     why, letter = failed(deferral(request={"task": "sales"}))
     assert "sales" in why
     assert letter.field == "request.task"
+
+
+def test_answers_that_are_no_label_are_counted_whatever_the_policy() -> None:
+    counted = UNKNOWN_LABELS.labels("teacher", "lenient")._value
+    before = counted.get()
+    for words in ("refund", "Refnd", "REFUND"):
+        taught(deferral(request={"task": "lenient"}), Answer(words, "m", None))
+    assert counted.get() - before == 1
 
 
 def test_an_answer_outside_the_taxonomy_by_policy() -> None:
