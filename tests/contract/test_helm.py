@@ -181,6 +181,17 @@ def test_routers_follow_the_lag_of_their_own_group(production: list[Resource]) -
     assert "replicas" not in router["spec"]
 
 
+def test_a_large_lag_is_written_as_keda_reads_it(tmp_path: Path) -> None:
+    """It reads integers. Numbers of a file are floats to helm (2e+06), those of --set are not."""
+    keda = {"enabled": True, "lagThreshold": 2_000_000, "activationLagThreshold": 1_000_000}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(yaml.safe_load(PRODUCTION.read_text()) | {"keda": keda}))
+    scaled = of_kind(render(values), "ScaledObject")["router"]["spec"]
+    trigger = scaled["triggers"][0]["metadata"]
+    assert trigger["lagThreshold"] == "2000000"
+    assert trigger["activationLagThreshold"] == "1000000"
+
+
 def test_two_routers_never_share_a_transactional_id(production: list[Resource]) -> None:
     named = environment(pods(production)["router"])["TRACER_INSTANCE"]
     assert named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
