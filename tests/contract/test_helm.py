@@ -226,6 +226,24 @@ def test_policies_select_the_pods_there_are(production: list[Resource]) -> None:
     assert door[0]["from"][0]["namespaceSelector"]["matchLabels"]
 
 
+def test_the_job_of_topics_may_reach_the_brokers_before_anything_else_is_there(
+    production: list[Resource],
+) -> None:
+    """It is a hook: a policy that came with the release would come after it, and where all is
+    denied by default the job would never reach a broker."""
+    job = of_kind(production, "Job")["topics"]
+    policy = of_kind(production, "NetworkPolicy")["topics"]
+    hooked, opened = job["metadata"]["annotations"], policy["metadata"]["annotations"]
+    assert opened["helm.sh/hook"] == hooked["helm.sh/hook"]
+    assert int(opened["helm.sh/hook-weight"]) < int(hooked.get("helm.sh/hook-weight", "0"))
+    assert opened["helm.sh/hook-delete-policy"] == hooked["helm.sh/hook-delete-policy"]
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    for name, other in of_kind(production, "NetworkPolicy").items():
+        assert name == "topics" or "annotations" not in other["metadata"]
+    assert "topics" not in of_kind(render(PRODUCTION, "topics.create=false"), "NetworkPolicy")
+
+
 def test_spans_may_be_sent_where_it_is_wanted_and_nowhere_else(
     production: list[Resource], small: list[Resource]
 ) -> None:
