@@ -116,6 +116,7 @@ def test_a_broken_manifest_is_found(small: list[Resource], spoil: Callable[[Reso
         ("ingest.otlp.enabled=true", "TRACER_OTLP_TOKEN"),
         ("console.enabled=true", "TRACER_CONSOLE_TOKEN"),
         ("console.url=tracer.example", "url"),
+        ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
         ("signing.keysConfigMap=", "whose signatures count"),
         ("signing.existingSecret=", "what does the trainer sign with"),
     ],
@@ -242,6 +243,18 @@ def test_the_job_of_topics_may_reach_the_brokers_before_anything_else_is_there(
     for name, other in of_kind(production, "NetworkPolicy").items():
         assert name == "topics" or "annotations" not in other["metadata"]
     assert "topics" not in of_kind(render(PRODUCTION, "topics.create=false"), "NetworkPolicy")
+
+
+def test_whom_the_pod_monitor_sends_may_scrape(production: list[Resource]) -> None:
+    workloads = of_kind(production, "Deployment") | of_kind(production, "StatefulSet")
+    policies = of_kind(production, "NetworkPolicy")
+    for name in workloads:
+        (scraped,) = (
+            rule for rule in policies[name]["spec"]["ingress"] if rule["ports"] == [{"port": 8080}]
+        )
+        assert scraped["from"][0]["namespaceSelector"]["matchLabels"]
+    alone = render(SMALL, "podMonitor.enabled=true", "networkPolicy.enabled=false")
+    assert of_kind(alone, "PodMonitor")
 
 
 def test_spans_may_be_sent_where_it_is_wanted_and_nowhere_else(
