@@ -257,6 +257,62 @@ def test_whom_the_pod_monitor_sends_may_scrape(production: list[Resource]) -> No
     assert of_kind(alone, "PodMonitor")
 
 
+def reached(resources: list[Resource]) -> dict[str, set[int]]:
+    """The ports that a service may reach, besides those of DNS."""
+    return {
+        name: {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} - {53}
+        for name, policy in of_kind(resources, "NetworkPolicy").items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "opened"),
+    [
+        ("kafka.bootstrapServers=b-1.msk:9096\\,b-2.msk:9098", {9096, 9098}),
+        ("redis.url=rediss://redis:6390/0?ssl_ca_certs=/certificates/ca.pem", {6390}),
+        ("redis.url=redis://tracer:1:22@redis:6390", {6390}),
+        ("redis.url=redis://[fd00::12]:6390/0", {6390}),
+        ("redis.url=redis+sentinel://u:p@a:26390\\,b:26391/mymaster/0", {26390, 26391}),
+        ("redis.url=unix:///run/redis:1.sock", set()),
+        ("redis.url=redis://redis", set()),
+    ],
+)
+def test_every_service_may_reach_the_addresses_it_is_given(setting: str, opened: set[int]) -> None:
+    before, after = reached(render(SMALL)), reached(render(SMALL, setting))
+    assert {name: after[name] - before[name] for name in before} == dict.fromkeys(before, opened)
+
+
+@pytest.mark.parametrize(
+    ("setting", "opened"),
+    [
+        ("teacher.baseUrl=http://ollama:11434/v1", {11434}),
+        ("teacher.baseUrl=http://ollama/v1:1", {80}),
+        ("teacher.baseUrl=https://llm.example/v1", set()),
+        ("tasks[0].teacher.base_url=http://vllm:8081", {8081}),
+        ("tasks[0].teacher.model=small", set()),
+    ],
+)
+def test_the_teacher_alone_may_reach_the_llms_it_is_given(setting: str, opened: set[int]) -> None:
+    before, after = reached(render(SMALL)), reached(render(SMALL, setting))
+    assert {name for name in before if after[name] != before[name]} == (
+        {"teacher"} if opened else set()
+    )
+    assert after["teacher"] - before["teacher"] == opened
+
+
+@pytest.mark.parametrize("ports", ["kafkaPorts", "redisPorts", "teacherPorts", "otherPorts"])
+def test_ports_that_are_left_out_are_those_of_the_addresses(ports: str) -> None:
+    left_out = reached(render(SMALL, f"networkPolicy.{ports}=null"))
+    assert {9092, 6379} <= left_out["router"]
+    assert {9092, 6379, 8000} <= left_out["teacher"]
+
+
+def test_no_port_is_opened_twice(production: list[Resource]) -> None:
+    for policy in of_kind(production, "NetworkPolicy").values():
+        ports = [port["port"] for port in policy["spec"]["egress"][1]["ports"]]
+        assert len(ports) == len(set(ports))
+
+
 def test_spans_may_be_sent_where_it_is_wanted_and_nowhere_else(
     production: list[Resource], small: list[Resource]
 ) -> None:

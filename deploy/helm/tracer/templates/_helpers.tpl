@@ -32,6 +32,19 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
 {{ .Values.existingTasksConfigMap | default (printf "%s-tasks" (include "tracer.name" .)) }}
 {{- end }}
 
+{{/* The ports that addresses name: of host:port,host:port and of URLs, where http and https are
+80 and 443. */}}
+{{- define "tracer.ports" -}}
+{{- range compact . }}
+{{- $hosts := regexReplaceAll "^[a-z+]+://([^/?]*@)?|[/?].*$" . "" }}
+{{- $ports := regexFindAll ":[0-9]+(,|$)" $hosts -1 }}
+{{- if regexMatch "^https?://" . }}
+{{- $ports = $ports | default (list (ternary "443" "80" (hasPrefix "https:" .))) }}
+{{- end }}
+{{- range $ports }}{{ trimAll ":," . }} {{ end }}
+{{- end }}
+{{- end }}
+
 {{/* What every service is told. */}}
 {{- define "tracer.env" -}}
 {{- $values := .root.Values -}}
