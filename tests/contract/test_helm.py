@@ -152,11 +152,61 @@ def test_every_pod_is_unprivileged_and_probed(production: list[Resource]) -> Non
         assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/data", "/tmp"}
 
 
-def test_credentials_come_from_secrets(production: list[Resource]) -> None:
-    for pod in pods(production).values():
-        variables = environment(pod)
-        assert variables["TRACER_KAFKA"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-kafka"
-        assert variables["TRACER_REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-redis"
+def secrets(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Secret and key of the variables that come from one."""
+    found = {}
+    for name, variable in environment(pod).items():
+        if taken := variable.get("valueFrom", {}).get("secretKeyRef"):
+            found[name] = (taken["name"], taken["key"])
+    return found
+
+
+def job_of_topics(resources: list[Resource]) -> dict[str, Any]:
+    found: dict[str, Any] = of_kind(resources, "Job")["topics"]["spec"]["template"]["spec"]
+    return found
+
+
+def test_credentials_come_from_secrets() -> None:
+    common = ("kafka.existingSecret=tracer-kafka", "redis.existingSecret=tracer-redis")
+    resources = render(SMALL, *common, "console.enabled=true", "console.existingSecret=c")
+    kafka = {"TRACER_KAFKA": ("tracer-kafka", "settings")}
+    for pod in pods(resources).values():
+        assert secrets(pod) == kafka | {"TRACER_REDIS_URL": ("tracer-redis", "url")}
+    assert secrets(job_of_topics(resources)) == kafka
+
+
+def test_a_service_has_credentials_of_its_own_where_they_are_named(
+    production: list[Resource],
+) -> None:
+    """As security.md advises; the example does so with those who must not move a version."""
+    chosen = {name: secrets(pod)["TRACER_REDIS_URL"] for name, pod in pods(production).items()}
+    owners = dict.fromkeys(("trainer", "console"), ("tracer-redis", "url"))
+    others = ("router", "ingest", "teacher")
+    assert chosen == owners | {name: (f"tracer-redis-{name}", "url") for name in others}
+    named = [f"{name}.kafkaSecret=k-{name}" for name in (*SERVICES, "topics")]
+    named += [f"{name}.redisSecret=r-{name}" for name in SERVICES]
+    resources = render(PRODUCTION, *named)
+    for name, pod in pods(resources).items():
+        taken = secrets(pod)
+        assert taken["TRACER_KAFKA"] == (f"k-{name}", "settings")
+        assert taken["TRACER_REDIS_URL"] == (f"r-{name}", "url")
+    assert secrets(job_of_topics(resources)) == {"TRACER_KAFKA": ("k-topics", "settings")}
+    # None in common is needed then.
+    alone = [*named, "redis.existingSecret=", "kafka.existingSecret=", "console.enabled=false"]
+    assert "TRACER_REDIS_URL" in secrets(pods(render(PRODUCTION, *alone))["router"])
+
+
+def test_a_setting_in_a_services_env_takes_the_place_of_the_charts(tmp_path: Path) -> None:
+    env = {"TRACER_LOG_LEVEL": "DEBUG", "TRACER_DOOR_PORT": "8011", "MORE": "1"}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(yaml.safe_load(SMALL.read_text()) | {"router": {"env": env}}))
+    rendered = pods(render(values))
+    for pod in rendered.values():
+        names = [variable["name"] for variable in pod["containers"][0]["env"]]
+        assert len(names) == len(set(names))
+    told = environment(rendered["router"])
+    assert {name: told[name]["value"] for name in env} == env
+    assert environment(rendered["teacher"])["TRACER_LOG_LEVEL"]["value"] == "INFO"
 
 
 def test_only_the_trainer_is_given_the_signing_key(production: list[Resource]) -> None:

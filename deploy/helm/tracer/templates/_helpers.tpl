@@ -52,13 +52,13 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
   valueFrom: { fieldRef: { fieldPath: metadata.name } }
 - name: TRACER_BOOTSTRAP_SERVERS
   value: {{ required "kafka.bootstrapServers: name your brokers, host:port,host:port" $values.kafka.bootstrapServers | quote }}
-{{- with $values.kafka.existingSecret }}
+{{- with .config.kafkaSecret | default $values.kafka.existingSecret }}
 - name: TRACER_KAFKA
   valueFrom: { secretKeyRef: { name: {{ . }}, key: settings } }
 {{- end }}
 - name: TRACER_REDIS_URL
-{{- if $values.redis.existingSecret }}
-  valueFrom: { secretKeyRef: { name: {{ $values.redis.existingSecret }}, key: url } }
+{{- with .config.redisSecret | default $values.redis.existingSecret }}
+  valueFrom: { secretKeyRef: { name: {{ . }}, key: url } }
 {{- else }}
   value: {{ required "redis.url or redis.existingSecret: where is Redis?" $values.redis.url | quote }}
 {{- end }}
@@ -133,9 +133,10 @@ spec:
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
       securityContext: {{- include "tracer.containerSecurity" . | nindent 8 }}
       env:
-        {{- include "tracer.env" . | nindent 8 }}
-        {{- with .env }}
-        {{- . | nindent 8 }}
+        {{- range concat (include "tracer.env" . | fromYamlArray) (.env | default "" | fromYamlArray) }}
+        {{- if not (hasKey ($.config.env | default dict) .name) }}
+        - {{ toJson . }}
+        {{- end }}
         {{- end }}
         {{- range $name, $value := .config.env }}
         - name: {{ $name }}
