@@ -209,6 +209,21 @@ def test_a_setting_in_a_services_env_takes_the_place_of_the_charts(tmp_path: Pat
     assert environment(rendered["teacher"])["TRACER_LOG_LEVEL"]["value"] == "INFO"
 
 
+def test_certificates_are_files_of_every_pod_and_of_the_job(small: list[Resource]) -> None:
+    """`ssl.ca.location` and `ssl_ca_certs` name files."""
+    resources = render(PRODUCTION, "certificates.existingSecret=tracer-certificates")
+    assert [problem for resource in resources for problem in problems(resource)] == []
+    for pod in (*pods(resources).values(), job_of_topics(resources)):
+        (mount,) = (m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "certificates")
+        assert (mount["mountPath"], mount["readOnly"]) == ("/certificates", True)
+        (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "certificates")
+        # Keys among them: for the pod's own user and group, which is fsGroup's.
+        assert volume["secret"] == {"secretName": "tracer-certificates", "defaultMode": 0o440}
+        assert pod["securityContext"]["fsGroup"]
+    for pod in (*pods(small).values(), job_of_topics(small)):
+        assert "certificates" not in {volume["name"] for volume in pod.get("volumes", ())}
+
+
 def test_only_the_trainer_is_given_the_signing_key(production: list[Resource]) -> None:
     for service, pod in pods(production).items():
         mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}

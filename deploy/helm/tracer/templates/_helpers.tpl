@@ -168,6 +168,9 @@ spec:
         - { name: tasks, mountPath: /config, readOnly: true }
         - { name: data, mountPath: /data }
         - { name: tmp, mountPath: /tmp }
+        {{- if .root.Values.certificates.existingSecret }}
+        - { name: certificates, mountPath: /certificates, readOnly: true }
+        {{- end }}
         {{- if not .root.Values.signing.allowUnsigned }}
         - { name: keys, mountPath: /keys, readOnly: true }
         {{- if eq .service "trainer" }}
@@ -175,6 +178,10 @@ spec:
         {{- end }}
         {{- end }}
   volumes:
+    {{- with .root.Values.certificates.existingSecret }}
+    - name: certificates
+      secret: { secretName: {{ . }}, defaultMode: 0440 }
+    {{- end }}
     {{- if not .root.Values.signing.allowUnsigned }}
     - name: keys
       configMap: { name: {{ .root.Values.signing.keysConfigMap }} }
