@@ -429,6 +429,22 @@ def test_the_console_is_open_where_it_is_wanted_and_nowhere_else(
     assert "console" not in of_kind(small, "NetworkPolicy")
 
 
+def test_the_console_reads_the_trainers_store_where_it_can() -> None:
+    """The nearest traces of an explanation; a folder of the trainer's volume is out of reach."""
+    console = ("console.enabled=true", "console.existingSecret=tracer-console")
+
+    def stores(*settings: str) -> dict[str, str | None]:
+        rendered = pods(render(SMALL, *console, *settings))
+        return {
+            name: environment(rendered[name]).get("TRACER_STORE", {}).get("value")
+            for name in ("trainer", "console", "router")
+        }
+
+    s3 = "s3://bucket/windows?region=eu-central-1"
+    assert stores(f"trainer.store={s3}") == {"trainer": s3, "console": s3, "router": None}
+    assert stores() == {"trainer": "/data/windows", "console": None, "router": None}
+
+
 def test_the_tasks_file_is_one_the_services_read(small: list[Resource], tmp_path: Path) -> None:
     written = tmp_path / "tasks.yaml"
     written.write_text(of_kind(small, "ConfigMap")["tasks"]["data"]["tasks.yaml"])
