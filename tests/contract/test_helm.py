@@ -460,6 +460,25 @@ def test_a_changed_task_restarts_the_pods() -> None:
     assert checksum() != checksum("tasks[0].alpha=0.9")
 
 
+def test_tasks_of_ones_own_restart_the_pods_by_another_name_only() -> None:
+    """The chart cannot see what is in them, so the docs and the notes say how it comes into
+    force."""
+
+    def templates(name: str) -> dict[str, Any]:
+        return pods(render(PRODUCTION, f"existingTasksConfigMap={name}"))
+
+    first, second = templates("tracer-tasks-1"), templates("tracer-tasks-2")
+    assert first.keys() == SERVICES
+    assert all(first[service] != second[service] for service in SERVICES)
+    for told in (
+        CHART / "values.yaml",
+        CHART / "templates" / "NOTES.txt",
+        ROOT / "docs" / "helm.md",
+    ):
+        assert "rollout restart" in told.read_text()
+        assert "existingTasksConfigMap" in told.read_text()
+
+
 def test_every_value_is_described() -> None:
     """values.schema.json knows every value of values.yaml, and nothing else."""
     schema = json.loads((CHART / "values.schema.json").read_text())
