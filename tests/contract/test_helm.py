@@ -116,6 +116,7 @@ def test_a_broken_manifest_is_found(small: list[Resource], spoil: Callable[[Reso
         ("ingest.otlp.enabled=true", "TRACER_OTLP_TOKEN"),
         ("console.enabled=true", "TRACER_CONSOLE_TOKEN"),
         ("console.url=tracer.example", "url"),
+        ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
         ("signing.keysConfigMap=", "whose signatures count"),
         ("signing.existingSecret=", "what does the trainer sign with"),
     ],
@@ -151,11 +152,76 @@ def test_every_pod_is_unprivileged_and_probed(production: list[Resource]) -> Non
         assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/data", "/tmp"}
 
 
-def test_credentials_come_from_secrets(production: list[Resource]) -> None:
-    for pod in pods(production).values():
-        variables = environment(pod)
-        assert variables["TRACER_KAFKA"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-kafka"
-        assert variables["TRACER_REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "tracer-redis"
+def secrets(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Secret and key of the variables that come from one."""
+    found = {}
+    for name, variable in environment(pod).items():
+        if taken := variable.get("valueFrom", {}).get("secretKeyRef"):
+            found[name] = (taken["name"], taken["key"])
+    return found
+
+
+def job_of_topics(resources: list[Resource]) -> dict[str, Any]:
+    found: dict[str, Any] = of_kind(resources, "Job")["topics"]["spec"]["template"]["spec"]
+    return found
+
+
+def test_credentials_come_from_secrets() -> None:
+    common = ("kafka.existingSecret=tracer-kafka", "redis.existingSecret=tracer-redis")
+    resources = render(SMALL, *common, "console.enabled=true", "console.existingSecret=c")
+    kafka = {"TRACER_KAFKA": ("tracer-kafka", "settings")}
+    for pod in pods(resources).values():
+        assert secrets(pod) == kafka | {"TRACER_REDIS_URL": ("tracer-redis", "url")}
+    assert secrets(job_of_topics(resources)) == kafka
+
+
+def test_a_service_has_credentials_of_its_own_where_they_are_named(
+    production: list[Resource],
+) -> None:
+    """As security.md advises; the example does so with those who must not move a version."""
+    chosen = {name: secrets(pod)["TRACER_REDIS_URL"] for name, pod in pods(production).items()}
+    owners = dict.fromkeys(("trainer", "console"), ("tracer-redis", "url"))
+    others = ("router", "ingest", "teacher")
+    assert chosen == owners | {name: (f"tracer-redis-{name}", "url") for name in others}
+    named = [f"{name}.kafkaSecret=k-{name}" for name in (*SERVICES, "topics")]
+    named += [f"{name}.redisSecret=r-{name}" for name in SERVICES]
+    resources = render(PRODUCTION, *named)
+    for name, pod in pods(resources).items():
+        taken = secrets(pod)
+        assert taken["TRACER_KAFKA"] == (f"k-{name}", "settings")
+        assert taken["TRACER_REDIS_URL"] == (f"r-{name}", "url")
+    assert secrets(job_of_topics(resources)) == {"TRACER_KAFKA": ("k-topics", "settings")}
+    # None in common is needed then.
+    alone = [*named, "redis.existingSecret=", "kafka.existingSecret=", "console.enabled=false"]
+    assert "TRACER_REDIS_URL" in secrets(pods(render(PRODUCTION, *alone))["router"])
+
+
+def test_a_setting_in_a_services_env_takes_the_place_of_the_charts(tmp_path: Path) -> None:
+    env = {"TRACER_LOG_LEVEL": "DEBUG", "TRACER_DOOR_PORT": "8011", "MORE": "1"}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(yaml.safe_load(SMALL.read_text()) | {"router": {"env": env}}))
+    rendered = pods(render(values))
+    for pod in rendered.values():
+        names = [variable["name"] for variable in pod["containers"][0]["env"]]
+        assert len(names) == len(set(names))
+    told = environment(rendered["router"])
+    assert {name: told[name]["value"] for name in env} == env
+    assert environment(rendered["teacher"])["TRACER_LOG_LEVEL"]["value"] == "INFO"
+
+
+def test_certificates_are_files_of_every_pod_and_of_the_job(small: list[Resource]) -> None:
+    """`ssl.ca.location` and `ssl_ca_certs` name files."""
+    resources = render(PRODUCTION, "certificates.existingSecret=tracer-certificates")
+    assert [problem for resource in resources for problem in problems(resource)] == []
+    for pod in (*pods(resources).values(), job_of_topics(resources)):
+        (mount,) = (m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "certificates")
+        assert (mount["mountPath"], mount["readOnly"]) == ("/certificates", True)
+        (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "certificates")
+        # Keys among them: for the pod's own user and group, which is fsGroup's.
+        assert volume["secret"] == {"secretName": "tracer-certificates", "defaultMode": 0o440}
+        assert pod["securityContext"]["fsGroup"]
+    for pod in (*pods(small).values(), job_of_topics(small)):
+        assert "certificates" not in {volume["name"] for volume in pod.get("volumes", ())}
 
 
 def test_only_the_trainer_is_given_the_signing_key(production: list[Resource]) -> None:
@@ -179,6 +245,17 @@ def test_routers_follow_the_lag_of_their_own_group(production: list[Resource]) -
     assert scaled["scaleTargetRef"]["name"] == router["metadata"]["name"]
     # Replicas in both would undo each other at every upgrade.
     assert "replicas" not in router["spec"]
+
+
+def test_a_large_lag_is_written_as_keda_reads_it(tmp_path: Path) -> None:
+    """It reads integers. Numbers of a file are floats to helm (2e+06), those of --set are not."""
+    keda = {"enabled": True, "lagThreshold": 2_000_000, "activationLagThreshold": 1_000_000}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(yaml.safe_load(PRODUCTION.read_text()) | {"keda": keda}))
+    scaled = of_kind(render(values), "ScaledObject")["router"]["spec"]
+    trigger = scaled["triggers"][0]["metadata"]
+    assert trigger["lagThreshold"] == "2000000"
+    assert trigger["activationLagThreshold"] == "1000000"
 
 
 def test_two_routers_never_share_a_transactional_id(production: list[Resource]) -> None:
@@ -213,6 +290,92 @@ def test_policies_select_the_pods_there_are(production: list[Resource]) -> None:
         rule for rule in policies["router"]["spec"]["ingress"] if rule["ports"][0]["port"] == 8010
     ]
     assert door[0]["from"][0]["namespaceSelector"]["matchLabels"]
+
+
+def test_the_job_of_topics_may_reach_the_brokers_before_anything_else_is_there(
+    production: list[Resource],
+) -> None:
+    """It is a hook: a policy that came with the release would come after it, and where all is
+    denied by default the job would never reach a broker."""
+    job = of_kind(production, "Job")["topics"]
+    policy = of_kind(production, "NetworkPolicy")["topics"]
+    hooked, opened = job["metadata"]["annotations"], policy["metadata"]["annotations"]
+    assert opened["helm.sh/hook"] == hooked["helm.sh/hook"]
+    assert int(opened["helm.sh/hook-weight"]) < int(hooked.get("helm.sh/hook-weight", "0"))
+    assert opened["helm.sh/hook-delete-policy"] == hooked["helm.sh/hook-delete-policy"]
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    for name, other in of_kind(production, "NetworkPolicy").items():
+        assert name == "topics" or "annotations" not in other["metadata"]
+    assert "topics" not in of_kind(render(PRODUCTION, "topics.create=false"), "NetworkPolicy")
+
+
+def test_whom_the_pod_monitor_sends_may_scrape(production: list[Resource]) -> None:
+    workloads = of_kind(production, "Deployment") | of_kind(production, "StatefulSet")
+    policies = of_kind(production, "NetworkPolicy")
+    for name in workloads:
+        (scraped,) = (
+            rule for rule in policies[name]["spec"]["ingress"] if rule["ports"] == [{"port": 8080}]
+        )
+        assert scraped["from"][0]["namespaceSelector"]["matchLabels"]
+    alone = render(SMALL, "podMonitor.enabled=true", "networkPolicy.enabled=false")
+    assert of_kind(alone, "PodMonitor")
+
+
+def reached(resources: list[Resource]) -> dict[str, set[int]]:
+    """The ports that a service may reach, besides those of DNS."""
+    return {
+        name: {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} - {53}
+        for name, policy in of_kind(resources, "NetworkPolicy").items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "opened"),
+    [
+        ("kafka.bootstrapServers=b-1.msk:9096\\,b-2.msk:9098", {9096, 9098}),
+        ("redis.url=rediss://redis:6390/0?ssl_ca_certs=/certificates/ca.pem", {6390}),
+        ("redis.url=redis://tracer:1:22@redis:6390", {6390}),
+        ("redis.url=redis://[fd00::12]:6390/0", {6390}),
+        ("redis.url=redis+sentinel://u:p@a:26390\\,b:26391/mymaster/0", {26390, 26391}),
+        ("redis.url=unix:///run/redis:1.sock", set()),
+        ("redis.url=redis://redis", set()),
+    ],
+)
+def test_every_service_may_reach_the_addresses_it_is_given(setting: str, opened: set[int]) -> None:
+    before, after = reached(render(SMALL)), reached(render(SMALL, setting))
+    assert {name: after[name] - before[name] for name in before} == dict.fromkeys(before, opened)
+
+
+@pytest.mark.parametrize(
+    ("setting", "opened"),
+    [
+        ("teacher.baseUrl=http://ollama:11434/v1", {11434}),
+        ("teacher.baseUrl=http://ollama/v1:1", {80}),
+        ("teacher.baseUrl=https://llm.example/v1", set()),
+        ("tasks[0].teacher.base_url=http://vllm:8081", {8081}),
+        ("tasks[0].teacher.model=small", set()),
+    ],
+)
+def test_the_teacher_alone_may_reach_the_llms_it_is_given(setting: str, opened: set[int]) -> None:
+    before, after = reached(render(SMALL)), reached(render(SMALL, setting))
+    assert {name for name in before if after[name] != before[name]} == (
+        {"teacher"} if opened else set()
+    )
+    assert after["teacher"] - before["teacher"] == opened
+
+
+@pytest.mark.parametrize("ports", ["kafkaPorts", "redisPorts", "teacherPorts", "otherPorts"])
+def test_ports_that_are_left_out_are_those_of_the_addresses(ports: str) -> None:
+    left_out = reached(render(SMALL, f"networkPolicy.{ports}=null"))
+    assert {9092, 6379} <= left_out["router"]
+    assert {9092, 6379, 8000} <= left_out["teacher"]
+
+
+def test_no_port_is_opened_twice(production: list[Resource]) -> None:
+    for policy in of_kind(production, "NetworkPolicy").values():
+        ports = [port["port"] for port in policy["spec"]["egress"][1]["ports"]]
+        assert len(ports) == len(set(ports))
 
 
 def test_spans_may_be_sent_where_it_is_wanted_and_nowhere_else(
@@ -266,6 +429,22 @@ def test_the_console_is_open_where_it_is_wanted_and_nowhere_else(
     assert "console" not in of_kind(small, "NetworkPolicy")
 
 
+def test_the_console_reads_the_trainers_store_where_it_can() -> None:
+    """The nearest traces of an explanation; a folder of the trainer's volume is out of reach."""
+    console = ("console.enabled=true", "console.existingSecret=tracer-console")
+
+    def stores(*settings: str) -> dict[str, str | None]:
+        rendered = pods(render(SMALL, *console, *settings))
+        return {
+            name: environment(rendered[name]).get("TRACER_STORE", {}).get("value")
+            for name in ("trainer", "console", "router")
+        }
+
+    s3 = "s3://bucket/windows?region=eu-central-1"
+    assert stores(f"trainer.store={s3}") == {"trainer": s3, "console": s3, "router": None}
+    assert stores() == {"trainer": "/data/windows", "console": None, "router": None}
+
+
 def test_the_tasks_file_is_one_the_services_read(small: list[Resource], tmp_path: Path) -> None:
     written = tmp_path / "tasks.yaml"
     written.write_text(of_kind(small, "ConfigMap")["tasks"]["data"]["tasks.yaml"])
@@ -279,6 +458,25 @@ def test_a_changed_task_restarts_the_pods() -> None:
         return found
 
     assert checksum() != checksum("tasks[0].alpha=0.9")
+
+
+def test_tasks_of_ones_own_restart_the_pods_by_another_name_only() -> None:
+    """The chart cannot see what is in them, so the docs and the notes say how it comes into
+    force."""
+
+    def templates(name: str) -> dict[str, Any]:
+        return pods(render(PRODUCTION, f"existingTasksConfigMap={name}"))
+
+    first, second = templates("tracer-tasks-1"), templates("tracer-tasks-2")
+    assert first.keys() == SERVICES
+    assert all(first[service] != second[service] for service in SERVICES)
+    for told in (
+        CHART / "values.yaml",
+        CHART / "templates" / "NOTES.txt",
+        ROOT / "docs" / "helm.md",
+    ):
+        assert "rollout restart" in told.read_text()
+        assert "existingTasksConfigMap" in told.read_text()
 
 
 def test_every_value_is_described() -> None:

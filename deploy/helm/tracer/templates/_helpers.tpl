@@ -32,6 +32,19 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
 {{ .Values.existingTasksConfigMap | default (printf "%s-tasks" (include "tracer.name" .)) }}
 {{- end }}
 
+{{/* The ports that addresses name: of host:port,host:port and of URLs, where http and https are
+80 and 443. */}}
+{{- define "tracer.ports" -}}
+{{- range compact . }}
+{{- $hosts := regexReplaceAll "^[a-z+]+://([^/?]*@)?|[/?].*$" . "" }}
+{{- $ports := regexFindAll ":[0-9]+(,|$)" $hosts -1 }}
+{{- if regexMatch "^https?://" . }}
+{{- $ports = $ports | default (list (ternary "443" "80" (hasPrefix "https:" .))) }}
+{{- end }}
+{{- range $ports }}{{ trimAll ":," . }} {{ end }}
+{{- end }}
+{{- end }}
+
 {{/* What every service is told. */}}
 {{- define "tracer.env" -}}
 {{- $values := .root.Values -}}
@@ -39,13 +52,13 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
   valueFrom: { fieldRef: { fieldPath: metadata.name } }
 - name: TRACER_BOOTSTRAP_SERVERS
   value: {{ required "kafka.bootstrapServers: name your brokers, host:port,host:port" $values.kafka.bootstrapServers | quote }}
-{{- with $values.kafka.existingSecret }}
+{{- with .config.kafkaSecret | default $values.kafka.existingSecret }}
 - name: TRACER_KAFKA
   valueFrom: { secretKeyRef: { name: {{ . }}, key: settings } }
 {{- end }}
 - name: TRACER_REDIS_URL
-{{- if $values.redis.existingSecret }}
-  valueFrom: { secretKeyRef: { name: {{ $values.redis.existingSecret }}, key: url } }
+{{- with .config.redisSecret | default $values.redis.existingSecret }}
+  valueFrom: { secretKeyRef: { name: {{ . }}, key: url } }
 {{- else }}
   value: {{ required "redis.url or redis.existingSecret: where is Redis?" $values.redis.url | quote }}
 {{- end }}
@@ -120,9 +133,10 @@ spec:
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
       securityContext: {{- include "tracer.containerSecurity" . | nindent 8 }}
       env:
-        {{- include "tracer.env" . | nindent 8 }}
-        {{- with .env }}
-        {{- . | nindent 8 }}
+        {{- range concat (include "tracer.env" . | fromYamlArray) (.env | default "" | fromYamlArray) }}
+        {{- if not (hasKey ($.config.env | default dict) .name) }}
+        - {{ toJson . }}
+        {{- end }}
         {{- end }}
         {{- range $name, $value := .config.env }}
         - name: {{ $name }}
@@ -154,6 +168,9 @@ spec:
         - { name: tasks, mountPath: /config, readOnly: true }
         - { name: data, mountPath: /data }
         - { name: tmp, mountPath: /tmp }
+        {{- if .root.Values.certificates.existingSecret }}
+        - { name: certificates, mountPath: /certificates, readOnly: true }
+        {{- end }}
         {{- if not .root.Values.signing.allowUnsigned }}
         - { name: keys, mountPath: /keys, readOnly: true }
         {{- if eq .service "trainer" }}
@@ -161,6 +178,10 @@ spec:
         {{- end }}
         {{- end }}
   volumes:
+    {{- with .root.Values.certificates.existingSecret }}
+    - name: certificates
+      secret: { secretName: {{ . }}, defaultMode: 0440 }
+    {{- end }}
     {{- if not .root.Values.signing.allowUnsigned }}
     - name: keys
       configMap: { name: {{ .root.Values.signing.keysConfigMap }} }
