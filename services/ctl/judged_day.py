@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +69,8 @@ def judged_day(
 ) -> JudgedDay:
     """Columns of the table as in `shared.store.parquet.SCHEMA`; n_texts: 1, or 2 for pairs."""
     day = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    horizon = horizon_of(day) if len(day) else None  # of these rows, in this order
+    zone = ZoneInfo(task.timezone)
+    horizon = horizon_of(day, zone=zone) if len(day) else None  # of these rows, in this order
     if horizon is not None:
         kept = np.flatnonzero(may_count(horizon.teacher, horizon.evidence, task.labels)).tolist()
         day, horizon = day.take(pa.array(kept, pa.int64())), horizon.take(kept)

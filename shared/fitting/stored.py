@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime, tzinfo
 from math import ceil
 from typing import Any
 
@@ -43,11 +43,12 @@ COLUMNS = (
 EARLY_DATES = 0.1
 
 
-def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
-    """COLUMNS as in `shared.store.parquet.SCHEMA`. Where there is a `taxonomy`, traces of another
-    label are there only if they certify: nobody may answer with it, but somebody asked."""
+def horizon_of(table: pa.Table, *, zone: tzinfo = UTC, taxonomy: Sequence[str] = ()) -> Horizon:
+    """COLUMNS as in `shared.store.parquet.SCHEMA`. zone: of the task's days. Where there is a
+    `taxonomy`, traces of another label are there only if they certify: nobody may answer with it,
+    but somebody asked."""
     table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    traces = _Columns.of(table)
+    traces = _Columns.of(table, zone)
     teacher = traces.current_teacher()
     recent = traces.since_last_trip()
     evidence = traces.observed() & traces.answered_by(teacher)
@@ -84,6 +85,7 @@ class _Columns:
     """What says how a trace came to be observed, oldest trace first."""
 
     at: list[datetime]
+    day: list[date]
     source: list[str]
     reason: list[str | None]
     probability: list[float]
@@ -93,12 +95,14 @@ class _Columns:
     prompt: list[str | None]
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Columns:
+    def of(cls, table: pa.Table, zone: tzinfo) -> _Columns:
         def column(name: str) -> list[Any]:
             return list(table[name].to_pylist())
 
+        at = column("occurred_at")
         return cls(
-            at=column("occurred_at"),
+            at=at,
+            day=[moment.astimezone(zone).date() for moment in at],
             source=column("source"),
             reason=column("deferral_reason"),
             probability=column("observation_probability"),
@@ -122,7 +126,7 @@ class _Columns:
 
     def current_teacher(self) -> Teacher:
         """The model and the prompt that most traces of the newest day name."""
-        newest = [i for i, at in enumerate(self.at) if at.date() == self.at[-1].date()]
+        newest = [i for i, day in enumerate(self.day) if day == self.day[-1]]
         return Teacher(
             model=_most_common([self.model[i] for i in newest]),
             prompt=_most_common([self.prompt[i] for i in newest]),
@@ -175,11 +179,11 @@ class _Columns:
         been, as a day may have none."""
         weights = 1.0 / np.asarray(self.probability, dtype=np.float64)
         share = np.asarray(self.audit_share)
-        days: dict[Any, int] = {}
+        days: dict[date, int] = {}
         period = np.asarray(
             [
-                days.setdefault(at.date(), 1 + len(days)) if s and r not in UNSELECTIVE else 0
-                for at, s, r in zip(self.at, self.audit_share, self.reason, strict=True)
+                days.setdefault(day, 1 + len(days)) if s and r not in UNSELECTIVE else 0
+                for day, s, r in zip(self.day, self.audit_share, self.reason, strict=True)
             ],
             dtype=np.int64,
         )
