@@ -8,7 +8,7 @@ teacher was last found to have changed. `docs/flywheel.md` gives the reasons.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, tzinfo
 from math import ceil
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shared.contracts.audits import UNSELECTIVE
 from shared.contracts.events import Reason, Source
@@ -47,8 +48,8 @@ def horizon_of(table: pa.Table, *, zone: tzinfo = UTC, taxonomy: Sequence[str] =
     """COLUMNS as in `shared.store.parquet.SCHEMA`. zone: of the task's days. Where there is a
     `taxonomy`, traces of another label are there only if they certify: nobody may answer with it,
     but somebody asked."""
-    table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    traces = _Columns.of(table, zone)
+    columns = _oldest_first(table)
+    traces = _Columns.of(columns, zone)
     teacher = traces.current_teacher()
     recent = traces.since_last_trip()
     evidence = traces.observed() & traces.answered_by(teacher)
@@ -56,15 +57,15 @@ def horizon_of(table: pa.Table, *, zone: tzinfo = UTC, taxonomy: Sequence[str] =
         evidence &= recent
     weights, heaviest = traces.weights(evidence)
     horizon = Horizon(
-        inputs=[tuple(texts) for texts in table["input"].to_pylist()],
-        teacher=table["teacher"].to_pylist(),
+        inputs=[tuple(texts) for texts in columns["input"]],
+        teacher=columns["teacher"],
         evidence=evidence,
         weights=weights,
         heaviest=heaviest,
         recent=recent,
         tripped=frozenset() if recent is None else traces.tripped(recent),
         answered_by=teacher,
-        ids=table["id"].to_pylist(),
+        ids=columns["id"],
         taxonomy=frozenset(taxonomy),
     )
     return horizon.take(np.flatnonzero(may_count(horizon.teacher, evidence, taxonomy)).tolist())
@@ -78,6 +79,15 @@ def may_count(teacher: Sequence[str], evidence: Mask, taxonomy: Collection[str])
         return np.ones(len(teacher), dtype=np.bool_)
     known = set(taxonomy)
     return evidence | np.asarray([label in known for label in teacher], dtype=np.bool_)
+
+
+def _oldest_first(table: pa.Table) -> dict[str, list[Any]]:
+    """COLUMNS in the order of time and id. Arrow would join all texts to order them, and fail where
+    they are more than 2 GiB."""
+    by_time = [("occurred_at", "ascending"), ("id", "ascending")]
+    order = pc.sort_indices(table.select([name for name, _ in by_time]), by_time).to_pylist()
+    values = table.select(COLUMNS).to_pydict()
+    return {name: [values[name][i] for i in order] for name in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -95,21 +105,17 @@ class _Columns:
     prompt: list[str | None]
 
     @classmethod
-    def of(cls, table: pa.Table, zone: tzinfo) -> _Columns:
-        def column(name: str) -> list[Any]:
-            return list(table[name].to_pylist())
-
-        at = column("occurred_at")
+    def of(cls, columns: Mapping[str, list[Any]], zone: tzinfo) -> _Columns:
         return cls(
-            at=at,
-            day=[moment.astimezone(zone).date() for moment in at],
-            source=column("source"),
-            reason=column("deferral_reason"),
-            probability=column("observation_probability"),
-            audit_share=[share or 0.0 for share in column("audit_share")],
-            version=column("version"),
-            model=column("teacher_model"),
-            prompt=column("prompt"),
+            at=columns["occurred_at"],
+            day=[at.astimezone(zone).date() for at in columns["occurred_at"]],
+            source=columns["source"],
+            reason=columns["deferral_reason"],
+            probability=columns["observation_probability"],
+            audit_share=[share or 0.0 for share in columns["audit_share"]],
+            version=columns["version"],
+            model=columns["teacher_model"],
+            prompt=columns["prompt"],
         )
 
     def observed(self) -> Mask:

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
+from doubles import arrow_memory
 
 from shared.contracts.events import Reason, Source, Trace
 from shared.contracts.manifest import Teacher
@@ -203,3 +206,13 @@ def test_what_a_tripped_version_did_was_before_its_trip_whatever_its_date() -> N
 def test_the_order_of_arrival_does_not_matter() -> None:
     traces = [trace(i, day=i % 3, teacher_model=f"llm-{i % 2}") for i in range(30)]
     assert horizon(*traces).digest() == horizon(*reversed(traces)).digest()
+
+
+def test_very_much_text_can_be_fitted_on() -> None:
+    """Arrow puts texts in order by joining them all, which fails from 2 GiB on."""
+    long = "x" * 30_000
+    some = table_of(msgspec.structs.replace(trace(i), input=long) for i in range(100))
+    table = pa.concat_tables([some] * 10)
+    with arrow_memory() as pool:
+        assert len(horizon_of(table)) == 1_000
+    assert (pool.max_memory() or 0) < 1_000 * len(long) / 10
