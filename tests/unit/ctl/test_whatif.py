@@ -167,6 +167,37 @@ def test_audits_stand_for_the_requests_nobody_saw() -> None:
     assert found["coverage"] > found["n_handled"] / 140 + 0.2
 
 
+def test_a_day_observed_in_two_ways_is_as_large_as_it_was() -> None:
+    """100 requests without a version, at ten times the price, then 1,000 audited at a tenth: the
+    ones are a hundred, the others a thousand, whatever they weigh as evidence."""
+    night = [
+        msgspec.structs.replace(
+            one, source=Source.DEFERRED, deferral_reason=Reason.NO_ACTIVE_VERSION, audit_share=0.1,
+            input=f"zebra quark flux {i}", cost=1.0,
+        )
+        for i, one in enumerate(traces(100, SECOND, seed=5))
+    ]  # fmt: skip
+    audited = [
+        msgspec.structs.replace(
+            one, id=f"a{i}", source=Source.AUDITED, observation_probability=0.1, audit_share=0.1,
+            drawn=True, cost=0.1,
+        )
+        for i, one in enumerate(traces(90, SECOND, seed=6))
+    ]  # fmt: skip
+    deferred = [
+        msgspec.structs.replace(
+            one, id=f"d{i}", source=Source.DEFERRED, deferral_reason=Reason.BELOW_THRESHOLD,
+            input=f"zebra quark flux d{i}", audit_share=0.1, cost=0.1,
+        )
+        for i, one in enumerate(traces(100, SECOND, seed=7))
+    ]  # fmt: skip
+    found = ask([*night, *audited, *deferred])["replay"]
+    assert (found["n_judged"], found["requests"]) == (290, 1_100)
+    assert found["spent_per_day"] == pytest.approx(100 * 1.0 + 1_000 * 0.1)
+    others = found["n_handled"] - len(audited)
+    assert found["coverage"] == pytest.approx((900 + others) / 1_100, abs=1e-3)
+
+
 def test_what_was_seen_for_its_text_alone_is_not_judged() -> None:
     day = [
         msgspec.structs.replace(
