@@ -23,6 +23,7 @@ from services.router.surrogate import load_version
 from shared.contracts.events import Reason, Source, Tokens, Trace
 from shared.contracts.tasks import Price, Task
 from shared.fitting.challenger import fit_challenger
+from shared.fitting.reading import read_horizon
 from shared.fitting.stored import horizon_of
 from shared.registry.redis import connect
 from shared.store.parquet import WindowStore, table_of
@@ -58,14 +59,14 @@ def traces(n: int, day: date, *, seed: int, noise: float = 0.0) -> list[Trace]:
     return made
 
 
-def past(before: list[Trace], replayed: list[Trace]) -> Past:
-    return Past(table_of(before), table_of(replayed), SECOND, "2026-01-02", 1, {})
+def past(before: list[Trace], replayed: list[Trace], task: Task) -> Past:
+    horizon = horizon_of(table_of(before), taxonomy=task.labels)
+    return Past(horizon, table_of(replayed), SECOND, "2026-01-02", 1, {})
 
 
 def ask(replayed: list[Trace], *, task: Task = TASK, noise: float = 0.03, **more: Any) -> Any:
-    return what_if(
-        past(traces(900, FIRST, seed=1, noise=noise), replayed), task, HashEncoder(), **more
-    )
+    days = past(traces(900, FIRST, seed=1, noise=noise), replayed, task)
+    return what_if(days, task, HashEncoder(), **more)
 
 
 def test_certificate_day_and_money_are_said() -> None:
@@ -329,7 +330,7 @@ class TestThePastDay:
         path = write(tmp_path, traces(100, FIRST, seed=1), dated=False)
         found = day_of_file(path, TASK, None, seed=0)
         assert (len(found.before), len(found.replayed), found.day) == (80, 20, None)
-        ids = [*found.before["id"].to_pylist(), *found.replayed["id"].to_pylist()]
+        ids = [*found.before.ids, *found.replayed["id"].to_pylist()]
         assert len(set(ids)) == 100
         again = day_of_file(path, TASK, None, seed=0)
         assert found.replayed.equals(again.replayed)
@@ -346,8 +347,7 @@ class TestThePastDay:
         path = write(tmp_path, rows, dated=dated)
         task = msgspec.structs.replace(TASK, redact="builtin")
         found = day_of_file(path, task, None, seed=0)
-        texts = [text for table in (found.before, found.replayed)
-                 for (text,) in table["input"].to_pylist()]  # fmt: skip
+        texts = [*found.before.texts, *(text for (text,) in found.replayed["input"].to_pylist())]
         assert len(texts) == 20
         assert all(text.endswith(" [EMAIL]") for text in texts)
 
@@ -358,6 +358,30 @@ class TestThePastDay:
         task = msgspec.structs.replace(TASK, timezone="America/New_York")
         with pytest.raises(InvalidFile, match="between the years 1971 and 9000"):
             day_of_file(path, task, None, seed=0)
+
+    @pytest.mark.parametrize("of_a_file", [True, False])
+    def test_is_fitted_before_on_what_the_trainer_would_have_read(
+        self, tmp_path: Path, of_a_file: bool
+    ) -> None:
+        """Of a long horizon a reservoir: all of it takes hours, and certifies something else."""
+        task = msgspec.structs.replace(TASK, max_rows=1_000)
+        store = WindowStore(str(tmp_path))
+        rows = [t for d in (FIRST, SECOND, THIRD) for t in traces(900, d, seed=1)]
+        for day in (FIRST, SECOND, THIRD):
+            store.write("support", day, [t for t in rows if t.occurred_at.date() == day])
+        found = (
+            day_of_file(write(tmp_path, rows), task, None, seed=0)
+            if of_a_file
+            else stored_day(str(tmp_path), task, None)
+        )
+        evening = read_horizon(store, task, SECOND)
+        assert found.before.digest() == evening.digest()
+        assert found.before.stored == 1_800
+        assert len(found.replayed) == 900
+        notes = what_if(found, task, HashEncoder())["notes"]
+        assert notes == [
+            f"{len(evening)} of 1,800 traces were fitted on, as by the trainer (`max_rows`)"
+        ]
 
     def test_is_a_day_of_a_file_with_days(self, tmp_path: Path) -> None:
         path = write(tmp_path, [t for d in (FIRST, SECOND, THIRD) for t in traces(5, d, seed=1)])
