@@ -79,7 +79,7 @@ def stored_day(url: str, task: Task, day: date | None) -> Past:
 
 
 def day_of_file(path: Path, task: Task, day: date | None, *, seed: int) -> Past:
-    """A day of a JSON lines file where every row has its `occurred_at` and there are several days,
+    """A day of a JSON lines file where rows have their `occurred_at` and there are several days,
     else a random fifth of the rows. Rows of `split: test` and the like are left out, as in a
     replay. Raises InvalidFile and NoSuchDay."""
     rows = list(read_rows(path))
@@ -90,8 +90,13 @@ def day_of_file(path: Path, task: Task, day: date | None, *, seed: int) -> Past:
     traces = [_trace(row, task, path) for row in used]
     zone = ZoneInfo(task.timezone)
     days = [trace.occurred_at.astimezone(zone).date() for trace in traces]
-    dated = all(row.raw.get("occurred_at") for row in used) and len(set(days)) > 1
-    if dated:
+    undated = [row for row in used if not row.raw.get("occurred_at")]
+    if undated and len(undated) < len(used):
+        raise InvalidFile(
+            f"{path}: row {undated[0].id} has no `occurred_at`, like {len(undated)} of {len(used)} "
+            "rows; give it to all, or to none"
+        )
+    if not undated and len(set(days)) > 1:
         return _dated(path, task, traces, days, day, left_out)
     if day is not None:
         raise NoSuchDay(f"--day {day}: the rows of {path} do not say on which day they were logged")

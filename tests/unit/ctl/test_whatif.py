@@ -383,6 +383,15 @@ class TestThePastDay:
             f"{len(evening)} of 1,800 traces were fitted on, as by the trainer (`max_rows`)"
         ]
 
+    def test_is_refused_where_one_row_has_no_date(self, tmp_path: Path) -> None:
+        """A random fifth played the day then, without a word."""
+        path = write(tmp_path, [t for d in (FIRST, SECOND) for t in traces(5, d, seed=1)])
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        del rows[7]["occurred_at"]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(InvalidFile, match=f"row {rows[7]['id']} has no `occurred_at`, like 1"):
+            day_of_file(path, TASK, None, seed=0)
+
     def test_is_a_day_of_a_file_with_days(self, tmp_path: Path) -> None:
         path = write(tmp_path, [t for d in (FIRST, SECOND, THIRD) for t in traces(5, d, seed=1)])
         found = day_of_file(path, TASK, None, seed=0)
