@@ -413,6 +413,19 @@ def test_replay_publishes_what_is_not_test(
     assert name in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    "days",
+    [("--start", "9999-12-31", "--days", "5"), ("--days", "2000000000"), ("--start", "1969-01-01")],
+)
+def test_days_that_no_trace_may_have_are_explained(
+    task: tuple[str, list[str]], traces: Path, days: tuple[str, ...]
+) -> None:
+    wrong = run("replay", str(traces), "--task", task[0], *days)
+    assert wrong.exit_code == 2
+    assert isinstance(wrong.exception, SystemExit)
+    assert "between the years 1971 and 9000" in " ".join(wrong.stderr.split())
+
+
 def test_status_shows_a_fit_that_failed(
     task: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
