@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 VOCABULARY = 4_096
@@ -59,3 +61,15 @@ def _word_id(word: str) -> int:
 @lru_cache(maxsize=10_000)
 def _direction(word: int, dim: int) -> NDArray[np.float64]:
     return np.random.default_rng(word).normal(size=dim)
+
+
+@contextmanager
+def arrow_memory() -> Iterator[pa.MemoryPool]:
+    """A pool that knows how much memory Arrow has held at most meanwhile."""
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        yield pool
+    finally:
+        pa.set_memory_pool(usual)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,10 @@ from shared.fitting.stored import horizon_of, may_count
 from shared.onnx.cascade import Answers, CascadeSession
 
 Labels = NDArray[np.object_]
+
+_NARROW = [
+    "id", "occurred_at", "observation_probability", "cost", "input_tokens", "output_tokens",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,36 +72,31 @@ def judged_day(
     table: pa.Table, task: Task, encoder: Encoder, *, n_texts: int, per_call: float | None
 ) -> JudgedDay:
     """Columns of the table as in `shared.store.parquet.SCHEMA`; n_texts: 1, or 2 for pairs."""
-    day = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    horizon = horizon_of(day) if len(day) else None  # of these rows, in this order
-    if horizon is not None:
-        kept = np.flatnonzero(may_count(horizon.teacher, horizon.evidence, task.labels)).tolist()
-        day, horizon = day.take(pa.array(kept, pa.int64())), horizon.take(kept)
-    counted = np.flatnonzero(horizon.evidence) if horizon else np.empty(0, np.int64)
-    seen = day.take(pa.array(counted))
-    inputs = [tuple(texts) for texts in seen["input"].to_pylist()]
-    texts = ["\n".join(pair) for pair in inputs]
-    usual = np.asarray([i for i, pair in enumerate(inputs) if len(pair) == n_texts], np.int64)
-    weights = np.ones(len(counted))
-    if horizon is not None and horizon.weights is not None:
-        weights = _in_requests(horizon.weights[counted], day)
+    # Texts as lists: Arrow orders no more than 2 GiB of them.
+    day = table.select(_NARROW).sort_by([("occurred_at", "ascending"), ("id", "ascending")])
+    horizon = horizon_of(table, zone=ZoneInfo(task.timezone))  # of these rows, in this order
+    kept = np.flatnonzero(may_count(horizon.teacher, horizon.evidence, task.labels))
+    counted = np.flatnonzero(horizon.evidence)
+    requests = 1.0 / day["observation_probability"].to_numpy()
+    seen, day = horizon.take(counted.tolist()), day.take(pa.array(counted))
+    usual = np.asarray([i for i, pair in enumerate(seen.inputs) if len(pair) == n_texts], np.int64)
     return JudgedDay(
-        texts=texts,
-        teacher=np.asarray(seen["teacher"].to_pylist(), dtype=object),
-        groups=independent_groups(near_duplicate_groups(texts)),
+        texts=seen.texts,
+        teacher=np.asarray(seen.teacher, dtype=object),
+        groups=independent_groups(near_duplicate_groups(seen.texts)),
         calls=calls(
-            weights,
-            seen["cost"].to_pylist(),
-            seen["input_tokens"].to_pylist(),
-            seen["output_tokens"].to_pylist(),
+            _standing_for(requests[counted], requests[kept]),
+            day["cost"].to_pylist(),
+            day["input_tokens"].to_pylist(),
+            day["output_tokens"].to_pylist(),
             price=task.price,
             per_call=per_call,
         ),
         usual=usual,
-        encoded=encoded([inputs[i] for i in usual.tolist()], encoder),
-        n_traces=len(day),
-        n_removed=len(table) - len(day),
-        answered_by=horizon.answered_by if horizon else Teacher(),
+        encoded=encoded([seen.inputs[i] for i in usual.tolist()], encoder),
+        n_traces=len(kept),
+        n_removed=len(table) - len(kept),
+        answered_by=horizon.answered_by,
     )
 
 
@@ -134,10 +134,10 @@ def _reason(said: Answers, i: int, *, gone: bool) -> Reason:
     return Reason.LABEL_FLOOR if said.dropped[i] else Reason.BELOW_THRESHOLD
 
 
-def _in_requests(weights: Floats, day: pa.Table) -> Floats:
-    """Scaled so that together they stand for all the requests the day's traces stand for."""
-    requests = sum(1.0 / p for p in day["observation_probability"].to_pylist())
-    return weights * (requests / weights.sum()) if len(weights) else weights
+def _standing_for(requests: Floats, whole: Floats) -> Floats:
+    """How many requests each stands for, where those that count stand for the `whole` day. Not as
+    evidence weighs, which is less where each stands for many."""
+    return requests * (whole.sum() / requests.sum()) if len(requests) else requests
 
 
 def summary_of(manifest: Manifest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
+from services.ctl.reproduce import Days
 from shared.admitting import EARLIEST, admitted
 from shared.bus.errors import InvalidMessage
 from shared.contracts.events import Trace
 from shared.contracts.tasks import Task
+from shared.fitting.horizon import Horizon
+from shared.fitting.reading import horizon_days, read_horizon
 from shared.store.parquet import WindowStore, table_of
 
 # A file that does not say when its rows were logged: this share of them is the day.
@@ -32,13 +35,14 @@ class NoSuchDay(Exception):
 
 @dataclass(frozen=True)
 class Past:
-    """Tables with the columns of `shared.store.parquet.SCHEMA`.
+    """before: what the trainer would have fitted on the evening before. replayed: columns as in
+    `shared.store.parquet.SCHEMA`.
 
     day: None where it is a random part of a file. name: of the day, for people. left_out: rows of
     a file that were not used, by their split.
     """
 
-    before: pa.Table
+    before: Horizon
     replayed: pa.Table
     day: date | None
     name: str
@@ -55,15 +59,17 @@ def stored_day(url: str, task: Task, day: date | None) -> Past:
             "or try a file with --data"
         )
     store = WindowStore(url)
-    stored = store.days(task.name)
+    windows = store.view(task.name)
+    stored = windows.days(task.name)
     if not stored:
         raise NoSuchDay(f"{url} has no windows of {task.name}; try a file with --data")
     day = _chosen(day, stored, url)
-    before = [d for d in stored if 0 < (day - d).days <= task.horizon_days]
+    evening = day - timedelta(days=1)
+    before = horizon_days(windows, task, evening)
     if not before:
         raise NoSuchDay(f"{url} has no window in the {task.horizon_days} days before {day}")
     return Past(
-        before=store.read(task.name, before),
+        before=read_horizon(windows, task, evening),
         replayed=store.read(task.name, [day]),
         day=day,
         name=day.isoformat(),
@@ -73,7 +79,7 @@ def stored_day(url: str, task: Task, day: date | None) -> Past:
 
 
 def day_of_file(path: Path, task: Task, day: date | None, *, seed: int) -> Past:
-    """A day of a JSON lines file where every row has its `occurred_at` and there are several days,
+    """A day of a JSON lines file where rows have their `occurred_at` and there are several days,
     else a random fifth of the rows. Rows of `split: test` and the like are left out, as in a
     replay. Raises InvalidFile and NoSuchDay."""
     rows = list(read_rows(path))
@@ -84,15 +90,21 @@ def day_of_file(path: Path, task: Task, day: date | None, *, seed: int) -> Past:
     traces = [_trace(row, task, path) for row in used]
     zone = ZoneInfo(task.timezone)
     days = [trace.occurred_at.astimezone(zone).date() for trace in traces]
-    dated = all(row.raw.get("occurred_at") for row in used) and len(set(days)) > 1
-    if dated:
+    undated = [row for row in used if not row.raw.get("occurred_at")]
+    if undated and len(undated) < len(used):
+        raise InvalidFile(
+            f"{path}: row {undated[0].id} has no `occurred_at`, like {len(undated)} of {len(used)} "
+            "rows; give it to all, or to none"
+        )
+    if not undated and len(set(days)) > 1:
         return _dated(path, task, traces, days, day, left_out)
     if day is not None:
         raise NoSuchDay(f"--day {day}: the rows of {path} do not say on which day they were logged")
     order = np.random.default_rng(seed).permutation(len(traces))
     n_day = round(DAY_SHARE * len(traces))
+    before = table_of(traces[i] for i in sorted(order[n_day:].tolist()))
     return Past(
-        before=table_of(traces[i] for i in sorted(order[n_day:].tolist())),
+        before=read_horizon(Days({UNDATED.date(): before}), task, UNDATED.date()),
         replayed=table_of(traces[i] for i in sorted(order[:n_day].tolist())),
         day=None,
         name=f"a random fifth of {path.name}",
@@ -105,15 +117,18 @@ def _dated(
     path: Path, task: Task, traces: Sequence[Trace], days: Sequence[date], day: date | None,
     left_out: dict[str, int],
 ) -> Past:  # fmt: skip
-    present = sorted(set(days))
-    day = _chosen(day, present, str(path))
-    before = [d for d in present if 0 < (day - d).days <= task.horizon_days]
+    by_day: dict[date, list[Trace]] = {}
+    for trace, its_day in zip(traces, days, strict=True):
+        by_day.setdefault(its_day, []).append(trace)
+    present = Days({d: table_of(some) for d, some in by_day.items()})
+    day = _chosen(day, present.days(task.name), str(path))
+    evening = day - timedelta(days=1)
+    before = horizon_days(present, task, evening)
     if not before:
         raise NoSuchDay(f"{path} has no rows of the {task.horizon_days} days before {day}")
-    earlier = set(before)
     return Past(
-        before=table_of(t for t, d in zip(traces, days, strict=True) if d in earlier),
-        replayed=table_of(t for t, d in zip(traces, days, strict=True) if d == day),
+        before=read_horizon(present, task, evening),
+        replayed=present.tables[day],
         day=day,
         name=f"{day.isoformat()} of {path.name}",
         days_before=len(before),

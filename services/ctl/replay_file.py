@@ -17,6 +17,7 @@ from services.ctl.files import FIT_SPLITS, InvalidFile, Row, read_rows
 from services.ctl.output import console, fail, print_json, progress
 from services.ctl.source_files import Report, calls_of, readers_for
 from services.ctl.tasks_file import task_in
+from shared.admitting import EARLIEST, LATEST
 from shared.bus.base import Record
 from shared.bus.errors import Fatal, Retryable
 from shared.bus.kafka import KafkaPublisher
@@ -67,8 +68,7 @@ def publish_file(
                 ]
             )
         )
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    first = start.replace(tzinfo=UTC) if start else today - timedelta(days=days)
+    first = _first_day(start, days)
     topic = settings.topic(Topic.TRACES_RAW)
     sent = _publish(settings, topic, _dated(found, first, days), len(found))
     if json:
@@ -104,6 +104,19 @@ def _publish(
     finally:
         publisher.close()
     return sent
+
+
+def _first_day(start: datetime | None, days: int) -> datetime:
+    """Ends the command where traces would be of days that the trainer refuses."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        first = start.replace(tzinfo=UTC) if start else today - timedelta(days=days)
+        last = first + timedelta(days=days)
+    except OverflowError:
+        first = last = datetime.max
+    if not EARLIEST <= first.year <= last.year <= LATEST:
+        fail(f"--start, --days: days must lie between the years {EARLIEST} and {LATEST}", code=2)
+    return first
 
 
 def _check_task(settings: ServiceSettings, task: str) -> None:

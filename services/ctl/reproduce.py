@@ -26,7 +26,7 @@ from shared.fitting.reading import read_horizon
 from shared.fitting.refit_state import State
 from shared.registry.base import Artifact, CorruptArtifact
 from shared.registry.memory import MemoryRegistry
-from shared.store.parquet import SCHEMA, table_of
+from shared.store.parquet import ROWS_AT_ONCE, SCHEMA, table_of
 
 # Columns whose contents are never shown: people wrote them.
 _PERSONAL = frozenset({"input", "metadata"})
@@ -90,7 +90,8 @@ class Days:
         return sorted(self.tables)
 
     def scan(self, task: str, day: date, columns: Sequence[str]) -> Iterator[pa.Table]:
-        yield self.tables[day].select(list(columns))
+        for batch in self.tables[day].select(list(columns)).to_batches(ROWS_AT_ONCE):
+            yield pa.Table.from_batches([batch])
 
     def whole(self) -> pa.Table:
         tables = [self.tables[day] for day in sorted(self.tables)]
@@ -194,8 +195,10 @@ def _of_traces(now: pa.Table, then: pa.Table | None) -> str | None:
     """The first trace that the topic and the store do not have alike."""
     if then is None:
         return None
-    by_time = [("occurred_at", "ascending"), ("id", "ascending")]
-    rows = (table.sort_by(by_time).select(SCHEMA.names).to_pylist() for table in (then, now))
+    rows = (
+        sorted(table.to_pylist(), key=lambda row: (row["occurred_at"], row["id"]))
+        for table in (then, now)
+    )
     for number, (was, became) in enumerate(_pairs(*rows)):
         if was == became:
             continue

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from services.ctl.encoded import encoded
 from services.ctl.files import FIT_SPLITS, TEST_SPLIT, InvalidFile, Row
+from shared.contracts.events import Label
 from shared.contracts.report import Report
 from shared.core.fit import Fit, Settings, fit
 from shared.core.gate import Certified, Refused
 from shared.core.training import TrainingSet
+from shared.core.types import Mask
 from shared.encoder.base import Encoder
 from shared.encoder.wrapped import WrappedEncoder
 from shared.fitting.artifact import candidates, families, make_artifact
@@ -29,7 +32,7 @@ from shared.fitting.horizon import (
     training_set,
 )
 from shared.fitting.report.build import Subject, make_report
-from shared.onnx.cascade import CascadeSession
+from shared.onnx.cascade import Answers, CascadeSession
 from shared.registry.base import Artifact
 
 CHUNK = 256
@@ -76,6 +79,7 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
         teacher=[row.teacher for row in known],
         evidence=np.ones(len(known), dtype=np.bool_),
     )
+    _check_labels(known, name)
     training = training_set(horizon, encoder)
     started = time.perf_counter()
     fitted = fit(training, settings, serve_as_onnx)
@@ -93,6 +97,15 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
         labels=len(training.labels),
     )
     return Scan(result, artifact, Tried(horizon, training, fitted))
+
+
+def _check_labels(rows: Sequence[Row], name: str) -> None:
+    """A version has no labels that events may not have: said before the fit, not after it."""
+    for row in rows:
+        try:
+            msgspec.convert(row.teacher, Label)
+        except msgspec.ValidationError as error:
+            raise InvalidFile(f"{name}: row {row.id}: field `teacher`: {error}") from error
 
 
 def report_of(scanned: Scan, *, name: str, settings: Settings) -> Report:
@@ -163,21 +176,35 @@ def _evaluate(
     session = CascadeSession(artifact.manifest, artifact.blobs)
     result: dict[str, Any] = {"answered_elsewhere": {}}
     for split in sorted({row.split or "" for row in others}):
-        some = [row.texts for row in others if row.split == split]
-        said = encoded(some, encoder).answers(session)
-        result["answered_elsewhere"][split] = round(float((said.stage >= 0).mean()), 4)
+        some = [row for row in others if row.split == split]
+        _, said = _asked(some, session, encoder)
+        result["answered_elsewhere"][split] = _share(said.stage >= 0, some)
     if not held_out:
         return result
-    said = encoded([row.texts for row in held_out], encoder).answers(session)
+    asked, said = _asked(held_out, session, encoder)
     handled = said.stage >= 0
     labels = artifact.manifest.labels
     agrees = np.asarray(
-        [labels[i] == row.teacher for i, row in zip(said.label, held_out, strict=True)]
+        [labels[i] == row.teacher for i, row in zip(said.label, asked, strict=True)]
     )
     names = np.asarray([*(stage.name for stage in artifact.manifest.stages), "nobody"])
     return result | {
-        "coverage": round(float(handled.mean()), 4),
+        "coverage": _share(handled, held_out),
         "agreement": round(float(agrees[handled].mean()), 4) if handled.any() else None,
-        "lexical_share": round(float((names[said.stage] == "lexical").mean()), 4),
-        "novel_share": round(float((said.novel & ~handled).mean()), 4),
+        "lexical_share": _share(names[said.stage] == "lexical", held_out),
+        "novel_share": _share(said.novel & ~handled, held_out),
+        "invalid_share": round(1.0 - len(asked) / len(held_out), 4),
     }
+
+
+def _asked(
+    rows: Sequence[Row], session: CascadeSession, encoder: Encoder
+) -> tuple[list[Row], Answers]:
+    """What the version answers to the rows of as many texts as it takes, which are these. A router
+    defers the others."""
+    asked = [row for row in rows if len(row.texts) == session.manifest.n_texts]
+    return asked, encoded([row.texts for row in asked], encoder).answers(session)
+
+
+def _share(these: Mask, rows: Sequence[Row]) -> float:
+    return round(float(these.sum()) / len(rows), 4)

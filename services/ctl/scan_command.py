@@ -88,6 +88,11 @@ def _tell(result: dict[str, Any]) -> None:
         f"traffic; its agreement there is at least {result['certified_agreement_lower']:.3f} "
         f"(with probability {1 - delta:.0%})."
     )
+    if result["n_test"] and result["invalid_share"]:
+        console.print(
+            f"{result['invalid_share']:.1%} of the held-out rows have another number of texts than "
+            "was fitted on, and are deferred."
+        )
     if result["n_test"] and result["agreement"] is None:
         console.print(f"Of {result['n_test']} held-out rows it answers none.")
     elif result["n_test"]:

@@ -35,7 +35,6 @@ from shared.encoder.base import Encoder
 from shared.fitting.challenger import Challenger, Tried, fit_challenger
 from shared.fitting.graphs import export_cascade, unpublished
 from shared.fitting.horizon import Horizon, feature_kind, of_one_kind
-from shared.fitting.stored import horizon_of
 from shared.registry.base import Artifact
 
 SLICE_RISK = 0.05  # the share of the slices listed that may be expected not to differ
@@ -53,7 +52,7 @@ def what_if(
     """Everything `tracerctl whatif` says, at the task's α. per_call: US dollars, None for what the
     traces or the task say. against: a version whose answers to compare."""
     started = time.perf_counter()
-    horizon, strays = of_one_kind(horizon_of(past.before, taxonomy=task.labels))
+    horizon, strays = of_one_kind(past.before)
     candidate = fit_challenger(task, past.day or UNDATED.date(), horizon, encoder, jobs=jobs)
     fit_seconds = time.perf_counter() - started
     n_texts = len(horizon.inputs[0]) if len(horizon) else 1
@@ -214,6 +213,11 @@ def _notes(past: Past, day: JudgedDay, horizon: Horizon, strays: int) -> list[st
     notes = [
         f"{n} rows of `split: {split}` were left out" for split, n in sorted(past.left_out.items())
     ]
+    if horizon.stored is not None:
+        notes.append(
+            f"{len(horizon):,} of {horizon.stored:,} traces were fitted on, as by the trainer "
+            "(`max_rows`)"
+        )
     if strays:
         notes.append(f"{strays} traces of another number of texts were left out of the fit")
     if day.n_removed:

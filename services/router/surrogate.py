@@ -52,8 +52,8 @@ class LoadedVersion:
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         """One answer per input (one or two texts each), in order. Texts are cut into word pieces
         once; only what the lexical stage leaves over is embedded."""
-        pairs = any(stage.features == "pair_embedding" for stage in self.manifest.stages)
-        rows = [i for i, texts in enumerate(inputs) if len(texts) == (2 if pairs else 1)]
+        n_texts = self.manifest.n_texts
+        rows = [i for i, texts in enumerate(inputs) if len(texts) == n_texts]
         answers = [Answer(Reason.INVALID_INPUT)] * len(inputs)
         if rows:
             tokens, features = _prepare([inputs[i] for i in rows], encoder)

@@ -58,7 +58,7 @@ class Examiner:
         self._last = _Fitted(task.name, day, challenger, strays)
         found = None
         if incumbent is not None:
-            window, _ = of_one_kind(read_day(stored, task, day))
+            window = read_day(stored, task, day)
             found = on_fresh_evidence(incumbent, window, self.encoder, delta=task.delta)
         return Examination(
             n_traces=len(horizon),

@@ -18,20 +18,24 @@ from shared.registry.base import Artifact
 def on_fresh_evidence(
     artifact: Artifact, window: Horizon, encoder: Encoder, *, delta: float
 ) -> Fresh:
-    """What the version does with the evidence of a window it was not fitted on."""
-    rows = np.flatnonzero(window.evidence).tolist()
-    seen = window.take(rows)
-    if not rows:
+    """What the version does with the evidence of a window it was not fitted on. Requests of another
+    number of texts than it is made for it defers."""
+    seen = window.take(np.flatnonzero(window.evidence).tolist())
+    if not len(seen):
         return Fresh(0, 0.0)
     manifest = artifact.manifest
-    features = encode_inputs(seen.inputs, encoder)
+    rows = [i for i, texts in enumerate(seen.inputs) if len(texts) == manifest.n_texts]
+    asked = seen.take(rows)
+    features = encode_inputs(asked.inputs, encoder)
     said = CascadeSession(manifest, artifact.blobs).answer(
-        len(rows), input_tokens(seen.inputs, encoder).rows(), lambda asked: features[asked]
+        len(rows), input_tokens(asked.inputs, encoder).rows(), lambda left: features[left]
     )
-    agrees = np.asarray(manifest.labels)[said.label] == np.asarray(seen.teacher)
-    groups = independent_groups(near_duplicate_groups(["\n".join(texts) for texts in seen.inputs]))
-    weights = np.ones(len(rows)) if seen.weights is None else seen.weights
-    return fresh(said.stage >= 0, agrees, groups, weights, delta)
+    handled, agrees = np.zeros((2, len(seen)), np.bool_)
+    handled[rows] = said.stage >= 0
+    agrees[rows] = np.asarray(manifest.labels)[said.label] == np.asarray(asked.teacher)
+    groups = independent_groups(near_duplicate_groups(seen.texts))
+    weights = np.ones(len(seen)) if seen.weights is None else seen.weights
+    return fresh(handled, agrees, groups, weights, delta)
 
 
 def still_valid(manifest: Manifest, teacher: Teacher, taxonomy: Collection[str]) -> bool:

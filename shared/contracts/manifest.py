@@ -110,6 +110,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: Source = {}
     incremental: Incremental | None = None
 
+    @property
+    def n_texts(self) -> int:
+        """Of a request that may be answered: 1, or 2 for a task of pairs."""
+        return 2 if any(stage.features == "pair_embedding" for stage in self.stages) else 1
+
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="deterministic")
 

@@ -57,7 +57,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `redact` runs over every text before it is stored, shown or learned from, and in the router
     before it is classified: `builtin`, or `package.module:function`. `previews`: whether reports
     and console show texts at all.
-    Windows are days of `timezone`; a refit uses the last `horizon_days` of them.
+    Windows are days of `timezone`; a refit uses the last `horizon_days` of them, a hundred years at
+    most.
     `prompt` is the teacher's instruction; the labels follow it, or stand where it says
     `{{ labels }}`. `message` is what the user is made to say, `{{ text }}` being the request's.
     `teacher` left out: the endpoint of the teacher's own settings.
@@ -85,7 +86,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rollout: Literal["direct", "shadow", "canary"] = "direct"
     canary_share: Alpha = 0.1
     promote_after: Annotated[int, Meta(ge=1)] = 200
-    horizon_days: Annotated[int, Meta(ge=1)] = 90
+    horizon_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
     max_rows: Annotated[int, Meta(ge=1_000)] = 100_000
     half_life_days: Annotated[float, Meta(gt=0)] | None = None
     fit_budget_s: Annotated[float, Meta(gt=0)] = 3_600.0

@@ -111,7 +111,7 @@ class WindowBook:
 
     def _is_due(self, key: WindowKey, now: float, wall: datetime) -> bool:
         next_day = datetime.combine(key.day + timedelta(days=1), time(), self._zone(key.task))
-        end = next_day + self.lateness
+        end = next_day.astimezone(UTC) + self.lateness  # not by a clock that may be put forward
         partitions = self._progress[key.task].values()
         if wall < end:  # whatever a sender's clock says, the day is not over
             return False

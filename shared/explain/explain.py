@@ -92,15 +92,10 @@ def explain_lexically(
     )
 
 
-def takes_pairs(artifact: Artifact) -> bool:
-    """Whether the version is asked with two texts."""
-    return any(stage.features == "pair_embedding" for stage in artifact.manifest.stages)
-
-
 def _session(texts: tuple[str, ...], artifact: Artifact) -> CascadeSession:
-    pairs = takes_pairs(artifact)
-    if len(texts) != (2 if pairs else 1):
-        raise ValueError(f"this version takes {'two texts' if pairs else 'one text'}")
+    n_texts = artifact.manifest.n_texts
+    if len(texts) != n_texts:
+        raise ValueError(f"this version takes {'one text' if n_texts == 1 else 'two texts'}")
     return CascadeSession(artifact.manifest, artifact.blobs)
 
 

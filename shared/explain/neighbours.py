@@ -31,7 +31,7 @@ def neighbours(
 ) -> tuple[list[Neighbour], list[Neighbour]]:
     """Nearest handled and nearest deferred ones of a text with `features` float32[d]; traces of
     another number of texts, and repeats, are left out."""
-    n_texts = 2 if any(s.features == "pair_embedding" for s in session.manifest.stages) else 1
+    n_texts = session.manifest.n_texts
     some = list({trace.texts: trace for trace in traces if len(trace.texts) == n_texts}.values())
     if not some:
         return [], []

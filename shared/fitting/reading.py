@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -59,7 +60,7 @@ def read_horizon(windows: Windows, task: Task, day: date) -> Horizon:
         for d in days
         for part in windows.scan(task.name, d, COLUMNS)
     ]
-    horizon = horizon_of(_joined(parts), taxonomy=task.labels)
+    horizon = horizon_of(_joined(parts), zone=ZoneInfo(task.timezone), taxonomy=task.labels)
     return replace(horizon, stored=stored) if kept else horizon
 
 

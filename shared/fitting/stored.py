@@ -8,14 +8,15 @@ teacher was last found to have changed. `docs/flywheel.md` gives the reasons.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime, tzinfo
 from math import ceil
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shared.contracts.audits import UNSELECTIVE
 from shared.contracts.events import Reason, Source
@@ -43,11 +44,12 @@ COLUMNS = (
 EARLY_DATES = 0.1
 
 
-def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
-    """COLUMNS as in `shared.store.parquet.SCHEMA`. Where there is a `taxonomy`, traces of another
-    label are there only if they certify: nobody may answer with it, but somebody asked."""
-    table = table.sort_by([("occurred_at", "ascending"), ("id", "ascending")])
-    traces = _Columns.of(table)
+def horizon_of(table: pa.Table, *, zone: tzinfo = UTC, taxonomy: Sequence[str] = ()) -> Horizon:
+    """COLUMNS as in `shared.store.parquet.SCHEMA`. zone: of the task's days. Where there is a
+    `taxonomy`, traces of another label are there only if they certify: nobody may answer with it,
+    but somebody asked."""
+    columns = _oldest_first(table)
+    traces = _Columns.of(columns, zone)
     teacher = traces.current_teacher()
     recent = traces.since_last_trip()
     evidence = traces.observed() & traces.answered_by(teacher)
@@ -55,15 +57,15 @@ def horizon_of(table: pa.Table, *, taxonomy: Sequence[str] = ()) -> Horizon:
         evidence &= recent
     weights, heaviest = traces.weights(evidence)
     horizon = Horizon(
-        inputs=[tuple(texts) for texts in table["input"].to_pylist()],
-        teacher=table["teacher"].to_pylist(),
+        inputs=[tuple(texts) for texts in columns["input"]],
+        teacher=columns["teacher"],
         evidence=evidence,
         weights=weights,
         heaviest=heaviest,
         recent=recent,
         tripped=frozenset() if recent is None else traces.tripped(recent),
         answered_by=teacher,
-        ids=table["id"].to_pylist(),
+        ids=columns["id"],
         taxonomy=frozenset(taxonomy),
     )
     return horizon.take(np.flatnonzero(may_count(horizon.teacher, evidence, taxonomy)).tolist())
@@ -79,11 +81,21 @@ def may_count(teacher: Sequence[str], evidence: Mask, taxonomy: Collection[str])
     return evidence | np.asarray([label in known for label in teacher], dtype=np.bool_)
 
 
+def _oldest_first(table: pa.Table) -> dict[str, list[Any]]:
+    """COLUMNS in the order of time and id. Arrow would join all texts to order them, and fail where
+    they are more than 2 GiB."""
+    by_time = [("occurred_at", "ascending"), ("id", "ascending")]
+    order = pc.sort_indices(table.select([name for name, _ in by_time]), by_time).to_pylist()
+    values = table.select(COLUMNS).to_pydict()
+    return {name: [values[name][i] for i in order] for name in COLUMNS}
+
+
 @dataclass(frozen=True)
 class _Columns:
     """What says how a trace came to be observed, oldest trace first."""
 
     at: list[datetime]
+    day: list[date]
     source: list[str]
     reason: list[str | None]
     probability: list[float]
@@ -93,19 +105,17 @@ class _Columns:
     prompt: list[str | None]
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Columns:
-        def column(name: str) -> list[Any]:
-            return list(table[name].to_pylist())
-
+    def of(cls, columns: Mapping[str, list[Any]], zone: tzinfo) -> _Columns:
         return cls(
-            at=column("occurred_at"),
-            source=column("source"),
-            reason=column("deferral_reason"),
-            probability=column("observation_probability"),
-            audit_share=[share or 0.0 for share in column("audit_share")],
-            version=column("version"),
-            model=column("teacher_model"),
-            prompt=column("prompt"),
+            at=columns["occurred_at"],
+            day=[at.astimezone(zone).date() for at in columns["occurred_at"]],
+            source=columns["source"],
+            reason=columns["deferral_reason"],
+            probability=columns["observation_probability"],
+            audit_share=[share or 0.0 for share in columns["audit_share"]],
+            version=columns["version"],
+            model=columns["teacher_model"],
+            prompt=columns["prompt"],
         )
 
     def observed(self) -> Mask:
@@ -122,7 +132,7 @@ class _Columns:
 
     def current_teacher(self) -> Teacher:
         """The model and the prompt that most traces of the newest day name."""
-        newest = [i for i, at in enumerate(self.at) if at.date() == self.at[-1].date()]
+        newest = [i for i, day in enumerate(self.day) if day == self.day[-1]]
         return Teacher(
             model=_most_common([self.model[i] for i in newest]),
             prompt=_most_common([self.prompt[i] for i in newest]),
@@ -175,11 +185,11 @@ class _Columns:
         been, as a day may have none."""
         weights = 1.0 / np.asarray(self.probability, dtype=np.float64)
         share = np.asarray(self.audit_share)
-        days: dict[Any, int] = {}
+        days: dict[date, int] = {}
         period = np.asarray(
             [
-                days.setdefault(at.date(), 1 + len(days)) if s and r not in UNSELECTIVE else 0
-                for at, s, r in zip(self.at, self.audit_share, self.reason, strict=True)
+                days.setdefault(day, 1 + len(days)) if s and r not in UNSELECTIVE else 0
+                for day, s, r in zip(self.day, self.audit_share, self.reason, strict=True)
             ],
             dtype=np.int64,
         )

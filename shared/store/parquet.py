@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -52,7 +51,8 @@ SCHEMA = pa.schema(
 # Parts written before these columns existed read as if nothing had been drawn or said.
 _DEFAULTS: dict[str, Any] = {"drawn": False, "audit_share": 0.0, "opinions": "[]"}
 
-ROWS_AT_ONCE = 32_768
+# Of the longest pairs there may be these are 1 GiB: Arrow reads no more than 2 of lists of texts.
+ROWS_AT_ONCE = 4_096
 
 # In the metadata of a part's schema: partition -> next offset, as JSON.
 _OFFSETS = b"tracer.offsets"
@@ -102,11 +102,7 @@ class WindowStore:
 
     def read(self, task: str, days: Iterable[date]) -> pa.Table:
         """The traces of these days, oldest day first, columns as in SCHEMA."""
-        tables = [
-            self._table(part, SCHEMA.names)
-            for day in sorted(days)
-            for part in self._parts(task, day)
-        ]
+        tables = [some for day in sorted(days) for some in self.scan(task, day, SCHEMA.names)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def view(self, task: str) -> View:
@@ -114,20 +110,17 @@ class WindowStore:
         return View(self, task, {day: tuple(self._parts(task, day)) for day in self.days(task)})
 
     def scan(self, task: str, day: date, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Some columns of one day, a few tens of thousands of rows at a time."""
+        """Some columns of one day, a few thousand rows at a time."""
         return self._scan(self._parts(task, day), columns)
 
     def _scan(self, parts: Iterable[str], columns: Sequence[str]) -> Iterator[pa.Table]:
         for part in parts:
-            with _sound(part):
-                found = pads.dataset(part, schema=SCHEMA, filesystem=self._fs, format="parquet")
-                # Without readahead: it would hold many batches of texts.
-                batches = found.to_batches(
-                    columns=list(columns), batch_size=ROWS_AT_ONCE,
-                    batch_readahead=1, fragment_readahead=1, use_threads=False,
-                )  # fmt: skip
-                for batch in batches:
-                    yield _filled(pa.Table.from_batches([batch]))
+            # Not as a data set: that would hold a whole part, or fail where it has too much text.
+            with _sound(part), self._fs.open_input_file(part) as opened:
+                file = pq.ParquetFile(opened)
+                there = [name for name in columns if name in file.schema_arrow.names]
+                for batch in file.iter_batches(ROWS_AT_ONCE, columns=there, use_threads=False):
+                    yield _filled(batch, columns)
 
     def days(self, task: str) -> list[date]:
         """Days with stored traces, oldest first."""
@@ -157,22 +150,11 @@ class WindowStore:
         return sorted(info.path for info in found if info.path.endswith(".parquet"))
 
     def _column(self, task: str, day: date, name: str) -> list[Any]:
-        values: list[Any] = []
-        for part in self._parts(task, day):
-            values.extend(self._table(part, [name]).column(name).to_pylist())
-        return values
+        return [v for some in self.scan(task, day, [name]) for v in some[name].to_pylist()]
 
     def _offsets(self, part: str) -> dict[str, int]:
         found = (pq.read_schema(part, filesystem=self._fs).metadata or {}).get(_OFFSETS)
         return dict(json.loads(found)) if found else {}
-
-    def _table(self, part: str, columns: list[str]) -> pa.Table:
-        with _sound(part):
-            # With the schema, a column the part does not have is there and null.
-            table = pq.read_table(
-                part, filesystem=self._fs, columns=columns, schema=SCHEMA, partitioning=None
-            )
-        return _filled(table)
 
     def _put(self, path: str, content: pa.Buffer) -> None:
         """Write a file that is there whole or not at all, and on disk once this returns."""
@@ -226,18 +208,22 @@ class View:
 def _sound(part: str) -> Iterator[None]:
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise OSError(f"{part} is damaged; move it away to go on without it: {error}") from error
 
 
-def _filled(table: pa.Table) -> pa.Table:
-    """Columns that the part did not have, with what they would have said."""
-    for name in _DEFAULTS.keys() & set(table.column_names):
-        if table.column(name).null_count:
-            place = table.column_names.index(name)
-            filled = table.column(name).fill_null(_DEFAULTS[name])
-            table = table.set_column(place, SCHEMA.field(name), filled)
-    return table
+def _filled(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:
+    """These columns; those that the part does not have, with what they would have said."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    there = set(batch.schema.names)
+    return pa.Table.from_arrays(
+        [
+            batch[field.name] if field.name in there
+            else pa.repeat(pa.scalar(_DEFAULTS.get(field.name), field.type), len(batch))
+            for field in schema
+        ],
+        schema=schema,
+    )  # fmt: skip
 
 
 def table_of(traces: Iterable[Trace]) -> pa.Table:

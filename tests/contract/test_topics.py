@@ -242,6 +242,7 @@ def test_specs_cannot_be_changed() -> None:
         ("canary_share", "0"),
         ("canary_share", "1"),
         ("promote_after", "0"),
+        ("horizon_days", "36501"),
     ],
 )
 def test_a_task_out_of_bounds_is_refused_and_the_field_named(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -185,6 +185,29 @@ def test_days_of_a_zone_are_as_long_as_its_clocks_make_them(
     assert book.due(1.0, LATER) == closed
     add(book, ends + timedelta(hours=1))
     assert book.due(1.0, LATER) == [*closed, WindowKey("t", day)]
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "lateness"),
+    [
+        ("Africa/Cairo", date(2026, 4, 23), 1),  # clocks go forward at midnight
+        ("America/Santiago", date(2026, 9, 5), 1),
+        ("Europe/Berlin", date(2026, 3, 28), 3),  # and three hours after it
+        ("Europe/Berlin", date(2026, 10, 24), 3),  # and back
+    ],
+)
+def test_what_is_an_hour_late_counts_on_days_before_the_clocks_change(
+    book: WindowBook, zone: str, day: date, lateness: int
+) -> None:
+    book.zones["t"] = ZoneInfo(zone)
+    book.lateness = timedelta(hours=lateness)
+    second = timedelta(seconds=1)
+    midnight = datetime.combine(day + timedelta(days=1), time(), book.zones["t"]).astimezone(UTC)
+    add(book, midnight - second)
+    add(book, midnight + book.lateness - second)
+    assert book.due(1.0, LATER) == []
+    add(book, midnight + book.lateness)
+    assert book.due(1.0, LATER) == [WindowKey("t", day)]
 
 
 def test_the_hour_that_is_there_twice_belongs_to_its_day(book: WindowBook) -> None:

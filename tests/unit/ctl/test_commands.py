@@ -124,6 +124,34 @@ class TestScan:
         assert said in " ".join(result.stderr.split())
         assert result.exception is None or isinstance(result.exception, SystemExit)
 
+    def test_a_label_that_no_version_may_have_is_named_before_the_fit(
+        self, traces: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "long.jsonl"
+        odd = {"id": "odd", "input": "anything", "teacher": "x" * 300}
+        path.write_text(traces.read_text() + json.dumps(odd) + "\n")
+        result = run("scan", str(path), "--alpha", "0.9")
+        assert result.exit_code == 1
+        assert "row odd: field `teacher`" in " ".join(result.stderr.split())
+        assert isinstance(result.exception, SystemExit)
+
+    def test_what_a_router_would_not_ask_the_version_is_not_answered(
+        self, traces: Path, tmp_path: Path
+    ) -> None:
+        """Held-out pairs of a file of single texts were said to be answered, all of them."""
+        rows = [json.loads(line) for line in traces.read_text().splitlines()]
+        others = [row for row in rows if row["split"] != "train"]
+        for row in others[::2]:
+            row["input"] = [row["input"], "more"]
+        path = tmp_path / "mixed.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = json.loads(run("scan", str(path), "--alpha", "0.9", "--json").stdout)
+        assert found["invalid_share"] == pytest.approx(0.5, abs=0.05)
+        assert 0.3 < found["coverage"] <= 1 - found["invalid_share"]
+        assert found["agreement"] > 0.9
+        said = " ".join(run("scan", str(path), "--alpha", "0.9").stdout.split())
+        assert "have another number of texts than was fitted on" in said
+
     def test_a_missing_encoder_is_explained(self, traces: Path) -> None:
         result = run("scan", str(traces), "--encoder", "/nowhere")
         assert result.exit_code == 1
@@ -424,6 +452,19 @@ def test_replay_publishes_what_is_not_test(
     wrong = run("replay", str(traces), "--task", "unheard-of")
     assert wrong.exit_code == 2
     assert name in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "days",
+    [("--start", "9999-12-31", "--days", "5"), ("--days", "2000000000"), ("--start", "1969-01-01")],
+)
+def test_days_that_no_trace_may_have_are_explained(
+    task: tuple[str, list[str]], traces: Path, days: tuple[str, ...]
+) -> None:
+    wrong = run("replay", str(traces), "--task", task[0], *days)
+    assert wrong.exit_code == 2
+    assert isinstance(wrong.exception, SystemExit)
+    assert "between the years 1971 and 9000" in " ".join(wrong.stderr.split())
 
 
 def test_status_shows_a_fit_that_failed(

@@ -23,6 +23,7 @@ from services.router.surrogate import load_version
 from shared.contracts.events import Reason, Source, Tokens, Trace
 from shared.contracts.tasks import Price, Task
 from shared.fitting.challenger import fit_challenger
+from shared.fitting.reading import read_horizon
 from shared.fitting.stored import horizon_of
 from shared.registry.redis import connect
 from shared.store.parquet import WindowStore, table_of
@@ -58,14 +59,14 @@ def traces(n: int, day: date, *, seed: int, noise: float = 0.0) -> list[Trace]:
     return made
 
 
-def past(before: list[Trace], replayed: list[Trace]) -> Past:
-    return Past(table_of(before), table_of(replayed), SECOND, "2026-01-02", 1, {})
+def past(before: list[Trace], replayed: list[Trace], task: Task) -> Past:
+    horizon = horizon_of(table_of(before), taxonomy=task.labels)
+    return Past(horizon, table_of(replayed), SECOND, "2026-01-02", 1, {})
 
 
 def ask(replayed: list[Trace], *, task: Task = TASK, noise: float = 0.03, **more: Any) -> Any:
-    return what_if(
-        past(traces(900, FIRST, seed=1, noise=noise), replayed), task, HashEncoder(), **more
-    )
+    days = past(traces(900, FIRST, seed=1, noise=noise), replayed, task)
+    return what_if(days, task, HashEncoder(), **more)
 
 
 def test_certificate_day_and_money_are_said() -> None:
@@ -165,6 +166,37 @@ def test_audits_stand_for_the_requests_nobody_saw() -> None:
     assert found["coverage"] == pytest.approx(1 - deferred_mass, abs=1e-3)
     assert found["calls_saved_per_day"] == pytest.approx(0.98 * 500 * found["coverage"], abs=0.1)
     assert found["coverage"] > found["n_handled"] / 140 + 0.2
+
+
+def test_a_day_observed_in_two_ways_is_as_large_as_it_was() -> None:
+    """100 requests without a version, at ten times the price, then 1,000 audited at a tenth: the
+    ones are a hundred, the others a thousand, whatever they weigh as evidence."""
+    night = [
+        msgspec.structs.replace(
+            one, source=Source.DEFERRED, deferral_reason=Reason.NO_ACTIVE_VERSION, audit_share=0.1,
+            input=f"zebra quark flux {i}", cost=1.0,
+        )
+        for i, one in enumerate(traces(100, SECOND, seed=5))
+    ]  # fmt: skip
+    audited = [
+        msgspec.structs.replace(
+            one, id=f"a{i}", source=Source.AUDITED, observation_probability=0.1, audit_share=0.1,
+            drawn=True, cost=0.1,
+        )
+        for i, one in enumerate(traces(90, SECOND, seed=6))
+    ]  # fmt: skip
+    deferred = [
+        msgspec.structs.replace(
+            one, id=f"d{i}", source=Source.DEFERRED, deferral_reason=Reason.BELOW_THRESHOLD,
+            input=f"zebra quark flux d{i}", audit_share=0.1, cost=0.1,
+        )
+        for i, one in enumerate(traces(100, SECOND, seed=7))
+    ]  # fmt: skip
+    found = ask([*night, *audited, *deferred])["replay"]
+    assert (found["n_judged"], found["requests"]) == (290, 1_100)
+    assert found["spent_per_day"] == pytest.approx(100 * 1.0 + 1_000 * 0.1)
+    others = found["n_handled"] - len(audited)
+    assert found["coverage"] == pytest.approx((900 + others) / 1_100, abs=1e-3)
 
 
 def test_what_was_seen_for_its_text_alone_is_not_judged() -> None:
@@ -298,7 +330,7 @@ class TestThePastDay:
         path = write(tmp_path, traces(100, FIRST, seed=1), dated=False)
         found = day_of_file(path, TASK, None, seed=0)
         assert (len(found.before), len(found.replayed), found.day) == (80, 20, None)
-        ids = [*found.before["id"].to_pylist(), *found.replayed["id"].to_pylist()]
+        ids = [*found.before.ids, *found.replayed["id"].to_pylist()]
         assert len(set(ids)) == 100
         again = day_of_file(path, TASK, None, seed=0)
         assert found.replayed.equals(again.replayed)
@@ -315,8 +347,7 @@ class TestThePastDay:
         path = write(tmp_path, rows, dated=dated)
         task = msgspec.structs.replace(TASK, redact="builtin")
         found = day_of_file(path, task, None, seed=0)
-        texts = [text for table in (found.before, found.replayed)
-                 for (text,) in table["input"].to_pylist()]  # fmt: skip
+        texts = [*found.before.texts, *(text for (text,) in found.replayed["input"].to_pylist())]
         assert len(texts) == 20
         assert all(text.endswith(" [EMAIL]") for text in texts)
 
@@ -327,6 +358,39 @@ class TestThePastDay:
         task = msgspec.structs.replace(TASK, timezone="America/New_York")
         with pytest.raises(InvalidFile, match="between the years 1971 and 9000"):
             day_of_file(path, task, None, seed=0)
+
+    @pytest.mark.parametrize("of_a_file", [True, False])
+    def test_is_fitted_before_on_what_the_trainer_would_have_read(
+        self, tmp_path: Path, of_a_file: bool
+    ) -> None:
+        """Of a long horizon a reservoir: all of it takes hours, and certifies something else."""
+        task = msgspec.structs.replace(TASK, max_rows=1_000)
+        store = WindowStore(str(tmp_path))
+        rows = [t for d in (FIRST, SECOND, THIRD) for t in traces(900, d, seed=1)]
+        for day in (FIRST, SECOND, THIRD):
+            store.write("support", day, [t for t in rows if t.occurred_at.date() == day])
+        found = (
+            day_of_file(write(tmp_path, rows), task, None, seed=0)
+            if of_a_file
+            else stored_day(str(tmp_path), task, None)
+        )
+        evening = read_horizon(store, task, SECOND)
+        assert found.before.digest() == evening.digest()
+        assert found.before.stored == 1_800
+        assert len(found.replayed) == 900
+        notes = what_if(found, task, HashEncoder())["notes"]
+        assert notes == [
+            f"{len(evening)} of 1,800 traces were fitted on, as by the trainer (`max_rows`)"
+        ]
+
+    def test_is_refused_where_one_row_has_no_date(self, tmp_path: Path) -> None:
+        """A random fifth played the day then, without a word."""
+        path = write(tmp_path, [t for d in (FIRST, SECOND) for t in traces(5, d, seed=1)])
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        del rows[7]["occurred_at"]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(InvalidFile, match=f"row {rows[7]['id']} has no `occurred_at`, like 1"):
+            day_of_file(path, TASK, None, seed=0)
 
     def test_is_a_day_of_a_file_with_days(self, tmp_path: Path) -> None:
         path = write(tmp_path, [t for d in (FIRST, SECOND, THIRD) for t in traces(5, d, seed=1)])

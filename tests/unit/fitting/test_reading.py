@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -121,6 +122,21 @@ def test_a_day_alone(tmp_path: Path) -> None:
     store.write("support", later, traces(300, later))
     assert len(read_day(store, TASK, later)) == 300
     assert len(read_horizon(store, TASK, later)) == 800
+
+
+def test_the_days_are_the_tasks(tmp_path: Path) -> None:
+    """One answer of another model after seven in the evening of New York, a day of its own in UTC,
+    made all others another teacher's."""
+    task = msgspec.structs.replace(TASK, timezone="America/New_York")
+    noon = datetime(2026, 1, 1, 12, tzinfo=ZoneInfo(task.timezone))
+    day = [msgspec.structs.replace(t, occurred_at=noon, teacher_model="usual") for t in traces(500)]
+    late = noon.replace(hour=19, minute=30)
+    day.append(
+        msgspec.structs.replace(day[0], id="late", occurred_at=late, teacher_model="fallback")
+    )
+    horizon = read_horizon(stored(tmp_path, [day]), task, FIRST)
+    assert horizon.answered_by.model == "usual"
+    assert horizon.evidence.sum() == 500
 
 
 def test_an_empty_store_is_an_empty_horizon(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
+from doubles import arrow_memory
 
 from shared.contracts.events import Reason, Source, Trace
 from shared.contracts.manifest import Teacher
@@ -23,13 +27,13 @@ def trace(number: int, *, day: int = 0, **fields: Any) -> Trace:
         task="support",
         input=f"text {number}",
         teacher=fields.pop("teacher", "billing"),
-        occurred_at=START + timedelta(days=day, seconds=number),
+        occurred_at=fields.pop("occurred_at", START + timedelta(days=day, seconds=number)),
         **fields,
     )
 
 
-def horizon(*traces: Trace, taxonomy: tuple[str, ...] = ()) -> Horizon:
-    return horizon_of(table_of(list(traces)), taxonomy=taxonomy)
+def horizon(*traces: Trace, zone: tzinfo = UTC, taxonomy: tuple[str, ...] = ()) -> Horizon:
+    return horizon_of(table_of(list(traces)), zone=zone, taxonomy=taxonomy)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,24 @@ def test_a_day_whose_audits_found_nothing_is_still_known_to_be_audited() -> None
     assert horizon(*deferred).heaviest == pytest.approx(20.0)
 
 
+def test_audits_are_scaled_by_the_tasks_days() -> None:
+    """A day of New York is one, though it is two of UTC."""
+    zone = ZoneInfo("America/New_York")
+    evening = [
+        trace(i, occurred_at=datetime(2026, 1, 6, 18, 30 + i // 10, tzinfo=zone),
+              source=Source.DEFERRED, audit_share=0.05, deferral_reason=Reason.BELOW_THRESHOLD)
+        for i in range(50)
+    ]  # fmt: skip
+    evening += [
+        trace(100 + i, occurred_at=datetime(2026, 1, 6, 19, 30, i, tzinfo=zone),
+              source=Source.AUDITED, observation_probability=0.05, audit_share=0.05)
+        for i in range(10)
+    ]  # fmt: skip
+    found = horizon(*evening, zone=zone)
+    assert found.weights is not None
+    assert found.weights.sum() == pytest.approx((10 * 20 + 50) ** 2 / (10 * 400 + 50))
+
+
 TAXONOMY = ("billing", "delivery")
 
 
@@ -116,6 +138,18 @@ def test_the_teacher_of_the_newest_day_is_the_one_certified() -> None:
     found = horizon(*old, *unknown, *new, *after)
     assert found.answered_by == Teacher(model="llm-2", prompt="bb")
     assert found.evidence.tolist() == [False] * 10 + [True] * 10
+
+
+def test_one_answer_of_a_fallback_model_in_the_evening_decides_nothing() -> None:
+    """The newest day is the task's: in UTC this answer after seven was a day of its own, and all
+    others were another teacher's, so that a good version was retired."""
+    zone = ZoneInfo("America/New_York")
+    noon = datetime(2026, 1, 6, 12, tzinfo=zone)
+    answers = [trace(i, occurred_at=noon, teacher_model="usual") for i in range(20)]
+    evening = trace(99, occurred_at=noon.replace(hour=19, minute=30), teacher_model="fallback")
+    found = horizon(*answers, evening, zone=zone)
+    assert found.answered_by.model == "usual"
+    assert found.evidence.sum() == 20
 
 
 def test_a_teacher_that_was_never_named_is_taken_for_the_same() -> None:
@@ -172,3 +206,13 @@ def test_what_a_tripped_version_did_was_before_its_trip_whatever_its_date() -> N
 def test_the_order_of_arrival_does_not_matter() -> None:
     traces = [trace(i, day=i % 3, teacher_model=f"llm-{i % 2}") for i in range(30)]
     assert horizon(*traces).digest() == horizon(*reversed(traces)).digest()
+
+
+def test_very_much_text_can_be_fitted_on() -> None:
+    """Arrow puts texts in order by joining them all, which fails from 2 GiB on."""
+    long = "x" * 30_000
+    some = table_of(msgspec.structs.replace(trace(i), input=long) for i in range(100))
+    table = pa.concat_tables([some] * 10)
+    with arrow_memory() as pool:
+        assert len(horizon_of(table)) == 1_000
+    assert (pool.max_memory() or 0) < 1_000 * len(long) / 10

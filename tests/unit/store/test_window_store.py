@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from doubles import arrow_memory
 
-from shared.contracts.events import Opinion, Trace
-from shared.store.parquet import SCHEMA, WindowStore
+from shared.contracts.events import MAX_TEXT_CHARS, Opinion, Trace
+from shared.store.parquet import ROWS_AT_ONCE, SCHEMA, WindowStore
 
 DAY = date(2026, 3, 1)
 OPINIONS = [Opinion(version="v1", label="refund", handled=True)]
@@ -66,3 +67,19 @@ def test_parts_without_the_newer_columns_read_beside_those_with_them(
     assert [rows["t1"][name] for name in NEW_COLUMNS] == [None, False, 0.0, "[]"]
     assert rows["t1"]["input"] == rows["t2"]["input"] == ["money back"]
     assert rows["t2"]["prompt"] == "0f1e"
+
+
+def test_a_day_of_very_much_text_can_be_read(store: WindowStore) -> None:
+    """A day is one part, and Arrow reads no more than 2 GiB of such texts at a time: it is read in
+    pieces that never have as much, and no more than one is held."""
+    assert ROWS_AT_ONCE * 2 * MAX_TEXT_CHARS * len("\U0001f600".encode()) < 2**31
+    long = "x" * 2_000
+    many = 8 * 4_096
+    store.write(
+        "support", DAY, (msgspec.structs.replace(trace(1), id=f"t{i}", input=long)
+                         for i in range(many)),
+    )  # fmt: skip
+    with arrow_memory() as pool:
+        rows = sum(len(some) for some in store.scan("support", DAY, ["id", "input"]))
+    assert rows == many
+    assert (pool.max_memory() or 0) < len(long) * many / 2

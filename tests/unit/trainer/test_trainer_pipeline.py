@@ -487,6 +487,30 @@ def test_a_stray_pair_does_not_keep_a_task_of_texts_from_training(bench: Bench) 
     assert announced.n_traces == 100
 
 
+@pytest.mark.parametrize("to_pairs", [True, False])
+def test_a_task_that_goes_over_to_pairs_or_back_is_still_refitted(
+    bench: Bench, to_pairs: bool
+) -> None:
+    """The incumbent was given features of the other kind, and every fit failed until the horizon
+    was mostly of it too. It is judged as a router serves it: what it is not asked, it defers."""
+
+    def pair(one: Trace) -> Trace:
+        return msgspec.structs.replace(one, input=[str(one.input), "context"])
+
+    first, second = traces(900), traces(900, day=NEXT, first=5_000)
+    if to_pairs:
+        second = [pair(t) if i % 3 else t for i, t in enumerate(second)]
+    else:
+        first = [pair(t) for t in first]
+        second = [t if i % 3 else pair(t) for i, t in enumerate(second)]
+    bench.store.write("support", DAY, first)
+    assert bench.refit(WindowKey("support", DAY)).kind is AnnouncementKind.PUBLISHED
+    bench.store.write("support", NEXT, second)
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert announced.figures["incumbent_coverage"] == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_the_registry_away_leaves_everything_to_be_done_again(bench: Bench) -> None:
     bench.store.write("support", DAY, traces(300))
     bench.registry.available = False
