@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -66,6 +66,7 @@ class Trainer:
     max_batch: int
     alpha: AlphaWatch
     keeper: Keeper | None = None  # a registry in memory is not kept
+    _committed: dict[TopicPartition, int] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
@@ -74,7 +75,6 @@ class Trainer:
         if self.keeper is not None:
             keep = self.keeper.follow
             threading.Thread(target=keep, args=(stop,), name="keeper", daemon=True).start()
-        committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
             self.health.beat()
@@ -82,18 +82,19 @@ class Trainer:
                 self.collector.windows.wake(self.clock.monotonic())
             turned = self.clock.monotonic()
             try:
-                committed = self.turn(committed)
-            except (Retryable, OSError) as error:
-                metrics.RETRIES.labels("trainer").inc()
-                log.warning("will be tried again: %s", error)
-                self.health.not_ready(str(error))
-                self.clock.sleep(RETRY_SECONDS)
+                self.turn()
+            except Retryable as error:
+                self._wait(error)
                 self.collector.windows.wake(self.clock.monotonic())
+            except OSError as error:  # one window is not stored: all else goes on, silence counts
+                self._wait(error)
+                turned = self.clock.monotonic()
             else:
                 self.health.ready()
 
-    def turn(self, committed: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """One poll and what follows from it; returns the offsets committed so far."""
+    def turn(self) -> None:
+        """One poll and what follows from it. Raises OSError where a window could not be stored,
+        after everything else."""
         messages = self.source.poll(self.max_batch, POLL_SECONDS)
         assigned = [p.partition for p in self.source.assigned()]
         with spans(messages) as followed:
@@ -102,12 +103,23 @@ class Trainer:
             self.publisher.publish(self.collector.rejected)
             self.collector.rejected.clear()
         self._settle()
-        for key in self.collector.close_due():
-            self.worker.submit(key)
+        try:
+            for key in self.collector.close_due():
+                self.worker.submit(key)
+        finally:  # a window that is not stored holds its own offsets back, and no others
+            self._commit()
+
+    def _commit(self) -> None:
         offsets = self.collector.committable(self.topic)
-        if offsets != committed:
+        if offsets != self._committed:
             self.source.commit(offsets)
-        return offsets
+        self._committed = offsets
+
+    def _wait(self, error: Exception) -> None:
+        metrics.RETRIES.labels("trainer").inc()
+        log.warning("will be tried again: %s", error)
+        self.health.not_ready(str(error))
+        self.clock.sleep(RETRY_SECONDS)
 
     def _settle(self) -> None:
         """Act on audits; with the registry away they wait, and traces go on being collected."""
