@@ -12,12 +12,11 @@ from zoneinfo import ZoneInfo
 
 from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
-from services.trainer.examination import FitFailed
 from services.trainer.examine import ExaminerPlan
 from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
-from services.trainer.pipeline import Announce, Refit, Verdicts
+from services.trainer.pipeline import Announce, Refit
 from services.trainer.worker import RefitWorker
 from shared.bus.base import Publisher, Record, Source, TopicPartition
 from shared.bus.errors import Retryable
@@ -25,7 +24,7 @@ from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.bus.rewinding import rewind
 from shared.clock import Clock
 from shared.contracts.codec import encode
-from shared.contracts.events import AnnouncementKind, ModelAnnouncement
+from shared.contracts.events import ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
@@ -33,7 +32,6 @@ from shared.encoder.artifact import load_encoder_info
 from shared.keeping import Keeper
 from shared.redaction.load import check_redactors
 from shared.registry.base import Registry, RegistryError
-from shared.registry.fit_note import FitNote
 from shared.registry.redis import RedisRegistry, connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
@@ -208,13 +206,7 @@ def _worker(
         announce=announce,
         clock=clock,
     )
-    return RefitWorker(
-        partial(refit_kept, keeper, refit),
-        clock=clock,
-        failed=partial(
-            tell_failure, store=store, registry=registry, announce=announce, clock=clock
-        ),
-    )
+    return RefitWorker(partial(refit_kept, keeper, refit), clock=clock, failed=refit.give_up)
 
 
 def _windows(settings: TrainerSettings, tasks: Mapping[str, Task]) -> WindowBook:
@@ -280,35 +272,6 @@ def resume(
         windows.restore(task, days)
         if days and store.verdict(task, days[-1]) is None:
             worker.submit(WindowKey(task, days[-1]))
-
-
-def tell_failure(
-    key: WindowKey,
-    error: Exception,
-    *,
-    store: Verdicts,
-    registry: Registry,
-    announce: Announce,
-    clock: Clock,
-) -> None:
-    """Announce a fit that came to nothing, and note it: the next window's tries again."""
-    failure = ModelAnnouncement(
-        kind=AnnouncementKind.REFUSED,
-        task=key.task,
-        announced_at=clock.now(),
-        reason=f"the fit failed: {_why(error)}",
-        window=key.day.isoformat(),
-    )
-    announce(failure)
-    store.write_verdict(key.task, key.day, {"kind": "failed", "version": None})
-    note = FitNote(
-        window=key.day.isoformat(), verdict="failed", reason=failure.reason, at=clock.now()
-    )
-    registry.note_fit(key.task, note)
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
 
 
 def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:

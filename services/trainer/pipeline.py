@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -19,9 +19,10 @@ from zoneinfo import ZoneInfo
 from msgspec.structs import replace
 
 from services.trainer.case import Case
-from services.trainer.examination import Examine
+from services.trainer.examination import Examine, FitFailed
 from services.trainer.incumbent import still_valid
 from services.trainer.reporting import outcome_of
+from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.manifest import sha256, window_of
@@ -67,36 +68,21 @@ class Refit:
     registry: Registry
     announce: Announce
     clock: Clock
+    _fitted_for: dict[str, float] = field(default_factory=dict)  # α, by task
 
     def __call__(self, key: WindowKey) -> ModelAnnouncement:
         """Fit, then publish or refuse. Raises RegistryUnavailable, OSError or Retryable; the
         same call may then be made again; FitFailed where that would not help."""
         task = self.tasks[key.task]
         task = replace(task, alpha=self.registry.active(task.name).asked(task.alpha))
+        self._fitted_for[task.name] = task.alpha
         started = self.clock.monotonic()
         announcement, case = self._decide(task, key.day)
         self.announce(announcement)
         seconds = self.clock.monotonic() - started
         if case is not None:
             self._report(case, announcement)
-        self.windows.write_verdict(
-            task.name,
-            key.day,
-            {
-                "kind": announcement.kind.value,
-                "version": announcement.version,
-                "alpha": task.alpha,
-            },
-        )
-        self.registry.note_fit(
-            task.name,
-            FitNote(
-                window=key.day.isoformat(),
-                verdict=announcement.kind.value,
-                reason=announcement.reason,
-                at=announcement.announced_at,
-            ),
-        )
+        self._note(key, announcement.kind.value, announcement)
         metrics.FITS.labels(task.name, announcement.kind.value).inc()
         metrics.FIT_SECONDS.labels(task.name).set(seconds)
         metrics.LAST_FIT.labels(task.name).set(self.clock.now().timestamp())
@@ -106,7 +92,34 @@ class Refit:
                    "verdict": announcement.kind.value, "reason": announcement.reason,
                    "version": announcement.version, "seconds": round(seconds, 2)},
         )  # fmt: skip
+        self._must_be_asked(task, self.registry.active(task.name))
         return announcement
+
+    def give_up(self, key: WindowKey, error: Exception) -> None:
+        """Announce a fit that came to nothing, and note it: the next window's tries again."""
+        reason = f"the fit failed: {_why(error)}"
+        failure = self._announcement(AnnouncementKind.REFUSED, key.task, key.day, reason)
+        self.announce(failure)
+        self._note(key, "failed", failure)
+
+    def _note(self, key: WindowKey, verdict: str, told: ModelAnnouncement) -> None:
+        """With the window, and for people as the task's last fit, if it is of its newest window."""
+        task, window = key.task, key.day.isoformat()
+        self.windows.write_verdict(
+            task,
+            key.day,
+            {"kind": verdict, "version": told.version, "alpha": self._fitted_for.get(task)},
+        )
+        last = self.registry.last_fit(task)
+        if last is None or last.window <= window:
+            note = FitNote(window=window, verdict=verdict, reason=told.reason, at=told.announced_at)
+            self.registry.note_fit(task, note)
+
+    def _must_be_asked(self, task: Task, now: Active) -> None:
+        """Raises Retryable where another α was asked for during the fit, which is made again."""
+        asked = now.asked(self.tasks[task.name].alpha)
+        if asked != task.alpha:
+            raise Retryable(f"α = {asked} was asked for during the fit for {task.alpha}")
 
     def _report(self, case: Case, announcement: ModelAnnouncement) -> None:
         """What was published is announced already: whatever goes wrong here, routers serve it."""
@@ -128,11 +141,11 @@ class Refit:
         serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
+            return self._announcement(AnnouncementKind.REFUSED, task.name, day, reason), None
         judged = self._judged_after(task.name, day)
         if judged is not None:  # a late trace of an empty day: what it knows is outdated
             reason = f"window {judged.isoformat()} has been judged already; the next refit counts"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
+            return self._announcement(AnnouncementKind.REFUSED, task.name, day, reason), None
         incumbent = self._incumbent(task, day, active)
         found = self.examine(task, day, incumbent)
         verdict = None
@@ -154,10 +167,11 @@ class Refit:
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         """By the pointer as it is now: a fit takes minutes, in which a version may have tripped and
-        an operator may have acted. Nothing holds the pointer between this look and the change, as
-        a publish knows fences and no epochs: what happens within these milliseconds is as if it had
-        happened before the publish that follows it."""
+        an operator may have acted, or asked for another α (Retryable). Nothing holds the pointer
+        between this look and the change, as a publish knows fences and no epochs: what happens
+        within these milliseconds is as if it had happened before the publish that follows it."""
         now = self.registry.active(case.task.name)
+        self._must_be_asked(case.task, now)
         tripped = now.state is State.TRIPPED
         challenger = case.found.challenger
         if verdict is Verdict.KEPT and not tripped and now.version == case.active.version:
@@ -277,22 +291,26 @@ class Refit:
     def _of(
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
     ) -> ModelAnnouncement:
-        announcement = self._announcement(kind, case.task, case.day, reason)
+        announcement = self._announcement(kind, case.task.name, case.day, reason)
         return replace(
             announcement, n_traces=case.found.n_traces, figures=case.figures(), **changed
         )
 
     def _announcement(
-        self, kind: AnnouncementKind, task: Task, day: date, reason: str
+        self, kind: AnnouncementKind, task: str, day: date, reason: str
     ) -> ModelAnnouncement:
         return ModelAnnouncement(
             kind=kind,
-            task=task.name,
+            task=task,
             announced_at=self.clock.now(),
             reason=reason,
             window=day.isoformat(),
             encoder=self.encoder,
         )
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
 
 
 def _overtaken(case: Case, now: Active) -> str:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from services.trainer.alpha import AlphaWatch
-from services.trainer.app import Trainer, tell_failure
+from services.trainer.app import Trainer
 from services.trainer.examination import Examination
 from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
@@ -79,15 +78,11 @@ class Bench:
             tasks=TASKS, windows=self.store, encoder="e" * 64, examine=self.fits,
             registry=self.registry, announce=self._announce, clock=clock,
         )  # fmt: skip
-        failed = partial(
-            tell_failure, store=self.store, registry=self.registry,
-            announce=self._announce, clock=clock,
-        )  # fmt: skip
         monitor = Monitor(tasks=TASKS, registry=self.registry, announce=self._announce, clock=clock)
         windows = WindowBook(timedelta(0), idle, min(idle, timedelta(seconds=5)))
         for name in TASKS:
             windows.restore(name, self.store.days(name))
-        worker = RefitWorker(refit, clock=clock, failed=failed)
+        worker = RefitWorker(refit, clock=clock, failed=refit.give_up)
         self.trainer = Trainer(
             source=MemorySource(broker, group="trainer", topics=["traces"]),
             publisher=self.publisher,

@@ -527,6 +527,25 @@ def test_a_folder_without_traces_is_no_window(bench: Bench, tmp_path: Path) -> N
     assert bench.store.days("support") == []
 
 
+def test_a_day_that_was_moved_out_of_the_way_is_gone(bench: Bench, tmp_path: Path) -> None:
+    for day in (DAY, NEXT):
+        bench.store.write("support", day, traces(3, day=day))
+    folder = tmp_path / "task=support" / f"day={DAY.isoformat()}"
+    folder.rename(f"{folder}.damaged")
+    assert bench.store.days("support") == [NEXT]
+
+
+def test_a_late_trace_of_an_old_day_is_not_the_last_fit(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    bench.refit(WindowKey("support", DAY))
+    old = DAY - timedelta(days=10)
+    bench.store.write("support", old, traces(1, day=old))
+    assert bench.refit(WindowKey("support", old)).kind is AnnouncementKind.REFUSED
+    note = bench.registry.last_fit("support")
+    assert note is not None
+    assert (note.window, note.verdict) == (DAY.isoformat(), "published")
+
+
 def test_a_damaged_part_is_named(bench: Bench, tmp_path: Path) -> None:
     bench.store.write("support", DAY, traces(10))
     (part,) = (tmp_path / "task=support" / f"day={DAY.isoformat()}").glob("part-*.parquet")
