@@ -33,6 +33,7 @@ from shared.registry.base import (
     Active,
     Artifact,
     CorruptArtifact,
+    HistoryEntry,
     Registry,
     State,
     TrippedVersion,
@@ -183,6 +184,9 @@ class Refit:
             return self._publish(case, challenger.artifact)
         if verdict is Verdict.RETIRED and not tripped:
             return self._retire(case)
+        earlier = self._retired_by(case) if now.version is None else None
+        if earlier is not None:
+            return self._retired(case, earlier)
         return self._of(case, AnnouncementKind.REFUSED, challenger.reason)
 
     def _unseen_trip(self, case: Case, now: Active) -> str:
@@ -216,27 +220,32 @@ class Refit:
         )  # fmt: skip
 
     def _retire(self, case: Case) -> ModelAnnouncement:
-        reason = (
-            "the incumbent no longer holds on fresh evidence and the challenger was refused: "
-            f"{case.found.challenger.reason}"
-        )
-        judged = case.active.version
+        judged, reason = case.active.version, _outdone(case)
         try:
             entry = self.registry.retire(
-                case.task.name, version=judged, at=self.clock.now(), reason=reason
+                case.task.name, version=judged, at=self.clock.now(), reason=_noted(case, reason)
             )
         except UnknownVersion:  # nothing is known of what somebody else made active meanwhile
             reason = f"{reason}; {judged} is no longer active, and what is was not judged"
             return self._of(case, AnnouncementKind.REFUSED, reason)
+        return self._retired(case, entry)
+
+    def _retired_by(self, case: Case) -> HistoryEntry | None:
+        """The retirement that an earlier try of this window came to, without having told of it."""
+        newest = self.registry.history(case.task.name, 1)
+        ours = _noted(case, _outdone(case))
+        return next((e for e in newest if e.actor is None and e.reason == ours), None)
+
+    def _retired(self, case: Case, entry: HistoryEntry) -> ModelAnnouncement:
         return self._of(
-            case, AnnouncementKind.RETIRED, reason,
+            case, AnnouncementKind.RETIRED, _outdone(case),
             previous_version=entry.previous, epoch=entry.epoch,
         )  # fmt: skip
 
     def _publish(self, case: Case, artifact: Artifact) -> ModelAnnouncement:
         """Active at once, or on trial where the task is rolled out in steps."""
         task, reason = case.task, case.found.challenger.reason
-        noted = f"window {case.day.isoformat()}: {reason}"
+        noted = _noted(case, reason)
         at = self.clock.now()
         if task.rollout == "direct" or artifact.version == case.active.version:
             kind = AnnouncementKind.PUBLISHED
@@ -311,6 +320,18 @@ class Refit:
 
 def _why(error: Exception) -> str:
     return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
+
+
+def _noted(case: Case, reason: str) -> str:
+    """As the registry's history has it."""
+    return f"window {case.day.isoformat()}: {reason}"
+
+
+def _outdone(case: Case) -> str:
+    return (
+        "the incumbent no longer holds on fresh evidence and the challenger was refused: "
+        f"{case.found.challenger.reason}"
+    )
 
 
 def _overtaken(case: Case, now: Active) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
 from services.trainer.refit_states import RefitStates
 from services.trainer.worker import RefitWorker
+from shared.bus.errors import Retryable
 from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
 from shared.contracts.manifest import Teacher
@@ -147,6 +149,31 @@ def test_an_incumbent_that_fails_on_fresh_evidence_is_retired(bench: Bench) -> N
     assert announced.figures["incumbent_agreement_upper"] < 0.9
     assert announced.figures["fresh_evidence"] == 900
     assert bench.registry.active("support").version is None
+
+
+def test_a_retirement_that_could_not_be_announced_is_announced_later(bench: Bench) -> None:
+    failing = [True]
+
+    def announce(announcement: ModelAnnouncement) -> None:
+        if announcement.kind is AnnouncementKind.RETIRED and failing:
+            failing.pop()
+            raise Retryable("the broker is away")
+        bench.announced.append(announcement)
+
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(900, scrambled=True, day=NEXT, first=900))
+    refit = replace(bench.refit, announce=announce)
+    with pytest.raises(Retryable):
+        refit(WindowKey("support", NEXT))
+    assert bench.registry.active("support").version is None
+    announced = refit(WindowKey("support", NEXT))
+    assert (announced.kind, announced.previous_version) == (AnnouncementKind.RETIRED, version)
+    assert announced.epoch == bench.registry.active("support").epoch
+    assert (bench.store.verdict("support", NEXT) or {})["kind"] == "retired"
+    following = NEXT + timedelta(days=1)  # which has nothing to do with it
+    bench.store.write("support", following, traces(5, day=following, first=9_000))
+    assert refit(WindowKey("support", following)).kind is AnnouncementKind.REFUSED
 
 
 def test_what_was_made_active_during_the_refit_is_not_retired(
