@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
 from services.trainer.case import Case
-from services.trainer.examination import Examine, FitFailed
+from services.trainer.examination import Examination, Examine, FitFailed
 from services.trainer.incumbent import still_valid
 from services.trainer.reporting import outcome_of
 from shared.bus.errors import Retryable
@@ -46,6 +46,14 @@ from shared.telemetry import metrics
 log = logging.getLogger(__name__)
 
 Announce = Callable[[ModelAnnouncement], None]
+
+# What puts another version, or none, in the active one's place.
+_REPLACING = (
+    AnnouncementKind.PUBLISHED,
+    AnnouncementKind.PROMOTED,
+    AnnouncementKind.ROLLED_BACK,
+    AnnouncementKind.RETIRED,
+)
 
 
 class Verdicts(Protocol):
@@ -148,7 +156,7 @@ class Refit:
             reason = f"window {judged.isoformat()} has been judged already; the next refit counts"
             return self._announcement(AnnouncementKind.REFUSED, task.name, day, reason), None
         incumbent = self._incumbent(task, day, active)
-        found = self.examine(task, day, incumbent)
+        task, found = self._examine(task, day, incumbent, active)
         verdict = None
         if incumbent is not None and found.fresh is not None:
             manifest = incumbent.manifest
@@ -161,6 +169,22 @@ class Refit:
             )
         case = Case(task, day, fence, active, found)
         return self._act(case, verdict), case
+
+    def _examine(
+        self, task: Task, day: date, incumbent: Artifact | None, active: Active
+    ) -> tuple[Task, Examination]:
+        """And the task as it was fitted: where an operator put another version in a tripped one's
+        place before any request was deferred for the trip, no trace will ever tell of it, so the
+        horizon begins on the day after it. A replay has that from the manifest's settings."""
+        found = self.examine(task, day, incumbent)
+        trip = self._last_trip(task)
+        if trip is None or active.state is State.TRIPPED or trip.version in found.tripped:
+            return task, found
+        days = (day - _day_of(trip, task)).days
+        if not 0 < days < task.horizon_days:
+            return task, found
+        task = replace(task, horizon_days=days)
+        return task, self.examine(task, day, incumbent)
 
     def _judged_after(self, task: str, day: date) -> date | None:
         later = (d for d in reversed(self.windows.days(task)) if d > day)
@@ -190,22 +214,29 @@ class Refit:
         return self._of(case, AnnouncementKind.REFUSED, challenger.reason)
 
     def _unseen_trip(self, case: Case, now: Active) -> str:
-        """What is said where the active version tripped and the evidence is from before that:
-        routers that are late, a window that ended before, a trip during the fit. "" otherwise."""
-        if now.state is not State.TRIPPED or now.version in case.found.tripped:
+        """What is said where a version tripped and the evidence is from before that: routers that
+        are late, a window that ended before, a trip during the fit. "" otherwise."""
+        task, trip = case.task, self._last_trip(case.task)
+        version = trip.version if trip else now.version if now.state is State.TRIPPED else None
+        if version is None or version in case.found.tripped:
             return ""
-        entries = self.registry.history(case.task.name, MAX_HISTORY)
-        of_it = (e for e in reversed(entries) if e.version == now.version)
-        trip = next((e.at for e in of_it if e.kind is AnnouncementKind.TRIPPED), None)
-        oldest = case.day - timedelta(days=case.task.horizon_days - 1)
-        zone = ZoneInfo(case.task.timezone)  # whose days the windows are
-        if trip is not None and trip.astimezone(zone).date() < oldest:
+        if trip is not None and (case.day - _day_of(trip, task)).days >= task.horizon_days:
             return ""  # logged calls alone, say: they do not tell of trips, but all came after it
-        when = "" if trip is None else f" at {trip.isoformat(timespec='seconds')}"
+        when = "" if trip is None else f" at {trip.at.isoformat(timespec='seconds')}"
         return (
-            f"the active version was tripped{when} and the evidence is from before: "
+            f"{version} was tripped{when} and the evidence is from before: "
             "waits for what came since the trip"
         )
+
+    def _last_trip(self, task: Task) -> HistoryEntry | None:
+        """None where a fit's version took the tripped one's place: it had seen what came since."""
+        after = None
+        for entry in self.registry.history(task.name, MAX_HISTORY):
+            if entry.kind is AnnouncementKind.TRIPPED:
+                return None if after is AnnouncementKind.PUBLISHED else entry
+            if entry.kind in _REPLACING:
+                after = entry.kind
+        return None
 
     def _kept(self, case: Case) -> ModelAnnouncement:
         refused = case.found.challenger.artifact is None
@@ -316,6 +347,10 @@ class Refit:
             window=day.isoformat(),
             encoder=self.encoder,
         )
+
+
+def _day_of(trip: HistoryEntry, task: Task) -> date:
+    return trip.at.astimezone(ZoneInfo(task.timezone)).date()  # whose days the windows are
 
 
 def _why(error: Exception) -> str:

@@ -426,6 +426,35 @@ def test_logged_calls_after_a_trip_certify_once_no_day_is_from_before(bench: Ben
     assert kinds == [AnnouncementKind.REFUSED, AnnouncementKind.PUBLISHED]
 
 
+@pytest.mark.parametrize("ended", ["roll back", "retire"])
+def test_what_came_before_a_trip_certifies_nothing_after_an_operator_ended_it_either(
+    bench: Bench, ended: str
+) -> None:
+    """Before any request was deferred for it: no trace tells of it, and none ever will."""
+    registry, at = bench.registry, bench.refit.clock.now()
+    for number, day in enumerate((DAY, NEXT)):
+        bench.store.write("support", day, traces(300, day=day, first=300 * number))
+        bench.refit(WindowKey("support", day))
+    trip(bench, registry.active("support").version, NEXT)
+    if ended == "retire":
+        registry.retire("support", at=at, reason="by hand", actor="maria")
+    else:
+        registry.rollback("support", to=None, at=at, reason="by hand", actor="maria")
+    before = registry.active("support")
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "waits for what came since the trip" in announced.reason
+    assert registry.active("support") == before
+    following = NEXT + timedelta(days=1)
+    bench.store.write("support", following, traces(400, day=following, first=900))
+    announced = bench.refit(WindowKey("support", following))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert announced.n_traces == announced.figures["n_evidence"] == 400
+    settings = registry.load("support", announced.version or "").manifest.settings
+    assert settings is not None
+    assert settings.horizon_days == 1  # so that a replay begins there too
+
+
 @pytest.mark.parametrize("n", [300, 5], ids=["certified", "refused"])
 def test_a_trip_during_the_fit_leaves_the_task_tripped(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, n: int
