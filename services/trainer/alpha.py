@@ -39,14 +39,21 @@ class AlphaWatch:
     _asked: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> None:
-        """At every task once. Raises RegistryUnavailable or OSError."""
+        """At every task once. Raises RegistryUnavailable; OSError where a verdict could not be
+        read, after the other tasks."""
+        unread: OSError | None = None
         for name, active in self.registry.pointers(list(self.tasks)).items():
             if isinstance(active, RegistryError):
                 log.warning("the α asked for is not known: %s", active, extra={"task": name})
                 continue
             asked = active.asked(self.tasks[name].alpha)
-            if asked != self._asked.get(name) and self._settled(name, asked):
-                self._asked[name] = asked
+            try:
+                if asked != self._asked.get(name) and self._settled(name, asked):
+                    self._asked[name] = asked
+            except OSError as error:
+                unread = error
+        if unread is not None:
+            raise unread
 
     def follow(self, stop: threading.Event, poll: float = POLL_SECONDS) -> None:
         """Look after every hint and at least every `poll` seconds, until `stop`."""
@@ -54,8 +61,11 @@ class AlphaWatch:
             try:
                 self.look()
                 self.registry.wait_for_change(poll)
-            except (RegistryUnavailable, OSError) as error:
+            except RegistryUnavailable as error:
                 log.debug("α is looked at later: %s", error)
+                stop.wait(poll)
+            except OSError as error:
+                log.warning("α is looked at later: %s", error)
                 stop.wait(poll)
             except Exception:  # a trainer that no longer looks would not be noticed
                 log.exception("α could not be looked at")

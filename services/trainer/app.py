@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
 from services.trainer.alpha import AlphaWatch
 from services.trainer.config import TrainerSettings
-from services.trainer.examination import FitFailed
 from services.trainer.examine import ExaminerPlan
 from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
 from services.trainer.monitor import Monitor
-from services.trainer.pipeline import Announce, Refit, Verdicts
+from services.trainer.pipeline import Announce, Refit
 from services.trainer.worker import RefitWorker
 from shared.bus.base import Publisher, Record, Source, TopicPartition
 from shared.bus.errors import Retryable
@@ -25,7 +24,7 @@ from shared.bus.kafka import KafkaPublisher, KafkaSource
 from shared.bus.rewinding import rewind
 from shared.clock import Clock
 from shared.contracts.codec import encode
-from shared.contracts.events import AnnouncementKind, ModelAnnouncement
+from shared.contracts.events import ModelAnnouncement
 from shared.contracts.tasks import Task, load_tasks
 from shared.contracts.topics import Topic
 from shared.core.window import WindowBook, WindowKey
@@ -33,7 +32,6 @@ from shared.encoder.artifact import load_encoder_info
 from shared.keeping import Keeper
 from shared.redaction.load import check_redactors
 from shared.registry.base import Registry, RegistryError
-from shared.registry.fit_note import FitNote
 from shared.registry.redis import RedisRegistry, connect
 from shared.rejecting import rejecting
 from shared.store.parquet import WindowStore
@@ -66,6 +64,7 @@ class Trainer:
     max_batch: int
     alpha: AlphaWatch
     keeper: Keeper | None = None  # a registry in memory is not kept
+    _committed: dict[TopicPartition, int] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal when the consumer cannot go on."""
@@ -74,7 +73,6 @@ class Trainer:
         if self.keeper is not None:
             keep = self.keeper.follow
             threading.Thread(target=keep, args=(stop,), name="keeper", daemon=True).start()
-        committed: dict[TopicPartition, int] = {}
         turned = self.clock.monotonic()
         while not stop.is_set():
             self.health.beat()
@@ -82,18 +80,19 @@ class Trainer:
                 self.collector.windows.wake(self.clock.monotonic())
             turned = self.clock.monotonic()
             try:
-                committed = self.turn(committed)
-            except (Retryable, OSError) as error:
-                metrics.RETRIES.labels("trainer").inc()
-                log.warning("will be tried again: %s", error)
-                self.health.not_ready(str(error))
-                self.clock.sleep(RETRY_SECONDS)
+                self.turn()
+            except Retryable as error:
+                self._wait(error)
                 self.collector.windows.wake(self.clock.monotonic())
+            except OSError as error:  # one window is not stored: all else goes on, silence counts
+                self._wait(error)
+                turned = self.clock.monotonic()
             else:
                 self.health.ready()
 
-    def turn(self, committed: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """One poll and what follows from it; returns the offsets committed so far."""
+    def turn(self) -> None:
+        """One poll and what follows from it. Raises OSError where a window could not be stored,
+        after everything else."""
         messages = self.source.poll(self.max_batch, POLL_SECONDS)
         assigned = [p.partition for p in self.source.assigned()]
         with spans(messages) as followed:
@@ -102,12 +101,23 @@ class Trainer:
             self.publisher.publish(self.collector.rejected)
             self.collector.rejected.clear()
         self._settle()
-        for key in self.collector.close_due():
-            self.worker.submit(key)
+        try:
+            for key in self.collector.close_due():
+                self.worker.submit(key)
+        finally:  # a window that is not stored holds its own offsets back, and no others
+            self._commit()
+
+    def _commit(self) -> None:
         offsets = self.collector.committable(self.topic)
-        if offsets != committed:
+        if offsets != self._committed:
             self.source.commit(offsets)
-        return offsets
+        self._committed = offsets
+
+    def _wait(self, error: Exception) -> None:
+        metrics.RETRIES.labels("trainer").inc()
+        log.warning("will be tried again: %s", error)
+        self.health.not_ready(str(error))
+        self.clock.sleep(RETRY_SECONDS)
 
     def _settle(self) -> None:
         """Act on audits; with the registry away they wait, and traces go on being collected."""
@@ -196,13 +206,7 @@ def _worker(
         announce=announce,
         clock=clock,
     )
-    return RefitWorker(
-        partial(refit_kept, keeper, refit),
-        clock=clock,
-        failed=partial(
-            tell_failure, store=store, registry=registry, announce=announce, clock=clock
-        ),
-    )
+    return RefitWorker(partial(refit_kept, keeper, refit), clock=clock, failed=refit.give_up)
 
 
 def _windows(settings: TrainerSettings, tasks: Mapping[str, Task]) -> WindowBook:
@@ -268,35 +272,6 @@ def resume(
         windows.restore(task, days)
         if days and store.verdict(task, days[-1]) is None:
             worker.submit(WindowKey(task, days[-1]))
-
-
-def tell_failure(
-    key: WindowKey,
-    error: Exception,
-    *,
-    store: Verdicts,
-    registry: Registry,
-    announce: Announce,
-    clock: Clock,
-) -> None:
-    """Announce a fit that came to nothing, and note it: the next window's tries again."""
-    failure = ModelAnnouncement(
-        kind=AnnouncementKind.REFUSED,
-        task=key.task,
-        announced_at=clock.now(),
-        reason=f"the fit failed: {_why(error)}",
-        window=key.day.isoformat(),
-    )
-    announce(failure)
-    store.write_verdict(key.task, key.day, {"kind": "failed", "version": None})
-    note = FitNote(
-        window=key.day.isoformat(), verdict="failed", reason=failure.reason, at=clock.now()
-    )
-    registry.note_fit(key.task, note)
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
 
 
 def _announce(publisher: Publisher, topic: str, announcement: ModelAnnouncement) -> None:

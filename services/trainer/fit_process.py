@@ -58,15 +58,15 @@ class FitProcess:
         return report
 
     def _ask(self, what: str, task: Task, arguments: tuple[object, ...]) -> object:
-        """Within the task's budget, or the process is ended and FitFailed raised."""
+        """Within the task's budget, or FitFailed is raised. A process that has not answered is
+        ended, whatever the cause: its answer would pass for that to the next question."""
         if self._closed:
             raise Retryable("the trainer is stopping")
-        process, connection = self._child or self._start()
+        process, connection = self._living() or self._start()
         try:
             self._wait_until_ready(connection)
             connection.send((what, arguments))
             if not connection.poll(task.fit_budget_s):
-                self._end()
                 raise FitFailed(
                     f"it took longer than fit_budget_s = {task.fit_budget_s:g} seconds and was "
                     "ended: raise that, or lower max_rows"
@@ -79,6 +79,9 @@ class FitProcess:
             code = process.exitcode
             self._end()
             raise FitFailed(f"its process ended, {_how(code)}") from None
+        except BaseException:
+            self._end()
+            raise
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -91,6 +94,13 @@ class FitProcess:
             process, _ = child
             process.kill()
             process.join()
+
+    def _living(self) -> tuple[BaseProcess, Connection] | None:
+        """None where there is none: one that died between two fits has failed neither."""
+        if self._child is not None and not self._child[0].is_alive():
+            log.warning("the fits' process ended while idle, %s", _how(self._child[0].exitcode))
+            self._end()
+        return self._child
 
     def _end(self) -> None:
         child, self._child, self._ready = self._child, None, False
@@ -105,11 +115,9 @@ class FitProcess:
         if self._ready:
             return
         if not connection.poll(START_SECONDS):
-            self._end()
             raise Retryable(f"the fits' process was not ready within {START_SECONDS:g} seconds")
         outcome = connection.recv()
         if isinstance(outcome, Exception):
-            self._end()
             raise outcome
         self._ready = True
 

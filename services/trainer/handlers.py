@@ -53,7 +53,7 @@ class Collector:
     watch: Watch = lambda trace, partition, offset: None
     rejected: list[Record] = field(default_factory=list)
     _offsets: OffsetBook = field(default_factory=OffsetBook)
-    _held: dict[WindowKey, list[Trace]] = field(default_factory=dict)
+    _held: dict[WindowKey, dict[str, Trace]] = field(default_factory=dict)
     _reach: dict[WindowKey, dict[int, int]] = field(default_factory=dict)  # next offsets
 
     def add(self, messages: Sequence[Message], assigned: Iterable[int]) -> None:
@@ -67,15 +67,15 @@ class Collector:
                 self.rejected.append(self.dead_letter(message, error))
             else:
                 self.accepted(message)
-                key, late = self.windows.add(
+                key, _ = self.windows.add(
                     trace.task, trace.occurred_at, partition=message.partition,
                     assigned=partitions, now=self.clock.monotonic(),
                 )  # fmt: skip
-                self._held.setdefault(key, []).append(trace)
-                self._reach.setdefault(key, {})[message.partition] = message.offset + 1
+                # A rebalance reads again what is held already.
+                self._held.setdefault(key, {}).setdefault(trace.id, trace)
+                reach = self._reach.setdefault(key, {})
+                reach[message.partition] = max(reach.get(message.partition, 0), message.offset + 1)
                 self.watch(trace, message.partition, message.offset)
-                if late:
-                    metrics.TRACES_LATE.labels(trace.task).inc()
             self._offsets.read(message.partition, message.offset, key)
         self._count_held()
 
@@ -89,9 +89,10 @@ class Collector:
         """
         failure: OSError | None = None
         for key in self.windows.due(self.clock.monotonic(), self.clock.now()):
-            traces = self._held.get(key, [])
+            traces = self._held.get(key, {})
+            reach = self._reach.get(key, {})
             try:
-                added = self.store.write(key.task, key.day, traces, self._reach.get(key, {}))
+                added = self.store.write(key.task, key.day, traces.values(), reach)
             except OSError as error:
                 log.warning("window not stored: %s", error, extra={"task": key.task})
                 failure = failure or error
@@ -109,6 +110,8 @@ class Collector:
             if new:
                 metrics.WINDOWS_CLOSED.labels(key.task).inc()
                 yield key
+            else:
+                metrics.TRACES_LATE.labels(key.task).inc(added)
         if failure is not None:
             raise failure
 

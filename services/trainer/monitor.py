@@ -54,7 +54,8 @@ class _Watched:
     audits: dict[tuple[str, int], list[tuple[int, bool]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    arrived: dict[str, int] = field(default_factory=dict)  # audits of this turn, by version
+    # How many audits of a version were recorded before those that have not been judged yet.
+    judged: dict[str, int] = field(default_factory=dict)
     # Who answered in each version's time, newest last.
     teachers: dict[str, list[Teacher]] = field(default_factory=lambda: defaultdict(list))
     live: dict[str, LiveCertificate] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class Monitor:
             try:
                 self._record(name, watched)
                 self._judge(self.tasks[name], watched)
+                watched.judged.clear()
             except RegistryUnavailable:
                 raise
             except RegistryError as error:
@@ -115,15 +117,15 @@ class Monitor:
             raise unread
 
     def _record(self, task: str, watched: _Watched) -> None:
-        watched.arrived.clear()
         for version, partition in sorted(watched.audits):
+            if version not in watched.judged:
+                watched.judged[version] = self.registry.record_audits(task, version, partition, ())
             # A rebalance reads again what this turn has read already, from an earlier offset on.
             audits = sorted(dict(watched.audits[version, partition]).items())
             for start in range(0, len(audits), MAX_AUDITS_PER_CALL):
                 some = audits[start : start + MAX_AUDITS_PER_CALL]
                 self.registry.record_audits(task, version, partition, some)
             del watched.audits[version, partition]
-            watched.arrived[version] = watched.arrived.get(version, 0) + len(audits)
             metrics.AUDITS.labels(task).inc(len(audits))
 
     def _judge(self, task: Task, watched: _Watched) -> None:
@@ -265,7 +267,7 @@ class Monitor:
         if live is None or live.alpha != alpha:
             live = watched.live[version] = LiveCertificate(alpha, task.delta)
             outcomes = self.registry.audits(task.name, version, 0)
-            live.observe_all(outcomes[: max(0, len(outcomes) - watched.arrived.get(version, 0))])
+            live.observe_all(outcomes[: watched.judged.get(version)])
             if serving:
                 live.forget_suspicion()
         live.observe_all(self.registry.audits(task.name, version, live.n))

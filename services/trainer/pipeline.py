@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
 from services.trainer.case import Case
-from services.trainer.examination import Examine
+from services.trainer.examination import Examination, Examine, FitFailed
 from services.trainer.incumbent import still_valid
 from services.trainer.reporting import outcome_of
+from shared.bus.errors import Retryable
 from shared.clock import Clock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement
 from shared.contracts.manifest import sha256, window_of
@@ -32,6 +33,7 @@ from shared.registry.base import (
     Active,
     Artifact,
     CorruptArtifact,
+    HistoryEntry,
     Registry,
     State,
     TrippedVersion,
@@ -44,6 +46,14 @@ from shared.telemetry import metrics
 log = logging.getLogger(__name__)
 
 Announce = Callable[[ModelAnnouncement], None]
+
+# What puts another version, or none, in the active one's place.
+_REPLACING = (
+    AnnouncementKind.PUBLISHED,
+    AnnouncementKind.PROMOTED,
+    AnnouncementKind.ROLLED_BACK,
+    AnnouncementKind.RETIRED,
+)
 
 
 class Verdicts(Protocol):
@@ -67,36 +77,21 @@ class Refit:
     registry: Registry
     announce: Announce
     clock: Clock
+    _fitted_for: dict[str, float] = field(default_factory=dict)  # α, by task
 
     def __call__(self, key: WindowKey) -> ModelAnnouncement:
         """Fit, then publish or refuse. Raises RegistryUnavailable, OSError or Retryable; the
         same call may then be made again; FitFailed where that would not help."""
         task = self.tasks[key.task]
         task = replace(task, alpha=self.registry.active(task.name).asked(task.alpha))
+        self._fitted_for[task.name] = task.alpha
         started = self.clock.monotonic()
         announcement, case = self._decide(task, key.day)
         self.announce(announcement)
         seconds = self.clock.monotonic() - started
         if case is not None:
             self._report(case, announcement)
-        self.windows.write_verdict(
-            task.name,
-            key.day,
-            {
-                "kind": announcement.kind.value,
-                "version": announcement.version,
-                "alpha": task.alpha,
-            },
-        )
-        self.registry.note_fit(
-            task.name,
-            FitNote(
-                window=key.day.isoformat(),
-                verdict=announcement.kind.value,
-                reason=announcement.reason,
-                at=announcement.announced_at,
-            ),
-        )
+        self._note(key, announcement.kind.value, announcement)
         metrics.FITS.labels(task.name, announcement.kind.value).inc()
         metrics.FIT_SECONDS.labels(task.name).set(seconds)
         metrics.LAST_FIT.labels(task.name).set(self.clock.now().timestamp())
@@ -106,7 +101,34 @@ class Refit:
                    "verdict": announcement.kind.value, "reason": announcement.reason,
                    "version": announcement.version, "seconds": round(seconds, 2)},
         )  # fmt: skip
+        self._must_be_asked(task, self.registry.active(task.name))
         return announcement
+
+    def give_up(self, key: WindowKey, error: Exception) -> None:
+        """Announce a fit that came to nothing, and note it: the next window's tries again."""
+        reason = f"the fit failed: {_why(error)}"
+        failure = self._announcement(AnnouncementKind.REFUSED, key.task, key.day, reason)
+        self.announce(failure)
+        self._note(key, "failed", failure)
+
+    def _note(self, key: WindowKey, verdict: str, told: ModelAnnouncement) -> None:
+        """With the window, and for people as the task's last fit, if it is of its newest window."""
+        task, window = key.task, key.day.isoformat()
+        self.windows.write_verdict(
+            task,
+            key.day,
+            {"kind": verdict, "version": told.version, "alpha": self._fitted_for.get(task)},
+        )
+        last = self.registry.last_fit(task)
+        if last is None or last.window <= window:
+            note = FitNote(window=window, verdict=verdict, reason=told.reason, at=told.announced_at)
+            self.registry.note_fit(task, note)
+
+    def _must_be_asked(self, task: Task, now: Active) -> None:
+        """Raises Retryable where another α was asked for during the fit, which is made again."""
+        asked = now.asked(self.tasks[task.name].alpha)
+        if asked != task.alpha:
+            raise Retryable(f"α = {asked} was asked for during the fit for {task.alpha}")
 
     def _report(self, case: Case, announcement: ModelAnnouncement) -> None:
         """What was published is announced already: whatever goes wrong here, routers serve it."""
@@ -128,13 +150,13 @@ class Refit:
         serving = window_of(active.version) if active.version else ""
         if serving > day.isoformat():
             reason = f"window {serving} has been published already; it stays"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
+            return self._announcement(AnnouncementKind.REFUSED, task.name, day, reason), None
         judged = self._judged_after(task.name, day)
         if judged is not None:  # a late trace of an empty day: what it knows is outdated
             reason = f"window {judged.isoformat()} has been judged already; the next refit counts"
-            return self._announcement(AnnouncementKind.REFUSED, task, day, reason), None
+            return self._announcement(AnnouncementKind.REFUSED, task.name, day, reason), None
         incumbent = self._incumbent(task, day, active)
-        found = self.examine(task, day, incumbent)
+        task, found = self._examine(task, day, incumbent, active)
         verdict = None
         if incumbent is not None and found.fresh is not None:
             manifest = incumbent.manifest
@@ -148,16 +170,33 @@ class Refit:
         case = Case(task, day, fence, active, found)
         return self._act(case, verdict), case
 
+    def _examine(
+        self, task: Task, day: date, incumbent: Artifact | None, active: Active
+    ) -> tuple[Task, Examination]:
+        """And the task as it was fitted: where an operator put another version in a tripped one's
+        place before any request was deferred for the trip, no trace will ever tell of it, so the
+        horizon begins on the day after it. A replay has that from the manifest's settings."""
+        found = self.examine(task, day, incumbent)
+        trip = self._last_trip(task)
+        if trip is None or active.state is State.TRIPPED or trip.version in found.tripped:
+            return task, found
+        days = (day - _day_of(trip, task)).days
+        if not 0 < days < task.horizon_days:
+            return task, found
+        task = replace(task, horizon_days=days)
+        return task, self.examine(task, day, incumbent)
+
     def _judged_after(self, task: str, day: date) -> date | None:
         later = (d for d in reversed(self.windows.days(task)) if d > day)
         return next((d for d in later if self.windows.verdict(task, d) is not None), None)
 
     def _act(self, case: Case, verdict: Verdict | None) -> ModelAnnouncement:
         """By the pointer as it is now: a fit takes minutes, in which a version may have tripped and
-        an operator may have acted. Nothing holds the pointer between this look and the change, as
-        a publish knows fences and no epochs: what happens within these milliseconds is as if it had
-        happened before the publish that follows it."""
+        an operator may have acted, or asked for another α (Retryable). Nothing holds the pointer
+        between this look and the change, as a publish knows fences and no epochs: what happens
+        within these milliseconds is as if it had happened before the publish that follows it."""
         now = self.registry.active(case.task.name)
+        self._must_be_asked(case.task, now)
         tripped = now.state is State.TRIPPED
         challenger = case.found.challenger
         if verdict is Verdict.KEPT and not tripped and now.version == case.active.version:
@@ -169,25 +208,35 @@ class Refit:
             return self._publish(case, challenger.artifact)
         if verdict is Verdict.RETIRED and not tripped:
             return self._retire(case)
+        earlier = self._retired_by(case) if now.version is None else None
+        if earlier is not None:
+            return self._retired(case, earlier)
         return self._of(case, AnnouncementKind.REFUSED, challenger.reason)
 
     def _unseen_trip(self, case: Case, now: Active) -> str:
-        """What is said where the active version tripped and the evidence is from before that:
-        routers that are late, a window that ended before, a trip during the fit. "" otherwise."""
-        if now.state is not State.TRIPPED or now.version in case.found.tripped:
+        """What is said where a version tripped and the evidence is from before that: routers that
+        are late, a window that ended before, a trip during the fit. "" otherwise."""
+        task, trip = case.task, self._last_trip(case.task)
+        version = trip.version if trip else now.version if now.state is State.TRIPPED else None
+        if version is None or version in case.found.tripped:
             return ""
-        entries = self.registry.history(case.task.name, MAX_HISTORY)
-        of_it = (e for e in reversed(entries) if e.version == now.version)
-        trip = next((e.at for e in of_it if e.kind is AnnouncementKind.TRIPPED), None)
-        oldest = case.day - timedelta(days=case.task.horizon_days - 1)
-        zone = ZoneInfo(case.task.timezone)  # whose days the windows are
-        if trip is not None and trip.astimezone(zone).date() < oldest:
+        if trip is not None and (case.day - _day_of(trip, task)).days >= task.horizon_days:
             return ""  # logged calls alone, say: they do not tell of trips, but all came after it
-        when = "" if trip is None else f" at {trip.isoformat(timespec='seconds')}"
+        when = "" if trip is None else f" at {trip.at.isoformat(timespec='seconds')}"
         return (
-            f"the active version was tripped{when} and the evidence is from before: "
+            f"{version} was tripped{when} and the evidence is from before: "
             "waits for what came since the trip"
         )
+
+    def _last_trip(self, task: Task) -> HistoryEntry | None:
+        """None where a fit's version took the tripped one's place: it had seen what came since."""
+        after = None
+        for entry in self.registry.history(task.name, MAX_HISTORY):
+            if entry.kind is AnnouncementKind.TRIPPED:
+                return None if after is AnnouncementKind.PUBLISHED else entry
+            if entry.kind in _REPLACING:
+                after = entry.kind
+        return None
 
     def _kept(self, case: Case) -> ModelAnnouncement:
         refused = case.found.challenger.artifact is None
@@ -202,27 +251,32 @@ class Refit:
         )  # fmt: skip
 
     def _retire(self, case: Case) -> ModelAnnouncement:
-        reason = (
-            "the incumbent no longer holds on fresh evidence and the challenger was refused: "
-            f"{case.found.challenger.reason}"
-        )
-        judged = case.active.version
+        judged, reason = case.active.version, _outdone(case)
         try:
             entry = self.registry.retire(
-                case.task.name, version=judged, at=self.clock.now(), reason=reason
+                case.task.name, version=judged, at=self.clock.now(), reason=_noted(case, reason)
             )
         except UnknownVersion:  # nothing is known of what somebody else made active meanwhile
             reason = f"{reason}; {judged} is no longer active, and what is was not judged"
             return self._of(case, AnnouncementKind.REFUSED, reason)
+        return self._retired(case, entry)
+
+    def _retired_by(self, case: Case) -> HistoryEntry | None:
+        """The retirement that an earlier try of this window came to, without having told of it."""
+        newest = self.registry.history(case.task.name, 1)
+        ours = _noted(case, _outdone(case))
+        return next((e for e in newest if e.actor is None and e.reason == ours), None)
+
+    def _retired(self, case: Case, entry: HistoryEntry) -> ModelAnnouncement:
         return self._of(
-            case, AnnouncementKind.RETIRED, reason,
+            case, AnnouncementKind.RETIRED, _outdone(case),
             previous_version=entry.previous, epoch=entry.epoch,
         )  # fmt: skip
 
     def _publish(self, case: Case, artifact: Artifact) -> ModelAnnouncement:
         """Active at once, or on trial where the task is rolled out in steps."""
         task, reason = case.task, case.found.challenger.reason
-        noted = f"window {case.day.isoformat()}: {reason}"
+        noted = _noted(case, reason)
         at = self.clock.now()
         if task.rollout == "direct" or artifact.version == case.active.version:
             kind = AnnouncementKind.PUBLISHED
@@ -277,22 +331,42 @@ class Refit:
     def _of(
         self, case: Case, kind: AnnouncementKind, reason: str, **changed: Any
     ) -> ModelAnnouncement:
-        announcement = self._announcement(kind, case.task, case.day, reason)
+        announcement = self._announcement(kind, case.task.name, case.day, reason)
         return replace(
             announcement, n_traces=case.found.n_traces, figures=case.figures(), **changed
         )
 
     def _announcement(
-        self, kind: AnnouncementKind, task: Task, day: date, reason: str
+        self, kind: AnnouncementKind, task: str, day: date, reason: str
     ) -> ModelAnnouncement:
         return ModelAnnouncement(
             kind=kind,
-            task=task.name,
+            task=task,
             announced_at=self.clock.now(),
             reason=reason,
             window=day.isoformat(),
             encoder=self.encoder,
         )
+
+
+def _day_of(trip: HistoryEntry, task: Task) -> date:
+    return trip.at.astimezone(ZoneInfo(task.timezone)).date()  # whose days the windows are
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
+
+
+def _noted(case: Case, reason: str) -> str:
+    """As the registry's history has it."""
+    return f"window {case.day.isoformat()}: {reason}"
+
+
+def _outdone(case: Case) -> str:
+    return (
+        "the incumbent no longer holds on fresh evidence and the challenger was refused: "
+        f"{case.found.challenger.reason}"
+    )
 
 
 def _overtaken(case: Case, now: Active) -> str:

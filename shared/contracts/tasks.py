@@ -17,6 +17,7 @@ from shared.contracts.teaching import Budget, Price, TeacherEndpoint
 
 Alpha = Annotated[float, Meta(gt=0, lt=1)]
 
+WEEK_SECONDS = 604_800.0
 
 __all__ = [
     "Budget",
@@ -66,7 +67,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `max_rows`: of a longer horizon about so many traces are used, a part of each day and label
     drawn by a hash of the id, each standing for those left out. `half_life_days`: where some are
     left out, a day counts half as much each so many days. `fit_budget_s`: a fit that takes longer
-    is given up, and the next window's tries again.
+    is given up, and the next window's tries again; a week at most.
     `refit`: `incremental` fits only what is served anew where nothing but traces has changed since
     the last full refit (docs/flywheel.md); every `full_refit_every`th window is fitted in full all
     the same.
@@ -89,7 +90,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     horizon_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
     max_rows: Annotated[int, Meta(ge=1_000)] = 100_000
     half_life_days: Annotated[float, Meta(gt=0)] | None = None
-    fit_budget_s: Annotated[float, Meta(gt=0)] = 3_600.0
+    fit_budget_s: Annotated[float, Meta(gt=0, le=WEEK_SECONDS)] = 3_600.0
     refit: Literal["full", "incremental"] = "full"
     full_refit_every: Annotated[int, Meta(ge=1)] = 7
     timezone: str = "UTC"

@@ -193,8 +193,8 @@ class Registry(Protocol):
         ignored: a redelivery counts nothing twice. Kept as long as the version is stored; of one
         that is not, nothing is recorded. No change in the sense of epoch, history or hints.
 
-        Returns how many outcomes the version has now. Raises ValueError for more than
-        MAX_AUDITS_PER_CALL, or offsets that do not grow.
+        Returns how many outcomes the version has now, which no audits at all ask for. Raises
+        ValueError for more than MAX_AUDITS_PER_CALL, or offsets that do not grow.
         """
         ...
 

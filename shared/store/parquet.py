@@ -125,9 +125,8 @@ class WindowStore:
     def days(self, task: str) -> list[date]:
         """Days with stored traces, oldest first."""
         found = self._list(f"{self._root}/task={task}")
-        names = [info.base_name for info in found if info.base_name.startswith("day=")]
-        days = sorted(date.fromisoformat(name.removeprefix("day=")) for name in names)
-        return [day for day in days if self._parts(task, day)]
+        days = [day for info in found if (day := _day_of(info.base_name)) is not None]
+        return [day for day in sorted(days) if self._parts(task, day)]
 
     def write_verdict(self, task: str, day: date, verdict: dict[str, Any]) -> None:
         content = json.dumps(verdict, sort_keys=True).encode()
@@ -139,7 +138,13 @@ class WindowStore:
         if self._fs.get_file_info(path).type != pafs.FileType.File:
             return None
         with self._fs.open_input_stream(path) as source:
-            verdict: dict[str, Any] = json.loads(source.read())
+            content = source.read()
+        try:
+            verdict: dict[str, Any] = json.loads(content)
+        except ValueError as error:
+            raise OSError(
+                f"{path} is damaged; remove it, and the window is fitted again: {error}"
+            ) from error
         return verdict
 
     def _folder(self, task: str, day: date) -> str:
@@ -210,6 +215,15 @@ def _sound(part: str) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise OSError(f"{part} is damaged; move it away to go on without it: {error}") from error
+
+
+def _day_of(folder: str) -> date | None:
+    """None for what is no day's: one that was moved out of the way is called `day=….damaged`."""
+    try:
+        day = date.fromisoformat(folder.removeprefix("day="))
+    except ValueError:
+        return None
+    return day if folder == f"day={day.isoformat()}" else None
 
 
 def _filled(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:

@@ -62,7 +62,9 @@ SEEN_STORE_AWAY = Gauge(
 
 # --- trainer
 WINDOWS_CLOSED = Counter("tracer_windows_closed_total", "Daily windows stored", ["task"])
-TRACES_LATE = Counter("tracer_traces_late_total", "Traces of windows already closed", ["task"])
+TRACES_LATE = Counter(
+    "tracer_traces_late_total", "Traces stored with windows already closed", ["task"]
+)
 FITS = Counter("tracer_fits_total", "Fits by verdict", ["task", "verdict"])
 FIT_SECONDS = Gauge("tracer_fit_seconds", "Wall time of the last fit", ["task"])
 LAST_FIT = Gauge(

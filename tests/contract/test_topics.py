@@ -243,6 +243,9 @@ def test_specs_cannot_be_changed() -> None:
         ("canary_share", "1"),
         ("promote_after", "0"),
         ("horizon_days", "36501"),
+        ("fit_budget_s", "0"),
+        ("fit_budget_s", ".inf"),
+        ("fit_budget_s", "604801"),
     ],
 )
 def test_a_task_out_of_bounds_is_refused_and_the_field_named(

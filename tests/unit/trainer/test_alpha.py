@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from test_monitor import AT, ENCODER
 from test_monitor import Bench as Audited
-from test_trainer_pipeline import DAY, Bench, traces
+from test_trainer_pipeline import DAY, Bench, during_the_fit, traces
 
 from services.trainer.alpha import AlphaWatch
+from services.trainer.examination import FitFailed
+from services.trainer.examine import Examiner
+from services.trainer.pipeline import Refit
+from shared.bus.errors import Retryable
 from shared.contracts.events import AnnouncementKind
+from shared.contracts.tasks import Task
 from shared.core.window import WindowKey
 from shared.registry.base import RegistryUnavailable, State
 from tests.surrogates import make_surrogate
@@ -85,6 +92,74 @@ def test_an_alpha_that_is_asked_for_during_a_fit_is_not_forgotten(watched: Watch
     watched.watch.look()
     watched.watch.look()
     assert watched.submitted == [KEY]
+
+
+def test_thinking_better_of_an_alpha_during_its_fit_keeps_the_version_that_answers(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was replaced by one certified for less than is asked for again, and all was deferred."""
+    bench = watched.bench
+    bench.store.write("support", DAY, traces(600))
+    version = bench.refit(KEY).version
+    watched.ask(0.85)
+    during_the_fit(monkeypatch, lambda: watched.ask(None))
+    with pytest.raises(Retryable, match="was asked for during the fit"):
+        bench.refit(KEY)
+    assert bench.registry.active("support").version == version
+    assert bench.refit(KEY).version == version  # the worker's next try
+    assert (bench.store.verdict("support", DAY) or {})["alpha"] == 0.9
+
+
+def test_an_alpha_that_is_asked_for_while_the_report_is_made_is_fitted_for_too(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = watched.bench
+    bench.store.write("support", DAY, traces(600))
+    monkeypatch.setattr(Refit, "_report", lambda *_: watched.ask(0.95))
+    with pytest.raises(Retryable, match="was asked for"):
+        bench.refit(KEY)
+    assert (bench.store.verdict("support", DAY) or {})["alpha"] == 0.9
+    assert bench.refit(KEY).certificate.alpha == 0.95  # type: ignore[union-attr]
+
+
+def test_after_a_refit_that_failed_another_alpha_can_be_asked_for(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise FitFailed("out of memory")
+
+    bench = watched.bench
+    bench.store.write("support", DAY, traces(600))
+    bench.refit(KEY)
+    watched.ask(0.97)
+    watched.watch.look()
+    monkeypatch.setattr(Examiner, "__call__", fail)
+    with pytest.raises(FitFailed) as failed:
+        bench.refit(KEY)
+    bench.refit.give_up(KEY, failed.value)
+    watched.watch.look()
+    watched.another().look()
+    assert watched.submitted == [KEY]  # of itself it is not tried again
+    for alpha in (0.96, 0.97, None):
+        watched.ask(alpha)
+        watched.another().look()
+        watched.watch.look()
+    assert len(watched.submitted) > 3
+
+
+def test_a_verdict_that_cannot_be_read_keeps_no_other_task_from_its_alpha(
+    watched: Watched, tmp_path: Path
+) -> None:
+    tasks = {name: Task(name=name, alpha=0.9) for name in ("support", "other")}
+    for name in tasks:
+        watched.bench.store.write(name, DAY, traces(3))
+        watched.bench.store.write_verdict(name, DAY, {"kind": "refused", "alpha": 0.8})
+    path = tmp_path / "task=support" / f"day={DAY.isoformat()}" / "verdict.json"
+    path.write_text('{"kind"')
+    watch = replace(watched.watch, tasks=tasks)
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        watch.look()
+    assert watched.submitted == [WindowKey("other", DAY)]
 
 
 def test_a_registry_that_is_away_is_asked_again(watched: Watched) -> None:

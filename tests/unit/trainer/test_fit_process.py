@@ -105,6 +105,24 @@ def test_one_whose_process_dies_says_how(fits: FitProcess) -> None:
     assert fits(task("good"), DAY, None).n_evidence == 1
 
 
+def test_one_that_was_killed_between_two_fits_costs_the_next_one_nothing(
+    fits: FitProcess, folder: Path
+) -> None:
+    """At night, say, for the memory that it keeps."""
+    fits(task("good"), DAY, None)
+    before = pid(folder)
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    assert fits(task("good"), DAY, None).n_evidence == 1
+    assert pid(folder) != before
+
+
+def test_an_answer_that_nobody_waited_for_reaches_no_other_task(fits: FitProcess) -> None:
+    with pytest.raises(OverflowError):
+        fits(task("long", budget=float("inf")), DAY, Artifact(b"", {"a": b"1"}))
+    assert fits(task("good"), DAY, None).n_traces == 0
+
+
 def test_one_that_hangs_is_ended_and_keeps_nobody_from_turning(
     fits: FitProcess, folder: Path
 ) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from services.trainer.alpha import AlphaWatch
-from services.trainer.app import Trainer, tell_failure
+from services.trainer.app import Trainer
 from services.trainer.examination import Examination
 from services.trainer.fit_process import FitProcess
 from services.trainer.handlers import Collector
@@ -58,10 +58,16 @@ class Scripted:
         return Examination(1, 1, None, Teacher(), refused, None)
 
 
+def trace(task: str, day: date, number: int) -> Trace:
+    at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    id = f"{task}-{day}-{number}"
+    return Trace(id=id, task=task, input="text", teacher="label", occurred_at=at)
+
+
 class Bench:
     """A trainer on the bus in memory, turning in a thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, idle: timedelta = timedelta(hours=1)) -> None:
         broker, clock = MemoryBroker(), SystemClock()
         broker.create_topic("traces", 2)
         broker.create_topic("models", 1)
@@ -72,13 +78,11 @@ class Bench:
             tasks=TASKS, windows=self.store, encoder="e" * 64, examine=self.fits,
             registry=self.registry, announce=self._announce, clock=clock,
         )  # fmt: skip
-        failed = partial(
-            tell_failure, store=self.store, registry=self.registry,
-            announce=self._announce, clock=clock,
-        )  # fmt: skip
         monitor = Monitor(tasks=TASKS, registry=self.registry, announce=self._announce, clock=clock)
-        windows = WindowBook(timedelta(0), timedelta(hours=1), timedelta(seconds=5))
-        worker = RefitWorker(refit, clock=clock, failed=failed)
+        windows = WindowBook(timedelta(0), idle, min(idle, timedelta(seconds=5)))
+        for name in TASKS:
+            windows.restore(name, self.store.days(name))
+        worker = RefitWorker(refit, clock=clock, failed=refit.give_up)
         self.trainer = Trainer(
             source=MemorySource(broker, group="trainer", topics=["traces"]),
             publisher=self.publisher,
@@ -100,13 +104,9 @@ class Bench:
         self.thread.join(10.0)
         self.fits.close()
 
-    def send(self, day: date) -> None:
+    def send(self, day: date, tasks: Iterable[str] = TASKS) -> None:
         """One trace a task and partition, which closes the day before in all of them."""
-        at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
-        traces = [
-            Trace(id=f"{name}-{day}-{i}", task=name, input="text", teacher="label", occurred_at=at)
-            for name in TASKS for i in range(8)
-        ]  # fmt: skip
+        traces = [trace(name, day, i) for name in tasks for i in range(8)]
         self.publisher.publish([Record("traces", t.id.encode(), encode(t)) for t in traces])
 
     def verdicts(self, day: date) -> dict[str, str]:
@@ -154,3 +154,28 @@ def test_one_failing_fit_never_blocks_another(bench: Bench) -> None:
     note = bench.registry.last_fit("fails")
     assert note is not None
     assert note.verdict == "refused"
+
+
+def test_a_day_that_cannot_be_stored_keeps_no_other_task_from_being_idle(tmp_path: Path) -> None:
+    """A late trace for a damaged part, and the trainer tries again every second."""
+    WindowStore(str(tmp_path)).write("damaged", DAY1, [trace("damaged", DAY1, 9)])
+    (part,) = tmp_path.glob("task=damaged/day=*/part-*.parquet")
+    part.write_bytes(b"PAR1 and no more")
+    bench = Bench(tmp_path, idle=timedelta(seconds=2))
+    deadline = time.monotonic() + 40.0
+    try:
+        bench.send(DAY1, ["small-01"])
+        bench.send(DAY1, ["damaged"])
+        while "damaged" not in bench.trainer.health.readiness()[1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        bench.send(DAY1, ["small-02"])
+        while not bench.store.days("small-02"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # Offsets before those of the damaged day are not read again.
+        while 0 in bench.broker.committed("trainer").values():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        bench.close()

@@ -160,6 +160,30 @@ def test_a_version_that_was_cleared_is_not_suspected_again_by_another_trainer() 
     assert bench.state is not State.SERVING
 
 
+def test_a_restart_that_reads_the_day_again_suspects_no_version_that_was_cleared() -> None:
+    bench = Bench()
+    version = bench.publish()
+    seen: list[tuple[Trace, int]] = []
+    see = bench.monitor.see
+
+    def keep(trace: Trace, partition: int, offset: int) -> None:
+        seen.append((trace, offset))
+        see(trace, partition, offset)
+
+    bench.monitor.see = keep  # type: ignore[method-assign]
+    bench.audit(version, 300, 0.95)
+    bench.audit(version, 7, 0.0)
+    bench.audit(version, 200, 0.97, drawn=False, reason=Reason.PROBATION)
+    bench.audit(version, 200, 0.95)
+    assert bench.kinds == [AnnouncementKind.PROBATION, AnnouncementKind.CLEARED]
+    again = bench.new_monitor()
+    for trace, offset in seen:
+        again.see(trace, 0, offset)
+    again.settle()
+    assert bench.state is State.SERVING
+    assert len(bench.kinds) == 2
+
+
 @pytest.mark.parametrize(
     ("how", "counts"),
     [

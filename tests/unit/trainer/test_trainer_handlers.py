@@ -252,6 +252,35 @@ def test_a_restart_amid_a_window_reads_it_again_whole(store: WindowStore) -> Non
     assert ids(store, DAY1) == [f"t-{i}" for i in range(6)]
 
 
+def test_a_rebalance_amid_a_window_holds_nothing_twice(store: WindowStore) -> None:
+    """The day is read again from its first trace, and not to its end before it closes."""
+    collected = collector(store, FakeClock(AFTER))
+    events = [message(trace(i), i) for i in range(6)]
+    for read in (events, events, events[:2]):
+        collected.add(read, [0])
+    assert REGISTRY.get_sample_value("tracer_trainer_held_traces") == 6
+    collected.add([message(trace(9, DAY2), 6)], [0])
+    list(collected.close_due())
+    assert store.view("support").source([DAY1]) == {DAY1.isoformat(): {"0": 6}}
+
+
+def test_only_late_traces_that_are_new_count_as_late(store: WindowStore) -> None:
+    def late() -> float:
+        return REGISTRY.get_sample_value("tracer_traces_late_total", {"task": "support"}) or 0.0
+
+    before, clock = late(), FakeClock(AFTER)
+    messages = [message(trace(i), i) for i in range(5)] + [message(trace(9, DAY2), 5)]
+    collected = collector(store, clock)
+    collected.add(messages, [0])
+    list(collected.close_due())
+    again = collector(store, clock)  # a restart reads what an open window had held back
+    again.windows.restore("support", store.days("support"))
+    again.add([*messages, message(trace(10), 6)], [0])
+    clock.sleep(61)
+    list(again.close_due())
+    assert late() == before + 1
+
+
 def test_future_dated_traces_wait_for_their_day(store: WindowStore) -> None:
     clock = FakeClock(datetime(2026, 1, 1, 12, tzinfo=UTC))
     collected = collector(store, clock)

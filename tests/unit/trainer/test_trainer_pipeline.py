@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from services.trainer.examine import Examiner
 from services.trainer.pipeline import Refit
 from services.trainer.refit_states import RefitStates
 from services.trainer.worker import RefitWorker
+from shared.bus.errors import Retryable
 from shared.clock import FakeClock
 from shared.contracts.events import AnnouncementKind, ModelAnnouncement, Reason, Source, Trace
 from shared.contracts.manifest import Teacher
@@ -147,6 +149,31 @@ def test_an_incumbent_that_fails_on_fresh_evidence_is_retired(bench: Bench) -> N
     assert announced.figures["incumbent_agreement_upper"] < 0.9
     assert announced.figures["fresh_evidence"] == 900
     assert bench.registry.active("support").version is None
+
+
+def test_a_retirement_that_could_not_be_announced_is_announced_later(bench: Bench) -> None:
+    failing = [True]
+
+    def announce(announcement: ModelAnnouncement) -> None:
+        if announcement.kind is AnnouncementKind.RETIRED and failing:
+            failing.pop()
+            raise Retryable("the broker is away")
+        bench.announced.append(announcement)
+
+    bench.store.write("support", DAY, traces(300))
+    version = bench.refit(WindowKey("support", DAY)).version
+    bench.store.write("support", NEXT, traces(900, scrambled=True, day=NEXT, first=900))
+    refit = replace(bench.refit, announce=announce)
+    with pytest.raises(Retryable):
+        refit(WindowKey("support", NEXT))
+    assert bench.registry.active("support").version is None
+    announced = refit(WindowKey("support", NEXT))
+    assert (announced.kind, announced.previous_version) == (AnnouncementKind.RETIRED, version)
+    assert announced.epoch == bench.registry.active("support").epoch
+    assert (bench.store.verdict("support", NEXT) or {})["kind"] == "retired"
+    following = NEXT + timedelta(days=1)  # which has nothing to do with it
+    bench.store.write("support", following, traces(5, day=following, first=9_000))
+    assert refit(WindowKey("support", following)).kind is AnnouncementKind.REFUSED
 
 
 def test_what_was_made_active_during_the_refit_is_not_retired(
@@ -399,6 +426,35 @@ def test_logged_calls_after_a_trip_certify_once_no_day_is_from_before(bench: Ben
     assert kinds == [AnnouncementKind.REFUSED, AnnouncementKind.PUBLISHED]
 
 
+@pytest.mark.parametrize("ended", ["roll back", "retire"])
+def test_what_came_before_a_trip_certifies_nothing_after_an_operator_ended_it_either(
+    bench: Bench, ended: str
+) -> None:
+    """Before any request was deferred for it: no trace tells of it, and none ever will."""
+    registry, at = bench.registry, bench.refit.clock.now()
+    for number, day in enumerate((DAY, NEXT)):
+        bench.store.write("support", day, traces(300, day=day, first=300 * number))
+        bench.refit(WindowKey("support", day))
+    trip(bench, registry.active("support").version, NEXT)
+    if ended == "retire":
+        registry.retire("support", at=at, reason="by hand", actor="maria")
+    else:
+        registry.rollback("support", to=None, at=at, reason="by hand", actor="maria")
+    before = registry.active("support")
+    announced = bench.refit(WindowKey("support", NEXT))
+    assert announced.kind is AnnouncementKind.REFUSED
+    assert "waits for what came since the trip" in announced.reason
+    assert registry.active("support") == before
+    following = NEXT + timedelta(days=1)
+    bench.store.write("support", following, traces(400, day=following, first=900))
+    announced = bench.refit(WindowKey("support", following))
+    assert announced.kind is AnnouncementKind.PUBLISHED
+    assert announced.n_traces == announced.figures["n_evidence"] == 400
+    settings = registry.load("support", announced.version or "").manifest.settings
+    assert settings is not None
+    assert settings.horizon_days == 1  # so that a replay begins there too
+
+
 @pytest.mark.parametrize("n", [300, 5], ids=["certified", "refused"])
 def test_a_trip_during_the_fit_leaves_the_task_tripped(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, n: int
@@ -549,6 +605,25 @@ def test_a_late_trace_of_an_empty_day_brings_no_outdated_version_back(bench: Ben
 def test_a_folder_without_traces_is_no_window(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "task=support" / f"day={DAY.isoformat()}").mkdir(parents=True)
     assert bench.store.days("support") == []
+
+
+def test_a_day_that_was_moved_out_of_the_way_is_gone(bench: Bench, tmp_path: Path) -> None:
+    for day in (DAY, NEXT):
+        bench.store.write("support", day, traces(3, day=day))
+    folder = tmp_path / "task=support" / f"day={DAY.isoformat()}"
+    folder.rename(f"{folder}.damaged")
+    assert bench.store.days("support") == [NEXT]
+
+
+def test_a_late_trace_of_an_old_day_is_not_the_last_fit(bench: Bench) -> None:
+    bench.store.write("support", DAY, traces(300))
+    bench.refit(WindowKey("support", DAY))
+    old = DAY - timedelta(days=10)
+    bench.store.write("support", old, traces(1, day=old))
+    assert bench.refit(WindowKey("support", old)).kind is AnnouncementKind.REFUSED
+    note = bench.registry.last_fit("support")
+    assert note is not None
+    assert (note.window, note.verdict) == (DAY.isoformat(), "published")
 
 
 def test_a_damaged_part_is_named(bench: Bench, tmp_path: Path) -> None:
