@@ -16,6 +16,8 @@ from shared.sources.files import opened
 
 FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
 TEST_SPLIT = "test"
+_SPELLINGS = {"": None, "training": "train", "valid": "validation", "development": "dev",
+              "testing": TEST_SPLIT}  # fmt: skip
 
 
 class InvalidFile(ValueError):
@@ -24,7 +26,8 @@ class InvalidFile(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line: one or two texts, what the teacher (or else the human) answered."""
+    """One line: one or two texts, what the teacher (or else the human) answered. split: of those
+    that are known by their usual name, however it is spelled."""
 
     id: str
     texts: tuple[str, ...]
@@ -75,7 +78,14 @@ def _row(line: str, where: str, number: int) -> Row:
     row_id = str(raw.get("id") or f"row-{number}-{content.hexdigest()[:12]}")
     for field, text in (("id", row_id), ("teacher", teacher)):
         _check_characters(where, field, text)
-    return Row(row_id, texts, teacher, split, raw)
+    return Row(row_id, texts, teacher, _known_split(split), raw)
+
+
+def _known_split(split: str | None) -> str | None:
+    """`Train` and `training` are `train`; one of another meaning stays as it is written."""
+    plain = (split or "").strip().lower()
+    known = _SPELLINGS.get(plain, plain)
+    return known if known in FIT_SPLITS | {TEST_SPLIT} else split
 
 
 def _texts(raw: dict[str, Any], where: str) -> tuple[str, ...]:

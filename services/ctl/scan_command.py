@@ -11,7 +11,7 @@ from services.ctl.files import InvalidFile, read_rows
 from services.ctl.output import console, fail, messages, print_json, progress
 from services.ctl.paths import cache_folder
 from services.ctl.report_command import write_page
-from services.ctl.scan import ProgressEncoder, report_of
+from services.ctl.scan import SPLITS, ProgressEncoder, report_of
 from services.ctl.scan import scan as run_scan
 from shared.core.fit import Settings
 from shared.core.gate import NEXT_SAMPLE
@@ -81,6 +81,7 @@ def _tell(result: dict[str, Any]) -> None:
     alpha, delta = result["alpha"], result["delta"]
     if result["refused"]:
         console.print(f"Refused at α = {alpha}: {result['reason']}.")
+        _tell_left_out(result)
         return
     console.print(
         f"Certified ({result['method']}, {result['evidence']}): a surrogate of "
@@ -100,4 +101,15 @@ def _tell(result: dict[str, Any]) -> None:
         messages.print(
             "The file has no `split: test` rows, so nothing was held out to check it on."
         )
+    _tell_left_out(result)
     console.print(f"Fitted in {result['fit_seconds']} s.")
+
+
+def _tell_left_out(result: dict[str, Any]) -> None:
+    """Rows that were neither fitted on nor held out, and what a router would do with them."""
+    answered = result.get("answered_elsewhere", {})
+    for split, n in sorted(result["left_out"].items()):
+        would = f"; it would answer {answered[split]:.1%} of them" if split in answered else ""
+        console.print(f"{n} rows of `split: {split}` were left out{would}.")
+    if result["left_out"]:
+        messages.print(f"({SPLITS.capitalize()}, those of test held out.)")

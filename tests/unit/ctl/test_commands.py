@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -80,7 +81,27 @@ class TestScan:
         result = run("scan", str(traces), "--alpha", "0.7", "--evidence", "holdout")
         assert result.exit_code == 0, result.output
         assert "Certified" in result.stdout
-        assert "held-out rows" in " ".join(result.stdout.split())
+        said = " ".join(result.stdout.split())
+        assert "held-out rows" in said
+        share = r"[\d.]+%"
+        assert re.search(rf"18 rows of `split: oos_test` were left out; .* answer {share} of", said)
+
+    def test_a_refusal_says_what_was_left_out(self, traces: Path) -> None:
+        said = " ".join(run("scan", str(traces), "--alpha", "0.999").stdout.split())
+        assert "Refused" in said
+        assert "18 rows of `split: oos_test` were left out." in said
+
+    def test_splits_are_known_however_they_are_spelled(self, traces: Path, tmp_path: Path) -> None:
+        others = {"train": ("training", "Train", "valid", ""), "test": ("Test", "testing")}
+        rows = [json.loads(line) for line in traces.read_text().splitlines()]
+        for i, row in enumerate(rows):
+            spellings = others.get(row["split"], ("OOS",))
+            row["split"] = spellings[i % len(spellings)]
+        path = tmp_path / "spelled.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = json.loads(run("scan", str(path), "--alpha", "0.7", "--json").stdout)
+        assert (found["n_traces"], found["n_test"]) == (702, 180)
+        assert found["left_out"] == {"OOS": 18}
 
     @pytest.mark.parametrize("name", ["my traces (1).jsonl", "données.2026-11.jsonl.gz"])
     def test_a_file_may_have_any_name(self, traces: Path, tmp_path: Path, name: str) -> None:
@@ -113,7 +134,11 @@ class TestScan:
             ('{"input": "\\ud800", "teacher": "x"}', "surrogate"),
             ('{"id": "\\ud800", "input": "a", "teacher": "x"}', "`id` has half a surrogate"),
             ("[" * 100_000, "not JSON"),
-            ('{"input": "x", "teacher": "y", "split": "test"}', "no rows to fit on"),
+            (
+                '{"input": "x", "teacher": "y", "split": "test"}',
+                "no rows to fit on, all are of `split: test`",
+            ),
+            ('{"input": "x", "teacher": "y", "split": "eval"}', "of `split: eval`; rows"),
         ],
     )
     def test_a_bad_file_is_explained(self, tmp_path: Path, line: str, said: str) -> None:
