@@ -18,6 +18,10 @@ FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
 TEST_SPLIT = "test"
 _SPELLINGS = {"": None, "training": "train", "valid": "validation", "development": "dev",
               "testing": TEST_SPLIT}  # fmt: skip
+_OTHER_FILES = (
+    "one object a line (of an array `jq -c '.[]' FILE` makes lines); CSV and other logs are for "
+    "`tracerctl sources check` and `tracerctl replay`, with --format"
+)
 
 
 class InvalidFile(ValueError):
@@ -40,7 +44,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSON lines file, packed by gzip or not: `input` (a text, or two in a list) or
     `premise` and `hypothesis`; `teacher`, or `label` where there is none. Raises InvalidFile."""
     try:
-        with io.TextIOWrapper(opened(path), encoding="utf-8") as lines:
+        with io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _row(line, f"{path}:{number}", number)
@@ -58,9 +62,11 @@ def _row(line: str, where: str, number: int) -> Row:
     try:
         raw = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InvalidFile(f"{where}: not JSON ({error}); one object a line") from error
+        help = _OTHER_FILES if number == 1 else "one object a line"
+        raise InvalidFile(f"{where}: not JSON ({error}); {help}") from error
     if not isinstance(raw, dict):
-        raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}")
+        help = f"; {_OTHER_FILES}" if number == 1 else ""
+        raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}{help}")
     # A human's label is no answer: it stands for the teacher's only where that field is absent.
     named = "label" if "label" in raw and "teacher" not in raw else "teacher"
     teacher = raw.get(named)

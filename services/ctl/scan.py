@@ -70,6 +70,8 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
     """
     known = [row for row in rows if row.split in FIT_SPLITS]
     held_out = [row for row in rows if row.split == TEST_SPLIT]
+    if not rows:
+        raise InvalidFile(f"{name}: no rows, the file is empty")
     if not known:
         splits = ", ".join(sorted({f"`split: {row.split}`" for row in rows}))
         raise InvalidFile(f"{name}: no rows to fit on, all are of {splits}; {SPLITS}")

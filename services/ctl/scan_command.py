@@ -63,7 +63,7 @@ def scan(
         cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
         with progress() as bar:
             scanned = run_scan(
-                rows, name=file.stem, settings=settings, encoder=ProgressEncoder(cached, bar)
+                rows, name=str(file), settings=settings, encoder=ProgressEncoder(cached, bar)
             )
     except (InvalidFile, InvalidData, ParityError, EncoderError) as error:
         fail(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import os
@@ -19,6 +20,7 @@ from surrogates import make_surrogate
 from typer.testing import CliRunner, Result
 
 from services.ctl.embedded.broker import EmbeddedBroker
+from services.ctl.files import read_rows
 from services.ctl.main import app
 from services.ctl.output import console
 from services.ctl.registry_access import open_registry
@@ -112,6 +114,19 @@ class TestScan:
         assert result.exit_code == 0, result.output
         assert not json.loads(result.stdout)["refused"]
 
+    def test_a_byte_order_mark_is_no_part_of_a_file(self, traces: Path, tmp_path: Path) -> None:
+        file = tmp_path / "powershell.jsonl"
+        file.write_bytes(codecs.BOM_UTF8 + traces.read_bytes())
+        assert list(read_rows(file)) == list(read_rows(traces))
+
+    def test_a_pipe_is_told_as_one(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with os.fdopen(os.open(pipe, os.O_RDWR), "w"):
+            result = run("scan", str(pipe))
+        assert result.exit_code == 1
+        assert "a pipe, which cannot be read twice; name a file" in result.stderr
+
     def test_a_refusal_is_a_result(self, traces: Path) -> None:
         result = run("scan", str(traces), "--alpha", "0.999", "--json")
         assert result.exit_code == 0
@@ -124,7 +139,10 @@ class TestScan:
         ("line", "said"),
         [
             ("{", ":1: not JSON"),
-            ("[1]", "a JSON object is needed"),
+            ("[1]", "a JSON object is needed, not list; one object a line (of an array `jq"),
+            ("[", "one object a line (of an array `jq -c '.[]' FILE` makes lines)"),
+            ("text,intent", "`tracerctl sources check` and `tracerctl replay`, with --format"),
+            ("", "bad.jsonl: no rows, the file is empty"),
             ('{"input": "x"}', "field `teacher`"),
             ('{"input": "x", "teacher": null, "label": "a human\'s"}', "rows that the LLM did not"),
             ('{"input": "x", "teacher": "", "label": "a human\'s"}', "field `teacher` must be"),
