@@ -47,6 +47,8 @@ def scan(
     """Fit and certify on a file offline, and evaluate on its `split: test` rows."""
     if evidence not in ("crossfit", "holdout"):
         fail(f"--evidence must be crossfit or holdout, not {evidence!r}", code=2)
+    if report is not None and not report.parent.is_dir():
+        fail(f"--report {report}: there is no folder {report.parent}", code=2)
     cache = cache_folder()
     settings = Settings(
         alpha=alpha,
@@ -67,13 +69,13 @@ def scan(
             )
     except (InvalidFile, InvalidData, ParityError, EncoderError) as error:
         fail(str(error))
-    if report is not None:
-        write_page(report_of(scanned, name=file.stem, settings=settings), report)
-        messages.print(f"{report}: what it handles, and why not the rest.")
     if json:
         print_json(scanned.result)
     else:
         _tell(scanned.result)
+    if report is not None:  # last: if it fails, the verdict has been told
+        write_page(report_of(scanned, name=file.stem, settings=settings), report, "--report")
+        messages.print(f"{report}: what it handles, and why not the rest.")
 
 
 def _tell(result: dict[str, Any]) -> None:

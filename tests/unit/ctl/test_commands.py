@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -183,10 +184,42 @@ class TestScan:
         assert "Why it defers" in text
         assert "rows of split oos_test were left out" in text
 
-    def test_a_report_that_cannot_be_written_is_named(self, traces: Path) -> None:
-        result = run("scan", str(traces), "--alpha", "0.7", "--report", "/nowhere/report.html")
+    def test_a_report_into_no_folder_is_refused_before_the_fit(self, tmp_path: Path) -> None:
+        result = run("scan", str(tmp_path / "no.jsonl"), "--report", "/nowhere/report.html")
+        assert result.exit_code == 2
+        assert "--report /nowhere/report.html: there is no folder /nowhere" in result.stderr
+
+    def test_a_report_that_cannot_be_written_costs_no_verdict(
+        self, traces: Path, tmp_path: Path
+    ) -> None:
+        result = run("scan", str(traces), "--alpha", "0.7", "--report", str(tmp_path))
         assert result.exit_code == 1
-        assert "/nowhere/report.html" in result.stderr
+        assert "Certified" in result.stdout
+        said = result.stderr.replace("\n", "")
+        assert f"--report {tmp_path}: cannot be written: Is a directory" in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"), [(["a"] * 60, "one label only ('a')"), (["a", "b", "a"], "too few to fit")]
+)
+def test_a_bench_that_fits_nothing_says_why(tmp_path: Path, labels: list[str], says: str) -> None:
+    file = tmp_path / "few.jsonl"
+    file.write_text(
+        "".join(
+            json.dumps({"input": f"text {i} of {i % 7} words", "teacher": label}) + "\n"
+            for i, label in enumerate(labels)
+        )
+    )
+    result = run("bench", "gate", "--data", str(file), "--splits", "1")
+    assert result.exit_code == 1
+    assert says in " ".join(result.stderr.split())
+    assert not result.stdout
+
+
+def test_it_tells_its_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"tracerctl {metadata.version('tracer-kafka')}\n"
 
 
 def test_the_demo_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
