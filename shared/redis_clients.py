@@ -26,6 +26,8 @@ from redis.commands.core import Script
 from redis.connection import SSLConnection, parse_url
 from redis.sentinel import Sentinel
 
+from shared.invalid_settings import InvalidRedisUrl
+
 _EXPECTED = (
     "not a Redis URL; expected redis://user:password@host:port/db, "
     "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port"
@@ -46,7 +48,7 @@ class _Address:
 def client(url: str, **options: Any) -> redis.Redis:
     """A client that connects when first used. options: redis-py's, for every connection.
 
-    Raises ValueError, which never shows the URL's password, when `url` is not one.
+    Raises InvalidRedisUrl, which never shows the URL's password, when `url` is not one.
     """
     kind = _kind(url)
     if kind is None:
@@ -115,7 +117,7 @@ def _kind(url: str) -> str | None:
     if not kind:
         return None
     if transport not in ("redis", "rediss") or kind not in _PORTS:
-        raise ValueError(_EXPECTED)
+        raise InvalidRedisUrl(_EXPECTED)
     return kind
 
 
@@ -124,7 +126,7 @@ def _one(url: str) -> str:
         parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
         # urllib quotes the part it cannot read, which may be a piece of the password.
-        raise ValueError(_EXPECTED) from None
+        raise InvalidRedisUrl(_EXPECTED) from None
     return url
 
 
@@ -145,7 +147,7 @@ def _address(url: str, kind: str) -> _Address:
         one = f"{transport}://{at}host/{database}?{urlencode(query)}"
         options = dict(parse_url(one))  # type: ignore[no-untyped-call]
     except ValueError:
-        raise ValueError(_EXPECTED) from None
+        raise InvalidRedisUrl(_EXPECTED) from None
     options.pop("host", None)
     options.pop("port", None)
     if kind == "cluster":

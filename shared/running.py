@@ -13,6 +13,7 @@ from shared.bus.errors import Fatal
 from shared.bus.runner import stop_on_signals
 from shared.clock import Clock, SystemClock
 from shared.contracts.tasks import InvalidTasks
+from shared.invalid_settings import InvalidRedisUrl, told
 from shared.redaction.load import InvalidRedactor
 from shared.settings import ServiceSettings
 from shared.telemetry.health import Health, HealthServer
@@ -48,7 +49,7 @@ def run_service(
     try:
         settings = settings_of()
     except ValueError as error:  # pydantic's, and those of secrets in files
-        print(f"{name}: {error}", file=sys.stderr)  # there is no log level yet
+        print(f"{name}: {told(error)}", file=sys.stderr)  # there is no log level yet
         return MISCONFIGURED
     configure_logging(name, settings.log_level)
     log.info("settings", extra={"settings": settings.describe()})
@@ -70,6 +71,9 @@ def run_service(
         run(settings, Surroundings(stop, clock, health))
     except (InvalidTasks, InvalidRedactor) as error:
         log.error("%s", error)
+        return MISCONFIGURED
+    except InvalidRedisUrl as error:
+        log.error("TRACER_REDIS_URL: %s", error)
         return MISCONFIGURED
     except Fatal as error:
         log.critical("%s", error, exc_info=error)

@@ -74,7 +74,9 @@ def settings() -> str:
     lines = [
         "# Settings",
         "",
-        "Environment variables, read once at start. Secrets are masked where they are shown.",
+        "Environment variables, read once at start. Secrets are masked where they are shown. What "
+        "cannot be used ends the service with exit code 2 and a line that names the variables. An "
+        "empty value unsets what can be None (`TRACER_TEACHER_TEMPERATURE=` sends no temperature).",
         "",
         "## Every service",
         "",

@@ -63,14 +63,14 @@ def gate(
     settings = Settings(delta=delta, kind=cast(Kind, evidence), next_sample=next_sample, seed=seed)
     try:
         rows, kind = read_training_set(data, encoder, sample=sample, noise=noise, seed=seed)
+        with progress() as bar:
+            task = bar.add_task("splits", total=splits)
+            result = bench_gate(
+                rows, kind, alphas, replace(settings, alpha=alphas[0]),
+                splits=splits, copies=copies, done=lambda: bar.advance(task),
+            )  # fmt: skip
     except (InvalidFile, InvalidData, EncoderError) as error:
         fail(str(error))
-    with progress() as bar:
-        task = bar.add_task("splits", total=splits)
-        result = bench_gate(
-            rows, kind, alphas, replace(settings, alpha=alphas[0]),
-            splits=splits, copies=copies, done=lambda: bar.advance(task),
-        )  # fmt: skip
     result = {"data": data.name, "copies": copies, "noise": noise} | result
     if json:
         print_json(result)

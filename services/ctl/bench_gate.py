@@ -16,6 +16,7 @@ import numpy as np
 from shared.core.fit import Prepared, Settings, decide, prepare
 from shared.core.gate import Refused
 from shared.core.training import TrainingSet
+from shared.core.types import InvalidData
 from shared.fitting.graphs import export_cascade, serve_as_onnx, unpublished
 from shared.fitting.horizon import FeatureKind
 from shared.onnx.cascade import CascadeSession
@@ -25,7 +26,8 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fit at one α, on rows it has not seen. agreement: None where nothing was handled."""
+    """One fit at one α, on rows it has not seen. agreement: None where nothing was handled.
+    too_little: why there was nothing to fit, at any α."""
 
     alpha: float
     certified_coverage: float
@@ -33,6 +35,7 @@ class Outcome:
     agreement: float | None
     lexical_share: float
     method: str | None
+    too_little: str | None = None
 
 
 def bench_gate(
@@ -46,7 +49,7 @@ def bench_gate(
     done: Callable[[], None],
 ) -> dict[str, Any]:
     """Fit on 80% of the rows, each there `copies` times, and evaluate on the rest, `splits`
-    times."""
+    times. Raises InvalidData where none of the splits had enough to fit on."""
     outcomes: list[list[Outcome]] = []
     cpu = time.process_time()
     for split in range(splits):
@@ -56,6 +59,8 @@ def bench_gate(
         unseen = np.sort(order[:n_test])
         outcomes.append(evaluate(rows.take(fitted_on), rows.take(unseen), kind, alphas, settings))
         done()
+    if all(outcome.too_little for by_alpha in outcomes for outcome in by_alpha):
+        raise InvalidData(f"nothing was fitted on 80% of the rows: {outcomes[0][0].too_little}")
     return {
         "splits": splits,
         "rows": len(rows),
@@ -78,7 +83,7 @@ def evaluate(
     """One fit, decided at every α."""
     prepared = prepare(training, settings, serve_as_onnx)
     if isinstance(prepared, Refused):
-        return [Outcome(alpha, 0.0, 0.0, None, 0.0, None) for alpha in alphas]
+        return [Outcome(alpha, 0.0, 0.0, None, 0.0, None, prepared.reason) for alpha in alphas]
     return [
         evaluate_prepared(prepared, unseen, kind, replace(settings, alpha=alpha))
         for alpha in alphas

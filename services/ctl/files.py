@@ -16,6 +16,12 @@ from shared.sources.files import opened
 
 FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
 TEST_SPLIT = "test"
+_SPELLINGS = {"": None, "training": "train", "valid": "validation", "development": "dev",
+              "testing": TEST_SPLIT}  # fmt: skip
+_OTHER_FILES = (
+    "one object a line (of an array `jq -c '.[]' FILE` makes lines); CSV and other logs are for "
+    "`tracerctl sources check` and `tracerctl replay`, with --format"
+)
 
 
 class InvalidFile(ValueError):
@@ -24,7 +30,8 @@ class InvalidFile(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line: one or two texts, what the teacher (or else the human) answered."""
+    """One line: one or two texts, what the teacher (or else the human) answered. split: of those
+    that are known by their usual name, however it is spelled."""
 
     id: str
     texts: tuple[str, ...]
@@ -37,7 +44,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSON lines file, packed by gzip or not: `input` (a text, or two in a list) or
     `premise` and `hypothesis`; `teacher`, or `label` where there is none. Raises InvalidFile."""
     try:
-        with io.TextIOWrapper(opened(path), encoding="utf-8") as lines:
+        with io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _row(line, f"{path}:{number}", number)
@@ -55,9 +62,11 @@ def _row(line: str, where: str, number: int) -> Row:
     try:
         raw = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InvalidFile(f"{where}: not JSON ({error}); one object a line") from error
+        help = _OTHER_FILES if number == 1 else "one object a line"
+        raise InvalidFile(f"{where}: not JSON ({error}); {help}") from error
     if not isinstance(raw, dict):
-        raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}")
+        help = f"; {_OTHER_FILES}" if number == 1 else ""
+        raise InvalidFile(f"{where}: a JSON object is needed, not {type(raw).__name__}{help}")
     # A human's label is no answer: it stands for the teacher's only where that field is absent.
     named = "label" if "label" in raw and "teacher" not in raw else "teacher"
     teacher = raw.get(named)
@@ -75,7 +84,14 @@ def _row(line: str, where: str, number: int) -> Row:
     row_id = str(raw.get("id") or f"row-{number}-{content.hexdigest()[:12]}")
     for field, text in (("id", row_id), ("teacher", teacher)):
         _check_characters(where, field, text)
-    return Row(row_id, texts, teacher, split, raw)
+    return Row(row_id, texts, teacher, _known_split(split), raw)
+
+
+def _known_split(split: str | None) -> str | None:
+    """`Train` and `training` are `train`; one of another meaning stays as it is written."""
+    plain = (split or "").strip().lower()
+    known = _SPELLINGS.get(plain, plain)
+    return known if known in FIT_SPLITS | {TEST_SPLIT} else split
 
 
 def _texts(raw: dict[str, Any], where: str) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 from confluent_kafka import KafkaException
@@ -20,7 +21,7 @@ from services.ctl.fleet_command import fleet
 from services.ctl.key_commands import app as keys_app
 from services.ctl.model_commands import app as models_app
 from services.ctl.model_commands import status
-from services.ctl.output import fail
+from services.ctl.output import console, fail
 from services.ctl.replay import replay
 from services.ctl.report_command import report
 from services.ctl.restore_command import restore
@@ -38,6 +39,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        console.print(f"tracerctl {version('tracer-kafka')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(demo)
 app.command()(doctor)
 app.command()(scan)

@@ -66,8 +66,9 @@ def _as_the_task_wants_it(report: Report, settings: ServiceSettings) -> Report:
     return report if task is None else as_shown(report, task)
 
 
-def write_page(report: Report, path: Path) -> None:
+def write_page(report: Report, path: Path, option: str = "--out") -> None:
+    """Ends the command, with the option that named the file, where it cannot be written."""
     try:
         path.write_text(render(report), encoding="utf-8")
     except OSError as error:
-        fail(f"--out {path}: cannot be written: {error.strerror}")
+        fail(f"{option} {path}: cannot be written: {error.strerror}")

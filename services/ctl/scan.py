@@ -36,6 +36,7 @@ from shared.onnx.cascade import Answers, CascadeSession
 from shared.registry.base import Artifact
 
 CHUNK = 256
+SPLITS = "rows without a split and of train, dev and validation are fitted on"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ def scan(rows: Sequence[Row], *, name: str, settings: Settings, encoder: Encoder
     """
     known = [row for row in rows if row.split in FIT_SPLITS]
     held_out = [row for row in rows if row.split == TEST_SPLIT]
+    if not rows:
+        raise InvalidFile(f"{name}: no rows, the file is empty")
     if not known:
-        raise InvalidFile(f"{name}: no rows to fit on (all are `split: test` or of other splits)")
+        splits = ", ".join(sorted({f"`split: {row.split}`" for row in rows}))
+        raise InvalidFile(f"{name}: no rows to fit on, all are of {splits}; {SPLITS}")
     horizon = Horizon(
         inputs=[row.texts for row in known],
         teacher=[row.teacher for row in known],

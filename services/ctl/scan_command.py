@@ -11,7 +11,7 @@ from services.ctl.files import InvalidFile, read_rows
 from services.ctl.output import console, fail, messages, print_json, progress
 from services.ctl.paths import cache_folder
 from services.ctl.report_command import write_page
-from services.ctl.scan import ProgressEncoder, report_of
+from services.ctl.scan import SPLITS, ProgressEncoder, report_of
 from services.ctl.scan import scan as run_scan
 from shared.core.fit import Settings
 from shared.core.gate import NEXT_SAMPLE
@@ -47,6 +47,8 @@ def scan(
     """Fit and certify on a file offline, and evaluate on its `split: test` rows."""
     if evidence not in ("crossfit", "holdout"):
         fail(f"--evidence must be crossfit or holdout, not {evidence!r}", code=2)
+    if report is not None and not report.parent.is_dir():
+        fail(f"--report {report}: there is no folder {report.parent}", code=2)
     cache = cache_folder()
     settings = Settings(
         alpha=alpha,
@@ -63,17 +65,17 @@ def scan(
         cached = CachedEncoder(OnnxEncoder(folder, threads=None), cache / "embeddings.sqlite")
         with progress() as bar:
             scanned = run_scan(
-                rows, name=file.stem, settings=settings, encoder=ProgressEncoder(cached, bar)
+                rows, name=str(file), settings=settings, encoder=ProgressEncoder(cached, bar)
             )
     except (InvalidFile, InvalidData, ParityError, EncoderError) as error:
         fail(str(error))
-    if report is not None:
-        write_page(report_of(scanned, name=file.stem, settings=settings), report)
-        messages.print(f"{report}: what it handles, and why not the rest.")
     if json:
         print_json(scanned.result)
     else:
         _tell(scanned.result)
+    if report is not None:  # last: if it fails, the verdict has been told
+        write_page(report_of(scanned, name=file.stem, settings=settings), report, "--report")
+        messages.print(f"{report}: what it handles, and why not the rest.")
 
 
 def _tell(result: dict[str, Any]) -> None:
@@ -81,6 +83,7 @@ def _tell(result: dict[str, Any]) -> None:
     alpha, delta = result["alpha"], result["delta"]
     if result["refused"]:
         console.print(f"Refused at α = {alpha}: {result['reason']}.")
+        _tell_left_out(result)
         return
     console.print(
         f"Certified ({result['method']}, {result['evidence']}): a surrogate of "
@@ -105,4 +108,15 @@ def _tell(result: dict[str, Any]) -> None:
         messages.print(
             "The file has no `split: test` rows, so nothing was held out to check it on."
         )
+    _tell_left_out(result)
     console.print(f"Fitted in {result['fit_seconds']} s.")
+
+
+def _tell_left_out(result: dict[str, Any]) -> None:
+    """Rows that were neither fitted on nor held out, and what a router would do with them."""
+    answered = result.get("answered_elsewhere", {})
+    for split, n in sorted(result["left_out"].items()):
+        would = f"; it would answer {answered[split]:.1%} of them" if split in answered else ""
+        console.print(f"{n} rows of `split: {split}` were left out{would}.")
+    if result["left_out"]:
+        messages.print(f"({SPLITS.capitalize()}, those of test held out.)")

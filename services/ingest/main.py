@@ -20,6 +20,7 @@ from shared.bus.errors import Fatal, Retryable
 from shared.clock import Clock, SystemClock
 from shared.contracts.tasks import InvalidTasks, Task, load_tasks
 from shared.contracts.topics import Topic
+from shared.invalid_settings import InvalidRedisUrl, told
 from shared.sources.catalogue import door_readers
 from shared.telemetry.health import Health, HealthServer
 from shared.telemetry.log import configure_logging
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         settings = IngestSettings()
     except ValueError as error:  # pydantic's, and those of secrets in files
-        print(f"{SERVICE}: {error}", file=sys.stderr)  # there is no log level yet
+        print(f"{SERVICE}: {told(error)}", file=sys.stderr)  # there is no log level yet
         return 2
     configure_logging(SERVICE, settings.log_level)
     clock = SystemClock()
@@ -48,24 +49,34 @@ def main() -> int:
     except (InvalidTasks, MissingExporter) as error:
         log.error("%s", error)
         return 2
+    health = Health(clock, stall_seconds=settings.ingest_stall_seconds)
+    try:
+        server = HealthServer(health, settings.health_host, settings.health_port)
+    except OSError as error:
+        log.error("health port %d on %s: %s", settings.health_port, settings.health_host, error)
+        return 2
+    log.info("health on port %d", server.port)
     with tempfile.TemporaryDirectory(prefix="tracer-ingest-") as data:
         try:
-            asyncio.run(_run(settings, tasks, clock, Path(data)))
+            asyncio.run(_run(settings, tasks, clock, health, Path(data)))
         except InvalidTasks as error:
             log.error("%s", error)
+            return 2
+        except InvalidRedisUrl as error:
+            log.error("TRACER_REDIS_URL: %s", error)
             return 2
         except Fatal as error:
             log.critical("%s", error, exc_info=error)
             return 1
         finally:
+            server.close()
             send_spans()
     return 0
 
 
-async def _run(settings: IngestSettings, tasks: dict[str, Task], clock: Clock, data: Path) -> None:
-    health = Health(clock, stall_seconds=settings.ingest_stall_seconds)
-    server = HealthServer(health, settings.health_host, settings.health_port)
-    log.info("health on port %d", server.port)
+async def _run(
+    settings: IngestSettings, tasks: dict[str, Task], clock: Clock, health: Health, data: Path
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,7 +96,6 @@ async def _run(settings: IngestSettings, tasks: dict[str, Task], clock: Clock, d
     finally:
         if web is not None:
             await web.close()
-        server.close()
 
 
 async def _open_door(

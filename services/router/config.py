@@ -22,7 +22,7 @@ class RouterSettings(ServiceSettings):
 
     encoder: Path = Path("data/encoder")
     models: Path = Path("data/models")  # disk copy, to start without Redis
-    threads: int | None = None
+    threads: int | None = Field(default=None, ge=1)
     max_batch: int = Field(default=1_024, ge=1)
     max_wait: float = Field(default=0.05, gt=0)
     poll: float = Field(default=1.0, gt=0)

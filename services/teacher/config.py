@@ -17,7 +17,7 @@ class TeacherSettings(ServiceSettings):
     teacher_base_url: str = "http://127.0.0.1:8000/v1"
     teacher_api_key: SecretStr = SecretStr("none")
     teacher_model: str = "default"
-    # None leaves the parameter out, for models that refuse it.
+    # None, an empty value, leaves the parameter out, for models that refuse it.
     teacher_temperature: float | None = Field(default=0.0, ge=0, le=2)
     teacher_max_tokens: int | None = Field(default=None, ge=1)
 

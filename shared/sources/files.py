@@ -5,7 +5,9 @@ A file may be packed by gzip, as exports often are, whatever its name says.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import errno
 import gzip
 import io
 import zlib
@@ -69,6 +71,9 @@ def parts(path: Path, format: Format, inputs: Path | None = None) -> Iterator[Pa
 def opened(path: Path) -> IO[bytes]:
     """The file's content, unpacked where it is gzip. Raises OSError."""
     file = path.open("rb")
+    if not file.seekable():
+        file.close()
+        raise OSError(errno.ESPIPE, "a pipe, which cannot be read twice; name a file", str(path))
     packed = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
     if not packed:
@@ -84,7 +89,7 @@ def _json_parts(path: Path) -> Iterator[Part]:
     if first is None:
         return
     if not _is_json(first.value):
-        document = _decoded(_whole(path), path)
+        document = _decoded(_whole(path).removeprefix(codecs.BOM_UTF8), path)
         elements = document if isinstance(document, list) else [document]
         yield from (Part(i, msgspec.json.encode(each)) for i, each in enumerate(elements, 1))
         return
@@ -97,6 +102,8 @@ def _lines(path: Path) -> Iterator[Part]:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if len(line) > MAX_LINE_BYTES:
                 raise UnreadableFile(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes")
             if line.strip():

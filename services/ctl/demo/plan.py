@@ -61,7 +61,9 @@ def make_plan(
     logged = sorted((r for r in usable if r.id not in chosen), key=lambda r: _hash(r.id))
     live.sort(key=lambda r: _hash(r.id))
     if len(logged) < (days + 1) * HEAD or len(live) < days + 1:
-        raise InvalidFile(f"{len(usable)} rows are too few for {days} days of traffic")
+        ids = len({row.id for row in usable})
+        of = "" if ids == len(usable) else f" of {ids} different `id`s (leave the field out?)"
+        raise InvalidFile(f"{len(usable)} rows{of} are too few for {days} days of traffic")
     head, logged = logged[:HEAD], logged[HEAD:]
     before, *lives = _deal_live(live, days, last_day_share)
     windows = [logged[i * len(logged) // days : (i + 1) * len(logged) // days] for i in range(days)]

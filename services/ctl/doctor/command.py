@@ -22,10 +22,10 @@ from services.ctl.doctor.findings import (
     failed,
     skipped,
 )
-from services.ctl.environment import told
-from services.ctl.output import console, plain_text, print_json
+from services.ctl.output import console, fail, plain_text, print_json
 from services.ctl.registry_access import Json
 from shared.bus.errors import Fatal
+from shared.invalid_settings import told
 
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red", State.SKIPPED: "dim"}
 
@@ -58,7 +58,7 @@ def doctor(
     try:
         settings = DoctorSettings()
     except ValueError as error:
-        told(error)
+        fail(told(error), code=2)
     services = tuple(dict.fromkeys(service or Service))
     patient = Patient(settings, services, probe, patience, skew)
     findings = list(examine(patient))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -18,6 +21,7 @@ from surrogates import make_surrogate
 from typer.testing import CliRunner, Result
 
 from services.ctl.embedded.broker import EmbeddedBroker
+from services.ctl.files import read_rows
 from services.ctl.main import app
 from services.ctl.output import console
 from services.ctl.registry_access import open_registry
@@ -80,7 +84,27 @@ class TestScan:
         result = run("scan", str(traces), "--alpha", "0.7", "--evidence", "holdout")
         assert result.exit_code == 0, result.output
         assert "Certified" in result.stdout
-        assert "held-out rows" in " ".join(result.stdout.split())
+        said = " ".join(result.stdout.split())
+        assert "held-out rows" in said
+        share = r"[\d.]+%"
+        assert re.search(rf"18 rows of `split: oos_test` were left out; .* answer {share} of", said)
+
+    def test_a_refusal_says_what_was_left_out(self, traces: Path) -> None:
+        said = " ".join(run("scan", str(traces), "--alpha", "0.999").stdout.split())
+        assert "Refused" in said
+        assert "18 rows of `split: oos_test` were left out." in said
+
+    def test_splits_are_known_however_they_are_spelled(self, traces: Path, tmp_path: Path) -> None:
+        others = {"train": ("training", "Train", "valid", ""), "test": ("Test", "testing")}
+        rows = [json.loads(line) for line in traces.read_text().splitlines()]
+        for i, row in enumerate(rows):
+            spellings = others.get(row["split"], ("OOS",))
+            row["split"] = spellings[i % len(spellings)]
+        path = tmp_path / "spelled.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = json.loads(run("scan", str(path), "--alpha", "0.7", "--json").stdout)
+        assert (found["n_traces"], found["n_test"]) == (702, 180)
+        assert found["left_out"] == {"OOS": 18}
 
     @pytest.mark.parametrize("name", ["my traces (1).jsonl", "données.2026-11.jsonl.gz"])
     def test_a_file_may_have_any_name(self, traces: Path, tmp_path: Path, name: str) -> None:
@@ -90,6 +114,19 @@ class TestScan:
         result = run("scan", str(file), "--alpha", "0.7", "--json")
         assert result.exit_code == 0, result.output
         assert not json.loads(result.stdout)["refused"]
+
+    def test_a_byte_order_mark_is_no_part_of_a_file(self, traces: Path, tmp_path: Path) -> None:
+        file = tmp_path / "powershell.jsonl"
+        file.write_bytes(codecs.BOM_UTF8 + traces.read_bytes())
+        assert list(read_rows(file)) == list(read_rows(traces))
+
+    def test_a_pipe_is_told_as_one(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with os.fdopen(os.open(pipe, os.O_RDWR), "w"):
+            result = run("scan", str(pipe))
+        assert result.exit_code == 1
+        assert "a pipe, which cannot be read twice; name a file" in result.stderr
 
     def test_a_refusal_is_a_result(self, traces: Path) -> None:
         result = run("scan", str(traces), "--alpha", "0.999", "--json")
@@ -103,7 +140,10 @@ class TestScan:
         ("line", "said"),
         [
             ("{", ":1: not JSON"),
-            ("[1]", "a JSON object is needed"),
+            ("[1]", "a JSON object is needed, not list; one object a line (of an array `jq"),
+            ("[", "one object a line (of an array `jq -c '.[]' FILE` makes lines)"),
+            ("text,intent", "`tracerctl sources check` and `tracerctl replay`, with --format"),
+            ("", "bad.jsonl: no rows, the file is empty"),
             ('{"input": "x"}', "field `teacher`"),
             ('{"input": "x", "teacher": null, "label": "a human\'s"}', "rows that the LLM did not"),
             ('{"input": "x", "teacher": "", "label": "a human\'s"}', "field `teacher` must be"),
@@ -113,7 +153,11 @@ class TestScan:
             ('{"input": "\\ud800", "teacher": "x"}', "surrogate"),
             ('{"id": "\\ud800", "input": "a", "teacher": "x"}', "`id` has half a surrogate"),
             ("[" * 100_000, "not JSON"),
-            ('{"input": "x", "teacher": "y", "split": "test"}', "no rows to fit on"),
+            (
+                '{"input": "x", "teacher": "y", "split": "test"}',
+                "no rows to fit on, all are of `split: test`",
+            ),
+            ('{"input": "x", "teacher": "y", "split": "eval"}', "of `split: eval`; rows"),
         ],
     )
     def test_a_bad_file_is_explained(self, tmp_path: Path, line: str, said: str) -> None:
@@ -168,10 +212,42 @@ class TestScan:
         assert "Why it defers" in text
         assert "rows of split oos_test were left out" in text
 
-    def test_a_report_that_cannot_be_written_is_named(self, traces: Path) -> None:
-        result = run("scan", str(traces), "--alpha", "0.7", "--report", "/nowhere/report.html")
+    def test_a_report_into_no_folder_is_refused_before_the_fit(self, tmp_path: Path) -> None:
+        result = run("scan", str(tmp_path / "no.jsonl"), "--report", "/nowhere/report.html")
+        assert result.exit_code == 2
+        assert "--report /nowhere/report.html: there is no folder /nowhere" in result.stderr
+
+    def test_a_report_that_cannot_be_written_costs_no_verdict(
+        self, traces: Path, tmp_path: Path
+    ) -> None:
+        result = run("scan", str(traces), "--alpha", "0.7", "--report", str(tmp_path))
         assert result.exit_code == 1
-        assert "/nowhere/report.html" in result.stderr
+        assert "Certified" in result.stdout
+        said = result.stderr.replace("\n", "")
+        assert f"--report {tmp_path}: cannot be written: Is a directory" in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"), [(["a"] * 60, "one label only ('a')"), (["a", "b", "a"], "too few to fit")]
+)
+def test_a_bench_that_fits_nothing_says_why(tmp_path: Path, labels: list[str], says: str) -> None:
+    file = tmp_path / "few.jsonl"
+    file.write_text(
+        "".join(
+            json.dumps({"input": f"text {i} of {i % 7} words", "teacher": label}) + "\n"
+            for i, label in enumerate(labels)
+        )
+    )
+    result = run("bench", "gate", "--data", str(file), "--splits", "1")
+    assert result.exit_code == 1
+    assert says in " ".join(result.stderr.split())
+    assert not result.stdout
+
+
+def test_it_tells_its_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"tracerctl {metadata.version('tracer-kafka')}\n"
 
 
 def test_the_demo_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:

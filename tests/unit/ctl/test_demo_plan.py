@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from services.ctl.demo.cluster import write_environment
 from services.ctl.demo.plan import RECORDED, make_plan, raw_trace, teacher_model
-from services.ctl.files import Row
+from services.ctl.files import InvalidFile, Row
 from services.ctl.sample.generator import MODEL, generate
 
 
@@ -27,6 +29,13 @@ def test_the_live_teacher_goes_by_the_name_its_recording_has() -> None:
         raw_trace(plan.task, one, day.day, 0.5)["model"] for day in plan.days for one in day.traces
     }
     assert logged == {teacher_model(sample)}
+
+
+def test_rows_that_share_an_id_are_told_as_that() -> None:
+    with pytest.raises(InvalidFile, match="3000 rows of 1 different `id`s"):
+        make_plan([row(1)] * 3_000, task="support", days=5)
+    with pytest.raises(InvalidFile, match=r"^2 rows are too few for 5 days"):
+        make_plan([row(1), row(2)], task="support", days=5)
 
 
 def test_of_several_models_it_is_the_one_of_most_rows() -> None:

@@ -64,6 +64,15 @@ def test_check_knows_the_taxonomy_and_says_when_nothing_is_left() -> None:
     assert checked("otlp_proto/current-attributes.binpb").exit_code == 0
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path, indent: int | None) -> None:
+    row = {"input": "Where is my parcel?", "teacher": "delivery_status"}
+    file = tmp_path / "powershell.jsonl"
+    file.write_text(json.dumps(row, indent=indent), encoding="utf-8-sig")
+    result = run("sources", "check", str(file), "--format", "jsonl", "--task", "support", "--json")
+    assert json.loads(result.stdout)["taken"] == 1
+
+
 def test_a_batch_needs_both_its_files() -> None:
     alone = checked("openai_batch/batch-output.jsonl")
     assert alone.exit_code == 1
