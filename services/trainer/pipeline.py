@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
 from services.trainer.case import Case
 from services.trainer.examination import Examination, Examine, FitFailed
 from services.trainer.incumbent import still_valid
+from services.trainer.objections import days_since, last_trip, overtaken, unseen_trip
 from services.trainer.reporting import outcome_of
 from shared.bus.errors import Retryable
 from shared.clock import Clock
@@ -40,20 +40,11 @@ from shared.registry.base import (
     UnknownVersion,
 )
 from shared.registry.fit_note import FitNote
-from shared.registry.scripts import MAX_HISTORY
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 Announce = Callable[[ModelAnnouncement], None]
-
-# What puts another version, or none, in the active one's place.
-_REPLACING = (
-    AnnouncementKind.PUBLISHED,
-    AnnouncementKind.PROMOTED,
-    AnnouncementKind.ROLLED_BACK,
-    AnnouncementKind.RETIRED,
-)
 
 
 class Verdicts(Protocol):
@@ -177,10 +168,10 @@ class Refit:
         place before any request was deferred for the trip, no trace will ever tell of it, so the
         horizon begins on the day after it. A replay has that from the manifest's settings."""
         found = self.examine(task, day, incumbent)
-        trip = self._last_trip(task)
+        trip = last_trip(self.registry, task.name)
         if trip is None or active.state is State.TRIPPED or trip.version in found.tripped:
             return task, found
-        days = (day - _day_of(trip, task)).days
+        days = days_since(trip, task, day)
         if not 0 < days < task.horizon_days:
             return task, found
         task = replace(task, horizon_days=days)
@@ -201,9 +192,10 @@ class Refit:
         challenger = case.found.challenger
         if verdict is Verdict.KEPT and not tripped and now.version == case.active.version:
             return self._kept(case)
-        overtaken = self._unseen_trip(case, now) or _overtaken(case, now)
-        if overtaken and (verdict is Verdict.KEPT or challenger.artifact is not None):
-            return self._of(case, AnnouncementKind.REFUSED, overtaken)
+        trip = last_trip(self.registry, case.task.name)
+        objection = unseen_trip(case, trip, now) or overtaken(case, now)
+        if objection and (verdict is Verdict.KEPT or challenger.artifact is not None):
+            return self._of(case, AnnouncementKind.REFUSED, objection)
         if challenger.artifact is not None:
             return self._publish(case, challenger.artifact)
         if verdict is Verdict.RETIRED and not tripped:
@@ -212,31 +204,6 @@ class Refit:
         if earlier is not None:
             return self._retired(case, earlier)
         return self._of(case, AnnouncementKind.REFUSED, challenger.reason)
-
-    def _unseen_trip(self, case: Case, now: Active) -> str:
-        """What is said where a version tripped and the evidence is from before that: routers that
-        are late, a window that ended before, a trip during the fit. "" otherwise."""
-        task, trip = case.task, self._last_trip(case.task)
-        version = trip.version if trip else now.version if now.state is State.TRIPPED else None
-        if version is None or version in case.found.tripped:
-            return ""
-        if trip is not None and (case.day - _day_of(trip, task)).days >= task.horizon_days:
-            return ""  # logged calls alone, say: they do not tell of trips, but all came after it
-        when = "" if trip is None else f" at {trip.at.isoformat(timespec='seconds')}"
-        return (
-            f"{version} was tripped{when} and the evidence is from before: "
-            "waits for what came since the trip"
-        )
-
-    def _last_trip(self, task: Task) -> HistoryEntry | None:
-        """None where a fit's version took the tripped one's place: it had seen what came since."""
-        after = None
-        for entry in self.registry.history(task.name, MAX_HISTORY):
-            if entry.kind is AnnouncementKind.TRIPPED:
-                return None if after is AnnouncementKind.PUBLISHED else entry
-            if entry.kind in _REPLACING:
-                after = entry.kind
-        return None
 
     def _kept(self, case: Case) -> ModelAnnouncement:
         refused = case.found.challenger.artifact is None
@@ -349,10 +316,6 @@ class Refit:
         )
 
 
-def _day_of(trip: HistoryEntry, task: Task) -> date:
-    return trip.at.astimezone(ZoneInfo(task.timezone)).date()  # whose days the windows are
-
-
 def _why(error: Exception) -> str:
     return str(error) if isinstance(error, FitFailed) else f"{type(error).__name__}: {error}"
 
@@ -367,17 +330,3 @@ def _outdone(case: Case) -> str:
         "the incumbent no longer holds on fresh evidence and the challenger was refused: "
         f"{case.found.challenger.reason}"
     )
-
-
-def _overtaken(case: Case, now: Active) -> str:
-    """What is said where the pointer is no longer the one judged, so that the verdict would undo
-    what an operator or a rule did during the fit; "" otherwise. The next window counts again."""
-    was = case.active
-    if now.version != was.version:
-        return (
-            f"{now.version or 'no version'} became active in place of "
-            f"{was.version or 'none'} during the fit, and stays until the next window"
-        )
-    if now.state is State.PAUSED and was.state is not State.PAUSED:
-        return f"{now.version} was paused during the fit, and stays so until the next window"
-    return ""
