@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,10 +120,15 @@ def certificate_part(verdict: Certified, method: str) -> Certificate:
         coverage=round(verdict.coverage, 4),
         agreement=round(verdict.agreement, 4),
         agreement_lower=round(verdict.agreement_lower, 4),
-        wrong_per_1000_at_most=round(
-            1000.0 * verdict.coverage * (1.0 - verdict.agreement_lower), 1
+        wrong_per_1000_at_most=_rounded_up(
+            1000.0 * verdict.coverage * (1.0 - verdict.agreement_lower)
         ),
     )
+
+
+def _rounded_up(bound: float) -> float:
+    """To a tenth; what floating point added is no part of it."""
+    return math.ceil(round(10.0 * bound, 6)) / 10.0
 
 
 def _empty(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from shared.contracts.report import Certificate, CurvePoint, LabelPair
@@ -40,7 +41,8 @@ def summary(certificate: Certificate | None, reason: str) -> str:
         return f"Nothing is handled; the teacher answers everything: {reason}."
     return (
         f"Of 1,000 requests {1000 * certificate.coverage:.0f} are answered without the LLM, at "
-        f"most {certificate.wrong_per_1000_at_most:.0f} of them otherwise than the LLM would have."
+        f"most {math.ceil(certificate.wrong_per_1000_at_most)} of them otherwise than the LLM "
+        "would have."
     )
 
 

@@ -16,7 +16,8 @@ from shared.core.report.reasons import REASONS
 from shared.core.training import TrainingSet
 from shared.fitting.challenger import Tried
 from shared.fitting.prices import calls
-from shared.fitting.report.build import Before, Subject, make_report
+from shared.fitting.report.build import Before, Subject, certificate_part, make_report
+from shared.fitting.report.sentences import summary
 from tests.reports import LABELS, trained
 
 SUBJECT = Subject(
@@ -33,6 +34,27 @@ def report(n: int = 900, *, previews: bool = True, evidence: str = "crossfit") -
 
 def msgspec_replace(subject: Subject, **changes: object) -> Subject:
     return Subject(**{**vars(subject), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "lower", "most", "said"),
+    [
+        (0.98761, 0.957, 42.5, "43"),
+        (0.9, 0.9511, 44.1, "45"),
+        (0.8, 0.95, 40.0, "40"),
+        (1, 1, 0, "0"),
+    ],
+)
+def test_a_bound_from_above_is_rounded_up(
+    coverage: float, lower: float, most: float, said: str
+) -> None:
+    verdict = Certified(
+        alpha=0.9, delta=0.1, next_sample=0.0, kind="crossfit", threshold=0.5, coverage=coverage,
+        agreement=1.0, agreement_lower=lower, n_evidence=900,
+    )  # fmt: skip
+    certificate = certificate_part(verdict, "global")
+    assert certificate.wrong_per_1000_at_most == most
+    assert f"at most {said} of them" in summary(certificate, "")
 
 
 @pytest.mark.parametrize("evidence", ["crossfit", "holdout"])
