@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -155,5 +156,5 @@ def summary_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def wrong_at_most(coverage: float, agreement_lower: float) -> float:
-    """Wrong answers in 1,000 requests, by a certificate."""
-    return round(1000.0 * coverage * (1.0 - agreement_lower), 1)
+    """Wrong answers in 1,000 requests, by a certificate; rounded up, as a bound from above is."""
+    return math.ceil(10_000.0 * coverage * (1.0 - agreement_lower)) / 10.0

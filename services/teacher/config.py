@@ -14,7 +14,7 @@ class TeacherSettings(ServiceSettings):
     """Each field is read from `TRACER_<FIELD>`, so `teacher_model` from `TRACER_TEACHER_MODEL`."""
 
     # Any OpenAI-compatible endpoint; one on this machine usually wants no key.
-    teacher_base_url: str = "http://127.0.0.1:8000/v1"
+    teacher_base_url: str = Field(default="http://127.0.0.1:8000/v1", pattern=r"^https?://[^/]")
     teacher_api_key: SecretStr = SecretStr("none")
     teacher_model: str = "default"
     # None, an empty value, leaves the parameter out, for models that refuse it.

@@ -35,7 +35,7 @@ class TrainerSettings(ServiceSettings):
     fit_cluster_key: Path | None = None
     fit_cluster_plain: Literal["refuse", "allow"] = "refuse"
     keep_versions: int = Field(default=20, ge=1)  # stored of each task, most of what Redis holds
-    encoder_threads: int | None = None
+    encoder_threads: int | None = Field(default=None, ge=1)
     max_batch: int = Field(default=5_000, ge=1)
     # What versions are signed with, in PEM; best from a file: TRACER_SIGNING_KEY_FILE.
     signing_key: SecretStr | None = None

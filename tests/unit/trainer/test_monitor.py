@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from prometheus_client import REGISTRY
 from surrogates import make_surrogate
 
-from services.trainer.monitor import FOREIGN_TRACES, Monitor
+from services.trainer.monitor import Monitor
+from services.trainer.watched import FOREIGN_TRACES
 from shared.clock import FakeClock
 from shared.contracts.events import (
     AnnouncementKind,
