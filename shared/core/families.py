@@ -21,7 +21,7 @@ from shared.core.types import Mask
 
 # Floors of the lexical stage, as parts of 1 - α around α: an answer that agrees with this
 # probability is good enough for the cheap stage.
-FLOORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75)
+FLOORS = tuple((np.arange(-16, 13) / 16).tolist())
 # The lexical stage costs a hundredth of the encoder, and the encoder far less than the teacher: it
 # may add this share to what is deferred.
 LEXICAL_COST = 0.02

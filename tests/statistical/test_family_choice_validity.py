@@ -22,7 +22,7 @@ def rows(n: int, rng: np.random.Generator) -> TrainingSet:
     return rows_of(agrees.astype(np.int64), scores, np.ones(n, np.int64), 2)
 
 
-# Cross-fitted rows choose the family and certify it: the best of eight walks, no theorem.
+# Cross-fitted rows choose the family and certify it: the best of thirty walks, no theorem.
 @pytest.mark.usefixtures("nothing_to_fit")
 @pytest.mark.parametrize(("kind", "share"), [("holdout", DELTA), ("crossfit", 2.5 * DELTA)])
 def test_every_certificate_would_be_wrong(kind: Kind, share: float) -> None:
