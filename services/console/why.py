@@ -177,14 +177,13 @@ def _page(
 ) -> HTMLResponse:  # fmt: skip
     """typed: what somebody typed stays in the form."""
     (glance,) = context.sources.glances.glance([task.name])
-    stages = glance.manifest.stages if glance.manifest else ()
     texts = typed or (found.texts if found else ())
     return page(
         context, request, "explain.html", visitor=visitor, status=status,
         task=task.name, found=found, words=_words(found) if found else [], trouble=trouble,
         decided=decided, typed=[*texts, "", ""], version=version, most=MAX_TEXT_CHARS,
         versions=glance.versions[::-1], active=glance.active.version,
-        pairs=any(stage.features == "pair_embedding" for stage in stages),
+        pairs=glance.manifest is not None and glance.manifest.n_texts == 2,
     )  # fmt: skip
 
 
