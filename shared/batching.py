@@ -25,6 +25,15 @@ def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
+def shares(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Positions by length, in at most `parts` runs of about the same sum of lengths."""
+    sizes = np.asarray(lengths)
+    order = np.argsort(sizes, kind="stable")
+    middles = np.cumsum(sizes[order]) - sizes[order] / 2
+    cuts = np.searchsorted(middles, sizes.sum() / parts * np.arange(1, parts))
+    return [part.tolist() for part in np.split(order, cuts) if len(part)]
+
+
 def filled(rows: Rows, filling: int, width: int = 1) -> NDArray[np.int64]:
     """int64[len(rows), longest row, at least `width`], shorter rows filled up."""
     shape = (len(rows), max(width, max(map(len, rows), default=0)))

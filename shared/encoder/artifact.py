@@ -25,6 +25,9 @@ from shared.encoder.lock import locked
 MODEL, TOKENIZER, INFO = "model.onnx", "tokenizer.json", "encoder.json"
 _FILES = frozenset({MODEL, TOKENIZER, INFO})
 _CHUNK = 1 << 20
+# Metadata of a model that gives a text the same embedding, to the last bit, whatever its row is
+# filled up to, as long as that is a multiple of four.
+PACKED = {"rows": "packed"}
 
 Precision = Literal["float32", "int8"]
 Positive = Annotated[int, Meta(ge=1)]

@@ -34,7 +34,7 @@ class GraphWriter:
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def model(self, dim: int) -> onnx.ModelProto:
+    def model(self, dim: int, metadata: dict[str, str]) -> onnx.ModelProto:
         """The finished model, checked; its output is called `embedding`."""
         shape = ["texts", "tokens"]
         inputs = [
@@ -51,5 +51,6 @@ class GraphWriter:
             ir_version=_IR_VERSION,
             producer_name="tracer-kafka",
         )
+        helper.set_model_props(model, metadata)
         onnx.checker.check_model(model)
         return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from shared.batching import Rows, batches, filled
-from shared.encoder.artifact import EncoderFiles, EncoderInfo, read_encoder
+from shared.batching import Rows, batches, filled, shares
+from shared.encoder.artifact import PACKED, EncoderFiles, EncoderInfo, read_encoder
 from shared.encoder.base import Matrix
 from shared.encoder.errors import BrokenEncoder
 from shared.encoder.threads import usable_threads
@@ -20,10 +20,11 @@ from shared.encoder.word_pieces import WordPieces
 
 _INPUTS = ["input_ids", "attention_mask"]
 _OUTPUT = "embedding"
-# From 128 on float32 is equally fast, int8 a tenth faster here than at 512; the more, the more
-# memory attention takes.
-MAX_BATCH_TOKENS = 1024
+# From 256 to 1024 float32 is equally fast, int8 with AVX2 a twentieth slower at 512 and more, which
+# its caches do not hold; the more, the more memory attention takes.
+MAX_BATCH_TOKENS = 384
 _MIN_BATCH_TOKENS = 64  # less does not pay for waking a thread
+_MOST_FILLED = 2  # times the word pieces of a batch, with its padding
 # Rows are filled up to a multiple of this: a tenth faster than 8, in large calls and in small.
 # Another value gives other last digits: count ENCODING up, so that no cache mixes them.
 _WIDTH = 4
@@ -35,9 +36,10 @@ class OnnxEncoder:
     """Embeddings of an encoder artifact on the CPU.
 
     A text's embedding does not depend, to the last bit, on the other texts of a call, on their
-    order or on `threads`: a row is filled up to a length that follows from its own, and what
-    ONNX Runtime computes of a row depends on that length alone. (Filled up to the longest of a
-    batch, components differed by up to 4e-8, and so did the bytes of a refit.)
+    order or on `threads`. A model whose rows are packed sees to that itself (`bert_onnx`). For
+    others a row is filled up to a length that follows from its own, and batches are of one length.
+    (Filled up to the longest of a batch, components differed by up to 4e-8, and so did the bytes
+    of a refit.)
     `encode` may be called from several threads.
     """
 
@@ -47,7 +49,7 @@ class OnnxEncoder:
         """Raises BrokenEncoder unless the files are whole.
 
         `threads`: batches at a time; None takes what affinity and quota allow. `batch_tokens`:
-        word pieces of one batch, with its padding.
+        word pieces of one batch, of twice as many with its padding.
         """
         files = read_encoder(Path(folder))
         self._info = files.info
@@ -56,6 +58,8 @@ class OnnxEncoder:
         # Whole batches in parallel: two threads inside each product are a third slower.
         self._pool = ThreadPoolExecutor(self._threads, "encoder") if self._threads > 1 else None
         self._session = _session(files)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._packed = PACKED.items() <= metadata.items()
         self._pieces = WordPieces(
             files.tokenizer, max_tokens=files.info.max_tokens, digest=files.info.digest
         )
@@ -103,24 +107,28 @@ class OnnxEncoder:
         return self._pieces.tokenize(texts)
 
     def _plan(self, lengths: list[int]) -> list[list[int]]:
-        """Batches of one width, small enough that every thread gets some; the widest first, to end
-        together."""
+        """Batches that keep every thread busy for as long; the widest first, to end together."""
         widths = [self._width(length) for length in lengths]
-        share = -(-sum(widths) // self._threads)
-        budget = min(self._batch_tokens, max(_MIN_BATCH_TOKENS, share))
-        return [
-            list(batch)
-            for some in batches(widths, budget)
-            for _, batch in groupby(some, key=widths.__getitem__)
-        ][::-1]
+        rounds = -(-sum(widths) // (self._batch_tokens * self._threads))
+        parts = max(1, min(rounds * self._threads, -(-sum(widths) // _MIN_BATCH_TOKENS)))
+        plan = [batch for part in shares(widths, parts) for batch in self._bounded(part, widths)]
+        if not self._packed:
+            grouped = (groupby(batch, key=widths.__getitem__) for batch in plan)
+            plan = [list(batch) for groups in grouped for _, batch in groups]
+        return plan[::-1]
+
+    def _bounded(self, part: list[int], widths: list[int]) -> Iterator[list[int]]:
+        """A few long rows among short ones would fill up far more than there is."""
+        for batch in batches([widths[row] for row in part], _MOST_FILLED * self._batch_tokens):
+            yield [part[position] for position in batch]
 
     def _width(self, length: int) -> int:
         """What a row of `length` word pieces is filled up to."""
         wide = max(_WIDTH, -(-length // _WIDTH) * _WIDTH)
-        return max(length, min(wide, self._info.max_tokens))
+        return wide if self._packed else max(length, min(wide, self._info.max_tokens))
 
     def _run(self, rows: Sequence[Sequence[int]]) -> Matrix:
-        ids, mask = padded(rows, self._info.pad_id, self._width(len(rows[0])))
+        ids, mask = padded(rows, self._info.pad_id, self._width(max(map(len, rows))))
         inputs = dict(zip(_INPUTS, (ids, mask), strict=True))
         embeddings: Matrix = self._session.run([_OUTPUT], inputs)[0]
         return embeddings
