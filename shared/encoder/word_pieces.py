@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from shared.encoder.artifact import read_tokenizer
+from shared.encoder.plain_words import PlainWords, is_plain
 
 
 class WordPieces:
@@ -21,6 +22,8 @@ class WordPieces:
         self._tokenizer = Tokenizer.from_buffer(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
+        plain = is_plain(self._tokenizer, tokenizer)
+        self._plain = PlainWords(self._tokenizer, max_tokens) if plain else None
         # Once: the tokenizer copies its vocabulary into Python, 15 ms in which no thread runs.
         self.vocabulary = 1 + max(self._tokenizer.get_vocab().values())
 
@@ -32,6 +35,14 @@ class WordPieces:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Each text's word pieces, special ones included, cut at the encoder's length."""
+        if self._plain is None:
+            return self._cut(texts)
+        found = self._plain.tokenize(texts)
+        others = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        rest = iter(self._cut(others))
+        return [next(rest) if ids is None else ids for ids in found]
+
+    def _cut(self, texts: Sequence[str]) -> list[list[int]]:
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
