@@ -10,7 +10,8 @@ would depend on its neighbours and trainer and router would disagree. Here every
 3. kernels get 7 bits per output channel: with 8, AVX2 without VNNI saturates its 16-bit sums. They
    are rounded one input at a time, and what that loses is made good by the inputs not rounded yet
    (GPTQ, arXiv 2210.17323), biases by what the outputs miss on average;
-4. layers whose relative output error exceeds a limit stay in float32.
+4. layers whose relative output error exceeds a limit stay in float32;
+5. GELU by its approximation with tanh: its error is a thirtieth of a step, and it saves 3% of CPU.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ from shared.encoder.errors import UnsupportedModel
 from shared.encoder.sentences import SENTENCES
 
 OPERATORS = frozenset(
-    {"Add", "Concat", "Gather", "QuantizeLinear", "com.microsoft.MatMulIntegerToFloat"}
+    {
+        *("Add", "Concat", "Gather", "QuantizeLinear"),
+        *("com.microsoft.FastGelu", "com.microsoft.MatMulIntegerToFloat"),
+    }
 )
 MAX_ERROR = 0.05  # MiniLM stays below: 0.02, the first second feed-forward layer 0.04
 _CHANNELS_PER_EXTRA = 24  # a column more for so many; twice as many columns gain little
@@ -236,6 +240,9 @@ def _rewrite(
         replaced[first] = [*nodes, *replaced[first]]
     fresh = [part for node in graph.node for part in replaced.get(node.output[0], [node])]
     fresh = [onnx.NodeProto.FromString(node.SerializeToString()) for node in fresh]
+    for node in fresh:
+        if node.op_type == "Gelu" and node.output[0] in chosen:
+            node.CopyFrom(_microsoft("FastGelu", list(node.input), node.output[0]))
     del graph.node[:]
     graph.node.extend(fresh)
     used = {name for node in fresh for name in node.input}
@@ -285,6 +292,8 @@ def _product(
     ]
     # The kernel's zero point is left out: 0.
     inputs = [f"{name}/integers", kernel, f"{name}/scale", steps, f"{name}/zero", "", bias]
-    return helper.make_node(
-        "MatMulIntegerToFloat", inputs, [output], name=output, domain="com.microsoft"
-    )
+    return _microsoft("MatMulIntegerToFloat", inputs, output)
+
+
+def _microsoft(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs, [output], name=output, domain="com.microsoft")
