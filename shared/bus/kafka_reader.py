@@ -18,6 +18,9 @@ from shared.clock import Clock
 
 logger = logging.getLogger(__name__)
 
+# A poll ends with so many bytes of values, however few messages these are: handling a thousand long
+# texts takes minutes, in which a service neither shows that it lives nor hands over partitions.
+POLL_BYTES = 256 * 1024
 _UNKNOWN = -1
 _SHORTEST_ASK = 0.1
 
@@ -71,16 +74,18 @@ class Reader:
         )
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
-        """Up to `max_messages`, waiting at most `timeout` seconds for the first. Raises Fatal."""
+        """Up to `max_messages`, fewer where they have POLL_BYTES, waiting at most `timeout` seconds
+        for the first. Raises Fatal."""
         # One at a time: a batch call can return messages of partitions revoked during it.
         self._filling = []
         deadline = self._clock.monotonic() + timeout
-        wait = timeout
-        while len(self._filling) < max_messages:
+        wait, size = timeout, 0
+        while len(self._filling) < max_messages and size < POLL_BYTES:
             raw = self._next(wait)
             if raw is None:
                 break
             self._take(raw)
+            size += len(raw)
             wait = 0.0 if self._filling else max(0.0, deadline - self._clock.monotonic())
         for message in self._filling:
             position = self._positions[TopicPartition(message.topic, message.partition)]

@@ -26,7 +26,7 @@ from shared.bus.kafka import (
     open_pipe,
 )
 from shared.bus.kafka_config import ClientConfig
-from shared.bus.kafka_reader import to_message
+from shared.bus.kafka_reader import POLL_BYTES, to_message
 from tests.contract.bus_laws import BusLaws, collect, copy, copy_all, numbered, step, until
 from tests.kafka_fixtures import create_topic, start_kafka, wait_for_markers
 
@@ -400,6 +400,26 @@ def test_without_a_broker_a_transactional_pipe_does_not_open() -> None:
         TransactionalPipe(
             bootstrap="127.0.0.1:1", group="g", topics=["t"], transactional_id="t", patience=0.5
         )
+
+
+def test_a_poll_of_long_messages_ends_before_there_are_many(
+    kafka: str, make_topic: Callable[..., str], group: str
+) -> None:
+    topic, out = make_topic(), make_topic()
+    values = [bytes([i]) * (POLL_BYTES // 3) for i in range(10)] + [b"x" * 2 * POLL_BYTES]
+    publish(kafka, [Record(topic, b"k", value) for value in values])
+    with transactional(kafka, group, topic, "a") as pipe:
+        sizes: list[int] = []
+
+        def done() -> bool:
+            messages = pipe.poll(100, 0.5)
+            sizes.append(sum(len(m.value) for m in messages[:-1]))
+            pipe.commit([copy(message, out) for message in messages])
+            return bool(messages) and messages[-1].value == values[-1]
+
+        until(done)
+    assert max(sizes) < POLL_BYTES
+    assert [m.value for m in read_all(kafka, out)] == values
 
 
 @pytest.mark.slow
