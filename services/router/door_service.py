@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from services.router.batcher import Batcher, Limits
-from services.router.calls import decide
+from services.router.calls import Told, decide
 from services.router.config import RouterSettings
 from services.router.door import Door
 from services.router.handlers import Router
@@ -36,7 +36,7 @@ class DoorService:
         self._publisher = publisher
         self._stall_seconds = settings.stall_seconds
         self._stop = threading.Event()
-        self._batcher = Batcher[Message, bytes](
+        self._batcher = Batcher[Message, Told](
             self._work,
             Limits(
                 batch=settings.door_max_batch,
@@ -85,7 +85,7 @@ class DoorService:
         self._batcher.close(_LAST_SECONDS)
         self._publisher.close()
 
-    def _work(self, messages: list[Message]) -> Sequence[bytes]:
+    def _work(self, messages: list[Message]) -> Sequence[Told]:
         metrics.DOOR_BATCH_SIZE.observe(len(messages))
         return decide(messages, self._router, self._publisher)
 
