@@ -203,7 +203,9 @@ class Reader:
             with serving():
                 raw = self._consumer.poll(wait)
         except KafkaException as exception:
-            raise fate_of(error_of(exception), "reading") from exception
+            # Whatever its kind: what this poll has taken would never be handed out, and the next
+            # commit would pass it over.
+            raise Fatal(f"reading: {error_of(exception).str()}") from exception
         self._errors.raise_fatal()
         return raw
 
@@ -260,16 +262,32 @@ def raw_offsets(offsets: Mapping[TopicPartition, int]) -> list[confluent_kafka.T
 
 
 def to_message(raw: confluent_kafka.Message) -> Message:
-    """librdkafka's message as ours; a tombstone's value is b""."""
+    """librdkafka's message as ours; a tombstone's value is b"". One with a header whose name is no
+    UTF-8 has none."""
     return Message(
         topic=str(raw.topic()),
         partition=int(raw.partition() or 0),
         offset=int(raw.offset() or 0),
         key=raw.key(),
         value=raw.value() or b"",
-        headers=tuple((name, _bytes(value)) for name, value in _pairs(raw.headers())),
+        headers=tuple((name, _bytes(value)) for name, value in _pairs(_headers(raw))),
         timestamp_ms=max(0, raw.timestamp()[1]),
     )
+
+
+def _headers(raw: confluent_kafka.Message) -> Any:
+    """Kafka takes any bytes for a header's name, the binding UTF-8 alone: it then raises, for this
+    message as often as it is read, and what it hands out when asked again is not whole."""
+    try:
+        return raw.headers()
+    except SystemError as wrapper:
+        if not isinstance(wrapper.__cause__, UnicodeDecodeError):
+            raise
+        logger.warning(
+            "headers of %s[%s] at %s left out: a name is no UTF-8",
+            raw.topic(), raw.partition(), raw.offset(),
+        )  # fmt: skip
+        return None
 
 
 def _pairs(headers: Any) -> Iterable[tuple[str, str | bytes | None]]:
