@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,6 @@ from shared.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-# A poll ends with so many bytes of values, however few messages these are: handling a thousand long
-# texts takes minutes, in which a service neither shows that it lives nor hands over partitions.
-POLL_BYTES = 256 * 1024
 _UNKNOWN = -1
 _SHORTEST_ASK = 0.1
 
@@ -52,6 +50,9 @@ class Reader:
 
     `leaving` is called before partitions are given up: whoever has a commit in flight ends it
     there, so that nobody reads them again before.
+
+    `poll_bytes`: a poll ends with so many bytes of values, however few messages these are. None:
+    with as many messages as it is asked for.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Reader:
         topics: Sequence[str],
         clock: Clock,
         leaving: Callable[[], None] = lambda: None,
+        poll_bytes: int | None = None,
     ) -> None:
         self._clock = clock
+        self._poll_bytes = math.inf if poll_bytes is None else poll_bytes
         self._leaving = leaving
         self._errors = ErrorInbox("consumer")
         self._positions: dict[TopicPartition, _Position] = {}
@@ -74,13 +77,12 @@ class Reader:
         )
 
     def poll(self, max_messages: int, timeout: float) -> list[Message]:
-        """Up to `max_messages`, fewer where they have POLL_BYTES, waiting at most `timeout` seconds
-        for the first. Raises Fatal."""
+        """Up to `max_messages`, waiting at most `timeout` seconds for the first. Raises Fatal."""
         # One at a time: a batch call can return messages of partitions revoked during it.
         self._filling = []
         deadline = self._clock.monotonic() + timeout
         wait, size = timeout, 0
-        while len(self._filling) < max_messages and size < POLL_BYTES:
+        while len(self._filling) < max_messages and size < self._poll_bytes:
             raw = self._next(wait)
             if raw is None:
                 break
