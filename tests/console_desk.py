@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 
 from starlette.testclient import TestClient
@@ -123,8 +123,8 @@ class MemoryPost:
     def publisher(self) -> MemoryPost:
         return self
 
-    def letters(self) -> list[StoredLetter]:
-        return self._dead.of(LOCAL, ())
+    def letters(self, places: Collection[str]) -> list[StoredLetter]:
+        return [stored for stored in self._dead.of(LOCAL, ()) if stored.place in places]
 
     def publish(self, records: Sequence[Record]) -> None:
         for record in records:

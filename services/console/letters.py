@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from services.console.actions import Refused
-from shared.bus.base import Message, Publisher
+from shared.bus.base import Message, Publisher, size_of
 from shared.bus.redriving import StoredLetter, letters_of, plan, put_back
 from shared.clock import Clock
 from shared.http.tokens import Caller
@@ -71,9 +71,9 @@ class DeadLetters:
     def take(self, message: Message) -> None:
         with self._lock:
             self._messages.append(message)
-            self._bytes += len(message.value)
+            self._bytes += _size(message)
             while len(self._messages) > MAX_LETTERS or self._bytes > MAX_BYTES:
-                self._bytes -= len(self._messages.popleft().value)
+                self._bytes -= _size(self._messages.popleft())
 
     def of(self, caller: Caller, tasks: Container[str]) -> list[StoredLetter]:
         """Oldest first; all to who may use all tasks, otherwise those of `tasks` that the caller
@@ -90,8 +90,9 @@ class Post(Protocol):
         """Opened first: it ends what another re-drive had begun. Raises Retryable or Fatal."""
         ...
 
-    def letters(self) -> list[StoredLetter]:
-        """All there are now, read from the topic. Raises Retryable or Fatal."""
+    def letters(self, places: Collection[str]) -> list[StoredLetter]:
+        """Those of `places` that there are now, read from the topic: which may hold far more than
+        this process has room for. Raises Retryable or Fatal."""
         ...
 
     @property
@@ -137,7 +138,7 @@ def redrive(
         raise Refused("choose the letters to put back")
     publisher = post.publisher()
     try:
-        chosen = [s for s in visible(post.letters(), caller, tasks) if s.place in wanted]
+        chosen = visible(post.letters(wanted), caller, tasks)
         made = plan(chosen, topics=post.topics)
         done = put_back(
             made.ready, publisher, transactions=post.transactions, by=caller.name, at=clock.now()
@@ -151,6 +152,11 @@ def redrive(
     reasons = [f"{stored.place}: {why}" for stored, why in made.refused]
     missing = sorted(wanted - {stored.place for stored in chosen})
     return done, (*reasons, *(f"{place}: there is no such letter" for place in missing))
+
+
+def _size(message: Message) -> int:
+    """A letter may have as many bytes in its original's headers or key as in its value."""
+    return len(message.key or b"") + len(message.value) + size_of(message.headers)
 
 
 def _view(stored: StoredLetter, caller: Caller) -> LetterView:

@@ -36,13 +36,13 @@ class KafkaPost:
             client_config=settings.kafka,
         )
 
-    def letters(self) -> list[StoredLetter]:
+    def letters(self, places: Collection[str]) -> list[StoredLetter]:
         reader = RangeReader(
             bootstrap=self.settings.bootstrap_servers, client_config=self.settings.kafka
         )
         with closing(reader):
             whole = reader.whole(self.settings.topic(Topic.DEAD_LETTERS))
-            return letters_of(reader.read(whole))[0]
+            return letters_of(reader.read(whole), places)[0]
 
     @property
     def transactions(self) -> bool:

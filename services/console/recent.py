@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from shared.contracts.events import Decision, Request
 
 MAX_REQUESTS = 5_000
@@ -50,7 +52,9 @@ class RecentRequests:
             self._change(request.task, request.id, texts=texts)
 
     def decision(self, decision: Decision) -> None:
-        self._change(decision.task, decision.request_id, decision=decision)
+        # Without its metadata, which may be large, and which nobody asks for.
+        kept = msgspec.structs.replace(decision, metadata=None)
+        self._change(decision.task, decision.request_id, decision=kept)
 
     def of(self, task: str, request_id: str) -> Seen:
         """Empty for one that was not watched, or long ago."""

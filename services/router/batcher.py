@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,11 +31,12 @@ class Closed(Exception):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Of items: `batch` in one go, `queued` waiting for it. `linger`: seconds from a call's arrival
-    for which the worker, under load, waits for others to fill its batch."""
+    for which the worker, under load, waits for others to fill its batch. `weight`: of one batch."""
 
     batch: int
     queued: int
     linger: float
+    weight: float = math.inf
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +44,7 @@ class _Call(Generic[T, R]):
     items: Sequence[T]
     arrived: float
     answer: Future[list[R]]
+    weight: int
 
 
 class Batcher(Generic[T, R]):
@@ -58,12 +61,15 @@ class Batcher(Generic[T, R]):
         *,
         clock: Clock,
         on_fatal: Callable[[Fatal], None],
+        weigh: Callable[[T], int] = lambda item: 0,
     ) -> None:
-        """`work` gives one result an item. `on_fatal` is told when it can never succeed again."""
+        """`work` gives one result an item. `on_fatal` is told when it can never succeed again.
+        `weigh`: an item's share of a batch's weight."""
         self._work = work
         self._limits = limits
         self._clock = clock
         self._on_fatal = on_fatal
+        self._weigh = weigh
         self._changed = threading.Condition()
         self._waiting: deque[_Call[T, R]] = deque()
         self._queued = 0
@@ -84,7 +90,8 @@ class Batcher(Generic[T, R]):
                 raise Closed
             if self._queued + len(items) > self._limits.queued:
                 raise Full
-            call = _Call[T, R](items, self._clock.monotonic(), Future())
+            weight = sum(map(self._weigh, items))
+            call = _Call[T, R](items, self._clock.monotonic(), Future(), weight)
             self._waiting.append(call)
             self._queued += len(items)
             self._changed.notify()
@@ -143,18 +150,22 @@ class Batcher(Generic[T, R]):
             self._changed.wait(left)
 
     def _take(self) -> list[_Call[T, R]]:
-        """Whole calls up to the limit of a batch, one at least; not those taken back."""
+        """Whole calls up to the limits of a batch, one at least; not those taken back."""
         taken: list[_Call[T, R]] = []
-        size = 0
+        size = weight = 0
         while self._waiting:
             call = self._waiting[0]
-            if taken and size + len(call.items) > self._limits.batch:
+            if taken and (
+                size + len(call.items) > self._limits.batch
+                or weight + call.weight > self._limits.weight
+            ):
                 break
             self._waiting.popleft()
             self._queued -= len(call.items)
             if call.answer.set_running_or_notify_cancel():
                 taken.append(call)
                 size += len(call.items)
+                weight += call.weight
         return taken
 
     def _answer(self, calls: Sequence[_Call[T, R]]) -> None:

@@ -56,6 +56,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str = ""
 
 
+# What a caller is told of a request: a decision as JSON, or why there is none.
+Told = bytes | Problem
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer in place of a decision. `request_ids`: those that were not decided, with the ids
     made for them, so that the same requests can be sent again."""
@@ -90,14 +94,15 @@ class Call:
     def requests(self) -> list[Request]:
         return [item for item in self.items if isinstance(item, Request)]
 
-    def answer(self, decisions: Sequence[bytes]) -> bytes:
-        """The body of the answer, from a decision for each of `requests`."""
-        left = iter(decisions)
-        told = [
-            next(left) if isinstance(item, Request) else msgspec.json.encode(Refused(error=item))
-            for item in self.items
-        ]
-        return b'{"results":[%s]}' % b",".join(told) if self.batch else told[0]
+    def answer(self, told: Sequence[Told]) -> bytes:
+        """The body of the answer, from what each of `requests` is told."""
+        left = iter(told)
+        parts = [_json(next(left) if isinstance(item, Request) else item) for item in self.items]
+        return b'{"results":[%s]}' % b",".join(parts) if self.batch else parts[0]
+
+    def in_vain(self, told: Sequence[Told]) -> bool:
+        """Whether its only request cannot be used."""
+        return not self.batch and isinstance((*told, *self.items)[0], Problem)
 
 
 def read_call(body: bytes, check: Callable[[Request], None]) -> Call:
@@ -122,17 +127,18 @@ def message_of(request: Request, headers: Headers, arrived_ms: int) -> Message:
     return Message("door", -1, -1, request.id.encode(), encode(request), headers, arrived_ms)
 
 
-def decide(messages: Sequence[Message], router: Router, publisher: Publisher) -> list[bytes]:
-    """A decision (JSON) for each message, when everybody else can read of it, too.
+def decide(messages: Sequence[Message], router: Router, publisher: Publisher) -> list[Told]:
+    """A decision (JSON) for each message, when everybody else can read of it, too; or why the
+    router cannot use it, as where a task's redactor fails on the text: then nothing is published.
 
     The records are published as for requests of the topic: decisions, and deferrals of what the
     teacher has to answer or to audit. Raises Retryable when the broker did not take all of them;
     asked again, the same id is decided in the same way. Raises Fatal.
     """
-    routed = traced(router.each)(list(messages))
-    decisions = [_decision(records, router) for records in routed]
-    publisher.publish([record for records in routed for record in records])
-    return decisions
+    routed = traced(router.tried)(list(messages))
+    told = [_told(found, router) for found in routed]
+    publisher.publish([record for found in routed if isinstance(found, list) for record in found])
+    return told
 
 
 def _item(data: bytes, check: Callable[[Request], None]) -> Request | Problem:
@@ -159,12 +165,16 @@ def _problem(message: str, field: str) -> Problem:
     return Problem(message=message, field=field, fix=_FIXES.get(top, _FIX))
 
 
-def _decision(records: Sequence[Record], router: Router) -> bytes:
-    first = records[0]
+def _json(told: Told) -> bytes:
+    return told if isinstance(told, bytes) else msgspec.json.encode(Refused(error=told))
+
+
+def _told(found: Sequence[Record] | InvalidMessage, router: Router) -> Told:
+    if isinstance(found, InvalidMessage):
+        return _problem(str(found), found.field)
+    first = found[0]
     if first.topic == router.topics.decisions:
         return first.value
-    if first.topic != router.topics.deferred:
-        raise RuntimeError("the router refused a request that the door had checked")
     return encode(_deferred(decode(first.value, Deferral)))
 
 

@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from services.router.batcher import Closed, Full
-from services.router.calls import Call, Problem, Refused, Unusable, message_of, read_call
+from services.router.calls import Call, Problem, Refused, Told, Unusable, message_of, read_call
 from shared.bus.base import Headers, Message
 from shared.bus.errors import Fatal, InvalidMessage, Retryable
 from shared.clock import Clock
@@ -42,7 +42,7 @@ _JSON = "application/json"
 class Submit(Protocol):
     """Raises Full or Closed; see Batcher.submit."""
 
-    def __call__(self, items: list[Message], /) -> Future[list[bytes]]: ...
+    def __call__(self, items: list[Message], /) -> Future[list[Told]]: ...
 
 
 class Refusal(Exception):
@@ -79,15 +79,14 @@ class Door:
                     415, "the body is not declared as JSON", f"send Content-Type: {_JSON}"
                 )
             call = read_call(await _body(request, held), self._checker(request))
-            decisions = await self._decide(call, _trace_headers(request))
+            told = await self._decide(call, _trace_headers(request))
         except Unusable as error:
             return _json(422, msgspec.json.encode(Refused(error=error.problem)))
         except Refusal as refusal:
             return refused(refusal)
         finally:
             held.release()
-        alone = None if call.batch else call.items[0]
-        return _json(422 if isinstance(alone, Problem) else 200, call.answer(decisions))
+        return _json(422 if call.in_vain(told) else 200, call.answer(told))
 
     async def describe(self, request: HttpRequest) -> Response:
         """GET /openapi.json."""
@@ -113,7 +112,7 @@ class Door:
 
         return check
 
-    async def _decide(self, call: Call, headers: Headers) -> list[bytes]:
+    async def _decide(self, call: Call, headers: Headers) -> list[Told]:
         """Raises Refusal when nothing was decided, or nobody knows."""
         requests = call.requests
         if not requests:

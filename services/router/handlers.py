@@ -46,19 +46,31 @@ class Router:
     def each(self, messages: Sequence[Message]) -> list[list[Record]]:
         """The records of each message: a decision, a deferral, both for a request that is
         audited, or a dead letter. May be called from several threads."""
+        records = []
+        for message, found in zip(messages, self.tried(messages), strict=True):
+            # In their order, so that runs are seen.
+            if isinstance(found, InvalidMessage):
+                records.append([self.dead_letter(message, found)])
+            else:
+                self.accepted(message)
+                records.append(found)
+        return records
+
+    def tried(self, messages: Sequence[Message]) -> list[list[Record] | InvalidMessage]:
+        """The records of each message as `each` gives them, or why it cannot be used. May be
+        called from several threads."""
         started = self.clock.monotonic()
         serving = self.serving()
         requests: dict[int, Request] = {}
         asked: dict[int, Request] = {}
-        records: dict[int, list[Record]] = {}
-        unusable: dict[int, InvalidMessage] = {}
+        found: dict[int, list[Record] | InvalidMessage] = {}
         for i, message in enumerate(messages):
             try:
                 request = self._decode(message)
                 asked[i] = redacted(request, self.tasks[request.task].redact)
                 requests[i] = request
             except InvalidMessage as error:
-                unusable[i] = error
+                found[i] = error
         verdicts = self._judge(asked, serving)
         batch_ms = (self.clock.monotonic() - started) * 1000.0
         for i, request in requests.items():
@@ -67,17 +79,12 @@ class Router:
             if messages[i].offset >= 0:  # the door times its calls itself
                 metrics.REQUEST_SECONDS.observe(queued / 1000.0)
             try:
-                records[i] = self._records(request, verdicts[i], timings, messages[i])
+                found[i] = self._records(request, verdicts[i], timings, messages[i])
             except InvalidMessage as error:
-                unusable[i] = error
-        for i, message in enumerate(messages):  # in their order, so that runs are seen
-            if i in unusable:
-                records[i] = [self.dead_letter(message, unusable[i])]
-            else:
-                self.accepted(message)
+                found[i] = error
         metrics.BATCH_SIZE.observe(len(messages))
         self.worked(len(messages))
-        return [records[i] for i in range(len(messages))]
+        return [found[i] for i in range(len(messages))]
 
     def check(self, request: Request) -> None:
         """Raises InvalidMessage for a request of a task that is not configured."""

@@ -31,12 +31,14 @@ def open_pipe(
     transactional_id: str | None = None,
     instance_id: str | None = None,
     client_config: ClientConfig | None = None,
+    poll_bytes: int | None = None,
 ) -> AtLeastOncePipe | TransactionalPipe:
     """A pipe reading `topics` as a member of `group`.
 
     `transactional_id` must be this instance's alone and stay the same over its restarts: a new
     holder fences the old one. `instance_id` makes the membership static: a restart within the
-    session timeout moves no partition. Raises Fatal when the settings or the broker won't do.
+    session timeout moves no partition. `poll_bytes` of values end a poll, as in `Reader`. Raises
+    Fatal when the settings or the broker won't do.
     """
     if delivery == "at_least_once":
         return AtLeastOncePipe(
@@ -45,6 +47,7 @@ def open_pipe(
             topics=topics,
             instance_id=instance_id,
             client_config=client_config,
+            poll_bytes=poll_bytes,
         )
     if not transactional_id:
         raise Fatal("exactly_once needs a transactional_id")
@@ -55,6 +58,7 @@ def open_pipe(
         transactional_id=transactional_id,
         instance_id=instance_id,
         client_config=client_config,
+        poll_bytes=poll_bytes,
     )
 
 

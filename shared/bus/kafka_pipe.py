@@ -27,8 +27,14 @@ class _KafkaPipe(ABC):
     done then, or comes again to whoever has the partition next.
     """
 
-    def __init__(self, config: Mapping[str, Any], topics: Sequence[str], clock: Clock) -> None:
-        self._reader = Reader(config, topics, clock, self._land)
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topics: Sequence[str],
+        clock: Clock,
+        poll_bytes: int | None,
+    ) -> None:
+        self._reader = Reader(config, topics, clock, self._land, poll_bytes)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._flight: Future[None] | None = None
         self._offsets: Mapping[TopicPartition, int] = {}
@@ -112,12 +118,13 @@ class AtLeastOncePipe(_KafkaPipe):
         topics: Sequence[str],
         instance_id: str | None = None,
         client_config: ClientConfig | None = None,
+        poll_bytes: int | None = None,
         clock: Clock | None = None,
     ) -> None:
         theirs = client_config or {}
         config = consumer_config(bootstrap, group, instance_id, theirs)
         self._writer = Writer(producer_config(bootstrap, theirs))
-        super().__init__(config, topics, clock or SystemClock())
+        super().__init__(config, topics, clock or SystemClock(), poll_bytes)
 
     def close(self) -> None:
         super().close()
@@ -148,6 +155,7 @@ class TransactionalPipe(_KafkaPipe):
         transactional_id: str,
         instance_id: str | None = None,
         client_config: ClientConfig | None = None,
+        poll_bytes: int | None = None,
         clock: Clock | None = None,
         patience: float = 20.0,
     ) -> None:
@@ -161,7 +169,7 @@ class TransactionalPipe(_KafkaPipe):
             patience=patience,
             clock=clock,
         )
-        super().__init__(config, topics, clock)
+        super().__init__(config, topics, clock, poll_bytes)
 
     def close(self) -> None:
         super().close()

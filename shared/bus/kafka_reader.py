@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,9 @@ class Reader:
 
     `leaving` is called before partitions are given up: whoever has a commit in flight ends it
     there, so that nobody reads them again before.
+
+    `poll_bytes`: a poll ends with so many bytes of values, however few messages these are. None:
+    with as many messages as it is asked for.
     """
 
     def __init__(
@@ -57,8 +61,10 @@ class Reader:
         topics: Sequence[str],
         clock: Clock,
         leaving: Callable[[], None] = lambda: None,
+        poll_bytes: int | None = None,
     ) -> None:
         self._clock = clock
+        self._poll_bytes = math.inf if poll_bytes is None else poll_bytes
         self._leaving = leaving
         self._errors = ErrorInbox("consumer")
         self._positions: dict[TopicPartition, _Position] = {}
@@ -75,12 +81,13 @@ class Reader:
         # One at a time: a batch call can return messages of partitions revoked during it.
         self._filling = []
         deadline = self._clock.monotonic() + timeout
-        wait = timeout
-        while len(self._filling) < max_messages:
+        wait, size = timeout, 0
+        while len(self._filling) < max_messages and size < self._poll_bytes:
             raw = self._next(wait)
             if raw is None:
                 break
             self._take(raw)
+            size += len(raw)
             wait = 0.0 if self._filling else max(0.0, deadline - self._clock.monotonic())
         for message in self._filling:
             position = self._positions[TopicPartition(message.topic, message.partition)]
@@ -198,7 +205,9 @@ class Reader:
             with serving():
                 raw = self._consumer.poll(wait)
         except KafkaException as exception:
-            raise fate_of(error_of(exception), "reading") from exception
+            # Whatever its kind: what this poll has taken would never be handed out, and the next
+            # commit would pass it over.
+            raise Fatal(f"reading: {error_of(exception).str()}") from exception
         self._errors.raise_fatal()
         return raw
 
@@ -255,16 +264,32 @@ def raw_offsets(offsets: Mapping[TopicPartition, int]) -> list[confluent_kafka.T
 
 
 def to_message(raw: confluent_kafka.Message) -> Message:
-    """librdkafka's message as ours; a tombstone's value is b""."""
+    """librdkafka's message as ours; a tombstone's value is b"". One with a header whose name is no
+    UTF-8 has none."""
     return Message(
         topic=str(raw.topic()),
         partition=int(raw.partition() or 0),
         offset=int(raw.offset() or 0),
         key=raw.key(),
         value=raw.value() or b"",
-        headers=tuple((name, _bytes(value)) for name, value in _pairs(raw.headers())),
+        headers=tuple((name, _bytes(value)) for name, value in _pairs(_headers(raw))),
         timestamp_ms=max(0, raw.timestamp()[1]),
     )
+
+
+def _headers(raw: confluent_kafka.Message) -> Any:
+    """Kafka takes any bytes for a header's name, the binding UTF-8 alone: it then raises, for this
+    message as often as it is read, and what it hands out when asked again is not whole."""
+    try:
+        return raw.headers()
+    except SystemError as wrapper:
+        if not isinstance(wrapper.__cause__, UnicodeDecodeError):
+            raise
+        logger.warning(
+            "headers of %s[%s] at %s left out: a name is no UTF-8",
+            raw.topic(), raw.partition(), raw.offset(),
+        )  # fmt: skip
+        return None
 
 
 def _pairs(headers: Any) -> Iterable[tuple[str, str | bytes | None]]:

@@ -49,7 +49,7 @@ class StoredLetter:
     @property
     def place(self) -> str:
         """Its name for people: partition and offset."""
-        return f"{self.message.partition}:{self.message.offset}"
+        return _place(self.message)
 
     @property
     def task(self) -> str | None:
@@ -95,9 +95,12 @@ class Which:
         )
 
 
-def letters_of(messages: Iterable[Message]) -> tuple[list[StoredLetter], int]:
+def letters_of(
+    messages: Iterable[Message], places: Collection[str] | None = None
+) -> tuple[list[StoredLetter], int]:
     """The letters of a dead-letter topic, oldest first, knowing which were put back; and how many
-    records are neither letter nor marker."""
+    records are neither letter nor marker. `places`: of these letters alone, so that the others
+    take no memory; None: of all."""
     letters: list[StoredLetter] = []
     markers: dict[str, tuple[str, str]] = {}
     strangers = 0
@@ -106,6 +109,8 @@ def letters_of(messages: Iterable[Message]) -> tuple[list[StoredLetter], int]:
         if _is_marker(message):
             by, at = headers.get(MARKER_BY, b""), headers.get(MARKER_AT, b"")
             markers[_text(headers[MARKER_HEADER])] = (_text(by), _text(at))
+            continue
+        if places is not None and _place(message) not in places:
             continue
         try:
             letter = read_dead_letter(message)
@@ -180,6 +185,10 @@ def what_of_those_before(*, transactions: bool) -> str:
     if transactions:
         return "what was put back is not put back twice"
     return f"without transactions, up to {_AT_ONCE} that were put back are put back twice"
+
+
+def _place(message: Message) -> str:
+    return f"{message.partition}:{message.offset}"
 
 
 def _is_marker(message: Message) -> bool:

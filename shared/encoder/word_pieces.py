@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from shared.encoder.artifact import read_tokenizer
 from shared.encoder.plain_words import PlainWords, is_plain
+
+# The tokenizer cuts a whole text before it keeps the beginning, and holds up to 130 bytes for a
+# character meanwhile: of so many texts together, or of one that is longer.
+_CHARS_AT_ONCE = 1 << 18
 
 
 class WordPieces:
@@ -45,4 +49,22 @@ class WordPieces:
     def _cut(self, texts: Sequence[str]) -> list[list[int]]:
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)]
+        return [
+            encoding.ids
+            for some in _parts(clean)
+            for encoding in self._tokenizer.encode_batch_fast(some)
+        ]
+
+
+def _parts(texts: list[str]) -> Iterator[list[str]]:
+    """In their order, of about _CHARS_AT_ONCE characters each."""
+    if sum(map(len, texts)) <= _CHARS_AT_ONCE:  # as a rule
+        yield texts
+        return
+    start = chars = 0
+    for end, text in enumerate(texts):
+        if chars + len(text) > _CHARS_AT_ONCE and end > start:
+            yield texts[start:end]
+            start, chars = end, 0
+        chars += len(text)
+    yield texts[start:]

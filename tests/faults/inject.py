@@ -19,7 +19,7 @@ def unavailable(system: System) -> dict[Kind, str]:
 
 
 def begin(fault: Fault, system: System, mix: Mix) -> None:
-    """Every fault can be ended by `end`, and all of them at any time by `heal`."""
+    """`end` ends it."""
     match fault.kind:
         case "kill":
             system.kill(fault.target)

@@ -402,6 +402,31 @@ def test_without_a_broker_a_transactional_pipe_does_not_open() -> None:
         )
 
 
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+def test_a_poll_of_long_messages_ends_before_there_are_many(
+    kafka: str, make_topic: Callable[..., str], group: str, delivery: Any
+) -> None:
+    topic, out = make_topic(), make_topic()
+    values = [bytes([i]) * 30_000 for i in range(10)] + [b"x" * 200_000]
+    publish(kafka, [Record(topic, b"k", value) for value in values])
+    pipe = open_pipe(
+        bootstrap=kafka, group=group, topics=[topic], delivery=delivery,
+        transactional_id=group, client_config=QUICK, poll_bytes=90_000,
+    )  # fmt: skip
+    polls: list[int] = []
+
+    def done() -> bool:
+        messages = pipe.poll(100, 0.5)
+        polls.append(sum(len(m.value) for m in messages[:-1]))
+        pipe.commit([copy(message, out) for message in messages])
+        return bool(messages) and messages[-1].value == values[-1]
+
+    until(done)
+    pipe.close()
+    assert max(polls) < 90_000
+    assert [m.value for m in read_all(kafka, out)] == values
+
+
 @pytest.mark.slow
 def test_pipes_outlive_a_killed_broker() -> None:
     broker = start_kafka()

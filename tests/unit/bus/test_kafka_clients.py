@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -16,6 +17,8 @@ from shared.bus.kafka_config import (
     transactional_config,
 )
 from shared.bus.kafka_errors import ErrorInbox, client_logger, fate_of, serving
+from shared.bus.kafka_reader import Reader, to_message
+from shared.clock import FakeClock
 
 
 @pytest.mark.parametrize(
@@ -139,3 +142,43 @@ def test_a_fatal_error_wrapped_by_the_binding_is_unwrapped() -> None:
         raise SystemError("returned a result with an exception set") from fatal
     with pytest.raises(SystemError), serving():
         raise SystemError("something else")
+
+
+class _Raw:
+    """A consumed message of the binding's; `wrong`: what its headers raise."""
+
+    def __init__(self, wrong: Exception) -> None:
+        self._wrong = wrong
+
+    def headers(self) -> Any:
+        raise SystemError("returned a result with an exception set") from self._wrong
+
+    def __getattr__(self, name: str) -> Any:
+        said = {"topic": "t", "partition": 1, "offset": 7, "key": b"k", "value": b"v"}
+        return lambda: said.get(name, (1, 5))
+
+
+def test_a_header_whose_name_is_no_utf8_does_not_end_the_reader(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raw: Any = _Raw(UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "unexpected end of data"))
+    message = to_message(raw)
+    assert (message.offset, message.value, message.headers) == (7, b"v", ())
+    assert "t[1] at 7" in caplog.text
+    other: Any = _Raw(ZeroDivisionError())
+    with pytest.raises(SystemError):
+        to_message(other)
+
+
+def test_a_poll_that_fails_amid_its_messages_ends_the_reader() -> None:
+    """It must not be tried again: what it took already would be passed over."""
+
+    class Failing:
+        def poll(self, timeout: float) -> None:
+            raise KafkaException(KafkaError(KafkaError._STATE))
+
+    reader = Reader(consumer_config("127.0.0.1:1", "g", None, {}), ["t"], FakeClock())
+    reader.close()
+    reader._consumer = Failing()  # type: ignore[assignment]
+    with pytest.raises(Fatal, match="reading"):
+        reader.poll(10, 0.1)

@@ -123,6 +123,16 @@ def test_nothing_is_put_back_twice() -> None:
     assert why.startswith("put back by maria at 2026-01-05")
 
 
+def test_some_places_alone_are_read_and_known_to_be_put_back() -> None:
+    log = Log()
+    for minutes in range(4):
+        log.die(minutes=minutes)
+    letters, _ = letters_of(log.dead)
+    put_back(letters[1:2], log, transactions=True, by="maria", at=AT)
+    some, _ = letters_of(log.dead, {letters[1].place, letters[3].place, "9:9"})
+    assert [(s.place, s.redriven_by) for s in some] == [("0:1", "maria"), ("0:3", None)]
+
+
 def test_what_dies_again_is_put_back_only_so_often() -> None:
     log = Log()
     log.die()

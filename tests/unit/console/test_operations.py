@@ -164,14 +164,23 @@ def test_a_broker_that_is_away_is_said(desk: Desk, monkeypatch: pytest.MonkeyPat
 
 
 def test_memory_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letters, "MAX_BYTES", 100)
-    put(desk, 4, b"x" * 60)
-    put(desk, 5, b"y" * 60)
+    monkeypatch.setattr(letters, "MAX_BYTES", 10_000)
+    put(desk, 4, b"x" * 6_000)
+    put(desk, 5, b"y" * 6_000)
     assert ids(desk.client(OPERATOR)) == ["0:5"]
+    headers = (("h", b"h" * 9_000),)
+    original = Message("requests", 1, 77, b"key", b"headers alone", headers)
+    error = InvalidMessage("odd", field="input")
+    record = dead_letter(
+        original, service="router", error=error, at=desk.clock.now(), topic="dead-letters"
+    )
+    desk.dead_letters.take(Message("dead-letters", 0, 7, record.key, record.value, record.headers))
+    assert ids(desk.client(OPERATOR)) == ["0:7"]
+    monkeypatch.setattr(letters, "MAX_BYTES", 100_000)
     monkeypatch.setattr(letters, "MAX_LETTERS", 2)
-    for n in range(6, 9):
+    for n in range(8, 11):
         put(desk, n, b"z")
-    assert ids(desk.client(OPERATOR)) == ["0:8", "0:7"]
+    assert ids(desk.client(OPERATOR)) == ["0:10", "0:9"]
 
 
 def test_the_fleet_says_who_is_behind(desk: Desk) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from console_desk import OPERATOR, READER, TENANT, Desk
 from starlette.testclient import TestClient
@@ -285,3 +286,5 @@ def test_what_is_remembered_is_bounded() -> None:
     recent.request(Request(id="r5", task="support", input="d" * 20))
     assert recent.of("support", "r4") == Seen()
     assert recent.of("support", "r5").texts == ("d" * 20,)
+    recent.decision(msgspec.structs.replace(decided(6), metadata={"large": "m" * 10_000}))
+    assert recent.of("support", "r6").decision == decided(6)

@@ -101,6 +101,26 @@ def test_more_texts_than_are_tokenized_at_once(tiny_encoder, monkeypatch):
     np.testing.assert_array_equal(encoder.encode(SENTENCES), alone)
 
 
+def test_long_texts_are_cut_into_word_pieces_a_few_at_a_time(tiny_encoder, monkeypatch):
+    """Whole texts are cut before their beginning is kept: a thousand long ones took gigabytes."""
+    pieces = OnnxEncoder(tiny_encoder, threads=1)._pieces
+    texts = ["", "a " * 40, "b " * 500, "", "c " * 10, *SENTENCES]
+    alone = [pieces.tokenize([text])[0] for text in texts]
+    monkeypatch.setattr("shared.encoder.word_pieces._CHARS_AT_ONCE", 100)
+    tokenizer, given = pieces._tokenizer, []
+
+    class Watched:
+        def encode_batch_fast(self, some):
+            given.append(some)
+            return tokenizer.encode_batch_fast(some)
+
+    monkeypatch.setattr(pieces, "_tokenizer", Watched())
+    assert pieces.tokenize(texts) == alone
+    assert [text for some in given for text in some] == texts
+    assert all(len(some) == 1 or sum(map(len, some)) <= 100 for some in given)
+    assert len(given) > 3
+
+
 def _unpacked(folder: Path, to: Path) -> Path:
     """The same model without the promise that filling makes no difference, as other exporters
     write it."""

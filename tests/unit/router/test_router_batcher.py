@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,12 +42,14 @@ class Bench:
         self.fatal: list[Fatal] = []
         self.opened: list[Batcher[int, int]] = []
 
-    def batcher(self, *, batch: int = 100, queued: int = 1_000, linger: float = 0.0) -> (
-        Batcher[int, int]
-    ):  # fmt: skip
+    def batcher(
+        self, *, batch: int = 100, queued: int = 1_000, linger: float = 0.0,
+        weight: float = math.inf,
+    ) -> Batcher[int, int]:  # fmt: skip
+        """Each item weighs what it is."""
         made = Batcher[int, int](
-            self.work, Limits(batch, queued, linger), clock=SystemClock(),
-            on_fatal=self.fatal.append,
+            self.work, Limits(batch, queued, linger, weight), clock=SystemClock(),
+            on_fatal=self.fatal.append, weigh=lambda item: item,
         )  # fmt: skip
         made.start()
         self.opened.append(made)
@@ -217,3 +220,12 @@ def until(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_a_batch_has_its_weight_and_a_call_that_is_heavier_is_one_by_itself(bench: Bench) -> None:
+    batcher = bench.batcher(weight=10)
+    first = bench.held(batcher)
+    calls = [batcher.submit(items) for items in ([4], [3, 3], [1], [20, 1], [2], [8])]
+    bench.work.go.set()
+    assert results([first, *calls])[1:] == [[8], [6, 6], [2], [40, 2], [4], [16]]
+    assert bench.work.batches == [[0], [4, 3, 3], [1], [20, 1], [2, 8]]

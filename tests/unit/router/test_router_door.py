@@ -218,6 +218,40 @@ def test_a_paused_task_is_deferred_with_that_reason(bench: Bench) -> None:
     assert "label" not in answer.json()
 
 
+def clumsy(text: str) -> str:
+    if "clumsy" in text:
+        raise IndexError(text)
+    return text
+
+
+def test_a_text_on_which_a_redactor_fails_is_its_callers_problem_and_nobody_elses(
+    bench: Bench,
+) -> None:
+    tasks = {"support": Task(name="support", redact=f"{__name__}:clumsy", audit_share=0.0)}
+    bench.router = Router(**{**vars(bench.router), "tasks": tasks})
+    bad = ask("a clumsy secret", id="bad")
+    with bench.open() as client, ThreadPoolExecutor(3) as pool:
+        bench.publisher.go.clear()
+        first = pool.submit(classify, client, ask(text_of("billing"), id="first"))
+        assert bench.publisher.entered.wait(10)
+        alone = pool.submit(classify, client, bad)
+        several = pool.submit(
+            classify, client, {"requests": [ask(UNSURE, id="a"), bad, ask("", id="b")]}
+        )
+        until(lambda: bench.door._batcher._queued == 3)
+        bench.publisher.go.set()  # the two are one batch
+        assert [first.result(20).status_code, several.result(20).status_code] == [200, 200]
+        assert alone.result(20).status_code == 422
+    error = alone.result().json()["error"]
+    assert error["field"] == "input"
+    assert error["message"].startswith("the redactor")
+    assert "secret" not in error["message"]
+    results = several.result().json()["results"]
+    assert [each.get("request_id") for each in results] == ["a", None, None]
+    assert results[1] == {"error": error}
+    assert [record.key for record in bench.publisher.records] == [b"first", b"a"]
+
+
 # --- together
 
 
