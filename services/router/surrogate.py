@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ from shared.contracts.manifest import Manifest, Stage
 from shared.core.representation import pair_features
 from shared.encoder.base import Encoder
 from shared.onnx.cascade import Answers, CascadeSession, Features
-from shared.onnx.session import InvalidStage
+from shared.onnx.session import InvalidStage, StageFailed
 from shared.registry.base import Artifact
+
+log = logging.getLogger(__name__)
 
 # An artifact larger than this is refused before it is loaded.
 MAX_STAGE_BYTES = 64 * 1024 * 1024
@@ -51,23 +54,29 @@ class LoadedVersion:
 
     def answer(self, inputs: Sequence[tuple[str, ...]], encoder: Encoder) -> list[Answer]:
         """One answer per input (one or two texts each), in order. Texts are cut into word pieces
-        once; only what the lexical stage leaves over is embedded."""
+        once; only what the lexical stage leaves over is embedded. Where a graph fails nothing is
+        answered: the teacher can, and a router that ended of it would read the same texts again."""
         n_texts = self.manifest.n_texts
         rows = [i for i, texts in enumerate(inputs) if len(texts) == n_texts]
         answers = [Answer(Reason.INVALID_INPUT)] * len(inputs)
         if rows:
             tokens, features = _prepare([inputs[i] for i in rows], encoder)
-            said = self.cascade.answer(len(rows), tokens, features)
+            try:
+                said = self.cascade.answer(len(rows), tokens, features)
+            except StageFailed as error:
+                log.error("a batch is deferred: %s", error, extra={"version": self.version})
+                return answers
             for i, row in enumerate(rows):
                 answers[row] = self._answer(said, i)
         return answers
 
     def _answer(self, said: Answers, i: int) -> Answer:
         accept, threshold = float(said.accept[i]), float(said.threshold[i])
-        if not np.isfinite(accept):
+        number, labels = int(said.label[i]), self.manifest.labels
+        # A trial of two rows does not show what a graph says of others.
+        if not (np.isfinite(accept) and 0 <= number < len(labels)):
             return Answer(Reason.INVALID_INPUT)
-        label = self.manifest.labels[said.label[i]]
-        return Answer(_reason(said, i), label, accept, threshold)
+        return Answer(_reason(said, i), labels[number], accept, threshold)
 
 
 def _reason(said: Answers, i: int) -> Reason:

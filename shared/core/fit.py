@@ -265,7 +265,8 @@ def held_out_rows(training: TrainingSet, settings: Settings) -> Mask:
     slots = group_folds(training.groups, training.y, HOLDOUT_SLOTS, settings.seed)
     # Slots are dealt in order of the label: those held out must not follow each other.
     spread = slots * HOLDOUT_STRIDE % HOLDOUT_SLOTS
-    return np.asarray(spread < max(1, round(settings.holdout_share * HOLDOUT_SLOTS)))
+    wanted = round(settings.holdout_share * HOLDOUT_SLOTS)
+    return np.asarray(spread < min(max(1, wanted), HOLDOUT_SLOTS - 1))
 
 
 def _too_little(training: TrainingSet, seed: int) -> str | None:

@@ -35,7 +35,7 @@ class Fresh:
 
 def fresh(handled: Mask, agrees: Mask, groups: Ints, weights: Floats, delta: float) -> Fresh:
     """Of n rows observed with one over their weights as probability; near-duplicates share a
-    group (`share_of` has the bounds: valid also where the heavy rows are the wrong ones)."""
+    group (`share_of` has the bounds: valid whichever rows are the wrong ones)."""
     found = share_of(agrees[handled], weights[handled], groups[handled], delta)
     if found is None:
         return Fresh(len(handled), 0.0)

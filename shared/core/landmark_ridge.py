@@ -105,7 +105,9 @@ class LandmarkRidge(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for start in range(0, len(X), ROWS_AT_ONCE):
             kernel = self.kernel(X[start : start + ROWS_AT_ONCE])
             gram = dsyrk(1.0, kernel.T, beta=1.0, c=gram, overwrite_c=True, lower=True)
-            moments += kernel.T @ np.eye(k)[target[start : start + ROWS_AT_ONCE]]
+            one_hot = np.zeros((len(kernel), k))
+            one_hot[np.arange(len(kernel)), target[start : start + ROWS_AT_ONCE]] = 1.0
+            moments += kernel.T @ one_hot
         for start in range(0, m, ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
             gram[some] += self.ridge * self._between(self.landmarks_[some], self.squares_[some])

@@ -174,7 +174,7 @@ class Probation:
     """
 
     def __init__(self, alpha: float) -> None:
-        worse = 1.0 - alpha + min(WORSE_POINTS, WORSE_SHARE * (1.0 - alpha))
+        worse = 1.0 - alpha + min(WORSE_POINTS, WORSE_SHARE * (1.0 - alpha), alpha / 2.0)
         good = (1.0 - alpha) * np.asarray(GOOD_RATES)
         self._agreeing = (1.0 - good) / (1.0 - worse)
         self._disagreeing = good / worse

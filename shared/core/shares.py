@@ -1,12 +1,15 @@
 """A share of weighted rows with exact bounds, and whether it is credibly above a given one.
 
 Rows stand for one over the probability with which they were observed; near-duplicates share a
-group and are one observation. With weights w of the groups, W = Σ w, y and v the sums over groups
-of the weight that hits and of its square, M the heaviest group: the exact binomial bounds
-(Clopper and Pearson 1934) are taken of a scaled count, hits / θ of W / θ, with θ = v / y below and
-(v + M²) / (y + M) above. Source: Fay and Feuer 1997, gamma limits for weighted sums of Poisson
-counts. With weights of 1 and no near-duplicates θ is 1 and the bounds are the exact binomial ones.
-(`weighted_counts` does the upper bound for a whole walk of policies at once, and for a given α.)
+group and are one observation. Bounded is whichever is rarer, the rows that hit or those that do
+not: how sure a share is depends on what those weigh. With weights w of the groups, W = Σ w, y and v
+the sums over groups of the rarer weight and of its square, M the heaviest group: the exact binomial
+bounds (Clopper and Pearson 1934) are taken of a scaled count, y / θ of W / θ, with θ = v / y below
+and (v + M²) / (y + M) above. Source: Fay and Feuer 1997, gamma limits for weighted sums of Poisson
+counts. W is random as well, so θ is at least what makes the variance of y - r W, r = y / W, that of
+a binomial count (`weighted_counts`, which does the upper bound for a whole walk of policies at
+once, and for a given α). With weights of 1 and no near-duplicates θ is 1 and the bounds are the
+exact binomial ones.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from scipy.optimize import brentq
 from scipy.special import betainc, betaincinv
 
 from shared.core.types import Floats, Ints, Mask
+
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,15 @@ def share_of(hits: Mask, weights: Floats, groups: Ints, risk: float) -> Share | 
     """risk: of each bound being wrong. None without rows."""
     if not len(hits):
         return None
-    least, most = _counts(hits, weights, groups)
+    share = float(weights @ hits / weights.sum())
+    least, most = _counts(hits if share <= HALF else ~hits, weights, groups)
     lower, upper = 0.0, 1.0
     if least.hits > 0:
         lower = float(betaincinv(least.hits, _rest(least) + 1.0, risk))
     if _rest(most) > 0:
         upper = float(betaincinv(most.hits + 1.0, _rest(most), 1.0 - risk))
-    share = float(weights @ hits / weights.sum())
+    if share > HALF:
+        lower, upper = 1.0 - upper, 1.0 - lower
     return Share(len(hits), share, min(lower, share), max(upper, share))
 
 
@@ -71,20 +78,29 @@ def effective_size(share: Share, risk: float) -> float:
 def p_value_above(hits: Mask, weights: Floats, groups: Ints, share: float) -> float:
     """P(at least these hits | each row hits with probability `share`): small where rows hit more
     often. At most `risk` exactly where the lower bound of `share_of` at that risk is above."""
-    least, _ = _counts(hits, weights, groups)
-    if least.hits <= 0:
-        return 1.0
-    return float(betainc(least.hits, _rest(least) + 1.0, share))
+    if weights @ hits / weights.sum() <= HALF:
+        least, _ = _counts(hits, weights, groups)
+        return float(betainc(least.hits, _rest(least) + 1.0, share)) if least.hits > 0 else 1.0
+    _, most = _counts(~hits, weights, groups)
+    rest = _rest(most)
+    return float(betainc(rest, most.hits + 1.0, share)) if rest > 0 else 1.0
 
 
 def _counts(hits: Mask, weights: Floats, groups: Ints) -> tuple[_Count, _Count]:
-    """What the rows are worth for a lower and for an upper bound."""
+    """What the rows are worth for a lower and for an upper bound. hits: at most half of them."""
     _, group = np.unique(groups, return_inverse=True)
     mass = np.bincount(group, weights)
     hit = np.bincount(group, weights * hits)
     total, y, v, heaviest = mass.sum(), hit.sum(), float(hit @ hit), mass.max()
-    low = v / y if y > 0 else 1.0
-    high = (v + heaviest**2) / (y + heaviest)
+    rate = y / total
+    spread = rate**2 * float(mass @ mass)  # of the total's part in y - rate · total
+
+    def scale(y: float, v: float) -> float:
+        both = ((1.0 - 2.0 * rate) * v + spread) / ((1.0 - 2.0 * rate) * y + rate**2 * total)
+        return float(max(v / y, both))
+
+    low = scale(y, v) if y > 0 else 1.0
+    high = scale(y + heaviest, v + heaviest**2)
     # All hit: the scaled count of the upper bound must not exceed its size.
     most = min((y + heaviest) / high - 1.0, total / high)
     return _Count(y / low, total / low), _Count(most, total / high)

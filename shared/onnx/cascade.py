@@ -93,7 +93,7 @@ class CascadeSession:
 
     def answer(self, n: int, tokens: Rows | None, features: Features) -> Answers:
         """Of n rows. `features` gives float32[m, dim] of the rows asked for, which are those that
-        the lexical stage leaves over; non-finite ones are never answered."""
+        the lexical stage leaves over; non-finite ones are never answered. Raises StageFailed."""
         if not n:
             return _NOTHING
         found: _Found | None = None
@@ -139,7 +139,7 @@ class CascadeSession:
         able &= said.novelty < cut
         dropped = np.zeros(len(able), np.bool_)
         if self._drops:
-            dropped = self._dropped[said.label] & (said.novelty < cut)
+            dropped = self._dropped.take(said.label, mode="clip") & (said.novelty < cut)
             able &= ~dropped
         stage = np.where(able, number, -1)
         return _Found(stage, said.label, said.accept, said.novelty >= cut, dropped)

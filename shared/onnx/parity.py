@@ -54,7 +54,7 @@ def check_parity(
         novelty=_largest(said.novelty, novelty),
     )
     # Where a near-tie fell the other way, the rest follows the label.
-    if parity.scores > SCORE_TOLERANCE:
+    if not parity.scores <= SCORE_TOLERANCE:  # NaN is no agreement
         raise ParityError(f"scores differ by {parity.scores:.2g}, more than {SCORE_TOLERANCE}")
     same = said.label == labels
     for name, found, expected in (
@@ -62,7 +62,7 @@ def check_parity(
         ("novelty scores", said.novelty, novelty),
     ):
         difference = _largest(found[same], expected[same])
-        if difference > ACCEPT_TOLERANCE:
+        if not difference <= ACCEPT_TOLERANCE:
             raise ParityError(f"{name} differ by {difference:.2g}, more than {ACCEPT_TOLERANCE}")
     return parity
 

@@ -32,6 +32,10 @@ class InvalidStage(ValueError):
     """A graph that is not what its manifest says."""
 
 
+class StageFailed(RuntimeError):
+    """A loaded graph could not be run on these rows."""
+
+
 class Scored(NamedTuple):
     """label: int64[n], index into the manifest's labels. accept, novelty: float32[n] in [0, 1].
     scores: float32[n, k], or UNASKED."""
@@ -77,14 +81,15 @@ class StageSession:
     ) -> Scored:
         """`rows`: float32[n, dim] features, or int64[n, length] word pieces for a lexical stage;
         `earlier`: the scores of the stages that this one's manifest names; `options`: ONNX
-        Runtime's, of this run; `asked`: for its scores."""
+        Runtime's, of this run; `asked`: for its scores. Raises StageFailed."""
         inputs = {self.stage.input: rows}
         for name in self.stage.scores_of:
             inputs[f"{name}_scores"] = (earlier or {})[name]
-        if asked:
-            return Scored(*self._session.run(_OUTPUT_NAMES, inputs, options))
-        label, accept, novelty = self._session.run(_WITHOUT_SCORES, inputs, options)
-        return Scored(label, accept, novelty, UNASKED)
+        try:
+            said = self._session.run(_OUTPUT_NAMES if asked else _WITHOUT_SCORES, inputs, options)
+        except Exception as error:  # onnxruntime has no common base
+            raise StageFailed(f"stage {self.stage.name} cannot be run: {error}") from error
+        return Scored(*said, *(() if asked else (UNASKED,)))
 
     def _check(self, n_labels: int) -> None:
         name = f"stage {self.stage.name}"
@@ -116,9 +121,9 @@ class StageSession:
         watchdog.start()
         try:
             trial = self.run(rows, dict.fromkeys(self.stage.scores_of, nothing), options)
-        except Exception as error:  # onnxruntime has no common base
+        except StageFailed as error:
             late = f" within {TRIAL_SECONDS:g} s" if options.terminate else ""
-            raise InvalidStage(f"{name} cannot be run{late}: {error}") from error
+            raise InvalidStage(f"{name} cannot be run{late}: {error.__cause__}") from error
         finally:
             watchdog.cancel()
         if trial.label.shape != (2,) or trial.accept.shape != (2,) or trial.novelty.shape != (2,):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from shared.onnx.proto import InvalidGraph, Node, Tensor
+from shared.onnx.proto import SIZES, InvalidGraph, Node, Tensor
 
 Shape = tuple[int, ...]
 Constants = Mapping[str, Tensor]
@@ -26,6 +26,13 @@ def _elementwise(node: Node, shapes: list[Shape], constants: Constants) -> list[
 
 
 def _same(node: Node, shapes: list[Shape], constants: Constants) -> list[Shape]:
+    return [shapes[0]]
+
+
+def _cast(node: Node, shapes: list[Shape], constants: Constants) -> list[Shape]:
+    """To a number: a text takes many times the room of one."""
+    if node.attributes.get("to") not in SIZES:
+        raise InvalidGraph(f"Cast to the type {node.attributes.get('to')}")
     return [shapes[0]]
 
 
@@ -128,7 +135,7 @@ def _numbers(node: Node, place: int, constants: Constants) -> list[int]:
 # Rule, attributes, numbers of inputs (None: any) and outputs, by domain and operator.
 OPERATORS: dict[tuple[str, str], tuple[Rule, frozenset[str], int | None, int | None]] = {
     ("", "ArgMax"): (_argmax, frozenset({"axis", "keepdims"}), 1, 1),
-    ("", "Cast"): (_same, frozenset({"to"}), 1, 1),
+    ("", "Cast"): (_cast, frozenset({"to"}), 1, 1),
     ("", "Concat"): (_concat, frozenset({"axis"}), None, 1),
     ("", "Gather"): (_gather, frozenset({"axis"}), 2, 1),
     ("", "GatherElements"): (_gather_elements, frozenset({"axis"}), 2, 1),

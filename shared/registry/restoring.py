@@ -8,14 +8,14 @@ from shared.registry.scripts import ACTIVE_FIELDS, COMMON, MAX_HISTORY
 # out meanwhile, so neither comes twice, and both go on growing.
 JUMP = 1000
 
-# ARGV: a SavedTask in JSON, and the kind of the entry that says what it comes back as.
+# ARGV: a SavedTask in JSON.
 RESTORE = (
     COMMON
     + f"""
 local JUMP, MAX_HISTORY = {JUMP}, {MAX_HISTORY}
 """
     + """
-local saved, kind = cjson.decode(ARGV[7]), ARGV[8]
+local saved = cjson.decode(ARGV[7])
 
 local known = {}
 local history = redis.call('LRANGE', HISTORY, 0, -1)
@@ -70,6 +70,16 @@ local current, before = pointer('version'), saved.active.version
 if before == '' then before = nil end
 local newer = current and not is_tripped(current)
   and (not before or string.sub(current, 1, 10) > string.sub(before, 1, 10))
+
+-- Whichever says less of the version that comes back: what was saved, or what befell it since.
+local SILENCE = {serving = 0, probation = 1, paused = 2, tripped = 3}
+local function state_of(version)
+  if is_tripped(version) then return 'tripped' end
+  local state, now = saved.active.state or 'serving', pointer('state') or 'serving'
+  if version == current and (SILENCE[now] or 0) > (SILENCE[state] or 0) then return now end
+  return state
+end
+
 local epoch = larger(pointer('epoch'), (tonumber(saved.active.epoch) or 0) + JUMP)
 redis.call('HSET', ACTIVE, 'epoch', epoch)
 if newer then
@@ -80,10 +90,10 @@ if newer then
   end
 else
   local back = before and is_stored(before) and before or nil
-  record(back and kind or 'retired', back)
+  local state = back and state_of(back) or 'serving'
+  record(not back and 'retired' or state == 'serving' and 'published' or state, back)
   redis.call('LREM', TRAIL, 0, back or '')
-  redis.call('HSET', ACTIVE, 'version', back or '',
-    'state', back and saved.active.state or 'serving')
+  redis.call('HSET', ACTIVE, 'version', back or '', 'state', state)
   end_trial()
   local trial = saved.active.trial
   if trial and trial ~= '' and is_stored(trial) and not is_tripped(trial) then

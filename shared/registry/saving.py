@@ -132,20 +132,12 @@ class RedisSaver:
         A newer window published meanwhile stays active. Fence and epoch jump beyond any that may
         have been given out since `saved` was read. None where the registry has it all still.
         """
-        entry = _kind_of(saved.pointer)
         keys = Keys.of(saved.task).all()
         document = msgspec.json.encode(saved)
-        arguments: list[Any] = [CHANNEL, saved.task, uuid4().hex, at, reason, "", document, entry]
+        arguments: list[Any] = [CHANNEL, saved.task, uuid4().hex, at, reason, "", document]
         with reaching(self._client):
             answer = self._restore(keys=keys, args=arguments)
         return active_of(answer[1:]) if answer[0] == b"ok" else None
-
-
-def _kind_of(active: Active) -> str:
-    """The kind of history entry that says what a task comes back as."""
-    if active.version is None:
-        return "retired"
-    return "published" if active.state == "serving" else active.state.value
 
 
 def _epoch_of(entry: str) -> int:

@@ -133,6 +133,25 @@ def test_a_tripped_version_stays_tripped(place: Place) -> None:
     assert registry.rollback(task, to=None, at=AT, reason="").version == good
 
 
+@pytest.mark.parametrize("since", [State.PAUSED, State.TRIPPED])
+def test_what_silenced_a_version_since_the_loss_is_not_undone(place: Place, since: State) -> None:
+    """A replica that lacked the newest change took over, and the trainer came back late."""
+    version = place.publish("2026-01-01")
+    with redis.Redis.from_url(place.url) as client:
+        names = list(client.scan_iter(f"tracer:{{{place.task}}}:*"))
+        dumps = {name: client.dump(name) for name in names}
+        place.registry.set_alpha(place.task, 0.8, at=AT, reason="asked", actor="ann")
+        place.keeper.look(place.task)
+        place.lose()
+        for name, dump in dumps.items():
+            client.restore(name, 0, dump)  # type: ignore[arg-type]
+    place.registry.set_state(place.task, since, version=version, at=AT, reason="since")
+    active = place.new_keeper().look(place.task)
+    assert active is not None
+    assert (active.version, active.state, active.alpha) == (version, since, 0.8)
+    assert place.registry.history(place.task, 1)[0].kind == since.value
+
+
 def test_a_newer_window_published_meanwhile_stays(place: Place) -> None:
     old = place.publish("2026-01-01")
     place.keeper.look(place.task)

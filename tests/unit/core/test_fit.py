@@ -8,7 +8,15 @@ from horizons import clusters
 
 from shared.core.causes import with_causes
 from shared.core.families import Family, choose
-from shared.core.fit import FRONTIER_ALPHAS, Fit, Settings, decide, fit, prepare
+from shared.core.fit import (
+    FRONTIER_ALPHAS,
+    Fit,
+    Settings,
+    decide,
+    fit,
+    held_out_rows,
+    prepare,
+)
 from shared.core.gate import Certified, Refused, frontier
 from shared.core.policies import Evidence, answers, evidence_of
 from shared.core.training import TrainingSet
@@ -187,6 +195,12 @@ def test_labels_below_their_floor_are_deferred_whole() -> None:
     assert held.dropped
     assert set(held.dropped) <= {4, 5}
     assert held.verdict.agreement > free.verdict.agreement  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_of_a_hold_out_something_is_left_on_either_side(share: float) -> None:
+    held = held_out_rows(clusters(1_000), Settings(kind="holdout", holdout_share=share))
+    assert 0 < held.sum() < 1_000
 
 
 def test_only_evidence_rows_certify() -> None:

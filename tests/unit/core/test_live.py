@@ -163,3 +163,12 @@ def test_the_bound_is_tighter_with_more_audits() -> None:
     assert bounds == sorted(bounds)
     assert bounds[0] > 0.78
     assert bounds[-1] > 0.943
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.03])
+def test_a_probation_at_an_alpha_near_0_is_passed_by_none_that_never_agrees(alpha: float) -> None:
+    live = LiveCertificate(alpha, 0.1)
+    live.begin_probation()
+    live.observe_all([False] * 2 * PROBATION_AUDITS)
+    assert live.on_probation
+    assert not live.cleared

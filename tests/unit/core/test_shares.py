@@ -55,3 +55,39 @@ def test_the_bounds_hold_where_the_heavy_rows_are_those_that_hit() -> None:
         high += found.upper < truth
     assert low <= 0.13 * repeats  # 0.1 and two standard errors
     assert high <= 0.13 * repeats
+
+
+@pytest.mark.parametrize(
+    ("of_heavy", "of_light"), [(0.5, 1.0), (0.8, 1.0), (1.0, 0.5), (0.95, 0.95)]
+)
+def test_so_they_do_for_the_share_of_the_rows_that_do_not_err(
+    of_heavy: float, of_light: float
+) -> None:
+    """A fifth of the traffic is seen at a tenth, so that its weight is random too: whichever rows
+    err, the bounds of the agreement are those of the errors."""
+    rng = np.random.default_rng(1)
+    truth = 0.2 * of_heavy + 0.8 * of_light
+    low = high = 0
+    repeats = 400
+    for _ in range(repeats):
+        heavy = rng.uniform(size=2_000) < 0.02 / 0.82
+        agrees = rng.uniform(size=2_000) < np.where(heavy, of_heavy, of_light)
+        weights = np.where(heavy, 10.0, 1.0)
+        found = share_of(agrees, weights, np.arange(2_000), 0.1)
+        wrong = share_of(~agrees, weights, np.arange(2_000), 0.1)
+        assert found is not None
+        assert wrong is not None
+        assert (found.lower, found.upper) == pytest.approx((1 - wrong.upper, 1 - wrong.lower))
+        low += found.lower > truth
+        high += found.upper < truth
+    assert low <= 0.15 * repeats  # 0.1 and three standard errors
+    assert high <= 0.15 * repeats
+
+
+@pytest.mark.parametrize("often", [0.1, 0.8])
+def test_a_share_is_credibly_above_where_its_lower_bound_is(often: float) -> None:
+    rng = np.random.default_rng(2)
+    hits, weights = rng.uniform(size=300) < often, rng.choice([1.0, 4.0], size=300)
+    found = share_of(hits, weights, np.arange(300) // 2, 0.1)
+    assert found is not None
+    assert p_value_above(hits, weights, np.arange(300) // 2, found.lower) == pytest.approx(0.1)

@@ -268,6 +268,12 @@ def test_values_are_made_once_and_before_they_are_taken() -> None:
     refused(missing, "never made")
 
 
+def test_numbers_made_texts_are_refused() -> None:
+    text = node("Cast", "features", to="text")
+    text.attribute.append(helper.make_attribute("to", TensorProto.STRING))
+    refused(model(text, node("Exp", "features")), "Cast to the type 8")
+
+
 def test_sizes_that_depend_on_data_are_refused() -> None:
     count = node("ArgMax", "features", to="k", axis=1, keepdims=0)
     top = helper.make_node("TopK", ["features", "k"], ["big", "which"], axis=1)

@@ -11,7 +11,7 @@ from shared.core.grouping import group_folds
 from shared.core.stages import FOLDS, fit_stages
 from shared.fitting.graphs import export_cascade, run_graphs
 from shared.onnx.parity import ParityError, check_parity
-from shared.onnx.session import UNASKED, InvalidStage, StageSession
+from shared.onnx.session import UNASKED, InvalidStage, Scored, StageSession
 
 Exported = tuple[dict[str, Stage], dict[str, bytes]]
 
@@ -76,6 +76,20 @@ def test_extreme_embeddings_give_finite_answers(exported: Exported, value: float
     said = session(exported, "semantic").run(rows, {"lexical": scores})
     assert np.isfinite(said.accept).all()
     assert np.isfinite(said.scores).all()
+
+
+@pytest.mark.parametrize("name", ["scores", "accept", "novelty"])
+def test_parity_takes_nan_for_no_agreement(name: str) -> None:
+    same = {
+        "scores": np.zeros((2, 3), np.float32),
+        "accept": np.full(2, 0.5, np.float32),
+        "novelty": np.full(2, 0.5, np.float32),
+    }
+    label = np.zeros(2, np.int64)
+    said = Scored(label, **(same | {name: np.full_like(same[name], np.nan)}))
+    fitted = {key: value.astype(np.float64) for key, value in same.items()}
+    with pytest.raises(ParityError, match=f"{name}.* differ by nan"):
+        check_parity(said, labels=label, lead=np.ones(2), **fitted)
 
 
 def test_parity_notices_another_model(exported: Exported) -> None:

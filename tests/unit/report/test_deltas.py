@@ -51,7 +51,7 @@ def test_a_day_of_audits_changes_no_label() -> None:
         compared, changes = _changes(
             labels(rng, 0.9, audited=False), labels(rng, 0.9, audited=True)
         )
-        assert compared == 20
+        assert compared >= 18  # a label of too few audits is compared with nothing
         found += len(changes)
     assert found <= 2
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from doubles import HashEncoder
@@ -19,6 +21,7 @@ from shared.clock import FakeClock
 from shared.contracts.codec import decode, encode
 from shared.contracts.events import Decision, Deferral, Outcome, Reason, Request
 from shared.contracts.tasks import Task
+from shared.onnx.session import Scored, StageFailed, StageSession
 from shared.registry.base import Artifact, State
 
 
@@ -192,6 +195,33 @@ def test_scores_do_not_depend_on_the_batch(artifact: Artifact, encoder: HashEnco
     assert np.allclose(
         [a.accept_score or 0 for a in together], [a.accept_score or 0 for a in alone], atol=1e-6
     )
+
+
+class Saying(StageSession):
+    """A graph that passed its trial and says something else of these rows."""
+
+    label: int | None = None
+
+    def run(self, *args: Any, **more: Any) -> Scored:
+        if self.label is None:
+            raise StageFailed("indices are out of data bounds")
+        said = super().run(*args, **more)
+        return said._replace(label=np.full_like(said.label, self.label))
+
+
+@pytest.mark.parametrize("label", [None, len(LABELS), -1], ids=["nothing", "no label", "below 0"])
+@pytest.mark.parametrize("deferred", [(), ("account",)])
+def test_what_a_graph_cannot_say_is_deferred_and_ends_no_router(
+    artifact: Artifact, encoder: HashEncoder, label: int | None, deferred: tuple[str, ...],
+) -> None:  # fmt: skip
+    manifest = msgspec.structs.replace(artifact.manifest, deferred_labels=deferred)
+    version = loaded(Artifact(manifest.encode(), artifact.blobs), encoder)
+    for session in version.cascade.sessions:
+        session.__class__ = Saying
+        session.label = label  # type: ignore[attr-defined]
+    (record,) = router({"support": version}, encoder)([ask(text_of("billing"))])
+    assert record.topic == "deferred"
+    assert decode(record.value, Deferral).reason is Reason.INVALID_INPUT
 
 
 def test_another_encoder_is_refused(artifact: Artifact) -> None:
