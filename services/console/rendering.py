@@ -15,6 +15,7 @@ from services.console.assets import address
 from services.console.words import word_of_reason
 from shared.contracts.events import Reason
 from shared.reporting.page import REASONS
+from shared.rounding import at_least, down, up, whole
 
 HERE = Path(__file__).parent
 NOTHING = "–"
@@ -32,6 +33,8 @@ def environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
+        "at_least": at_least,
+        "whole": whole,
         "count": count,
         "dollars": dollars,
         "moment": moment,
@@ -102,4 +105,4 @@ def bounds(interval: Any) -> str:
 
 
 def between(lower: float, upper: float) -> str:
-    return f"{100 * lower:.1f} – {100 * upper:.1f}%"
+    return f"{down(100 * lower, 1):.1f} – {up(100 * upper, 1):.1f}%"

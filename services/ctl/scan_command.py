@@ -22,6 +22,7 @@ from shared.encoder.errors import EncoderError
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
 from shared.onnx.parity import ParityError
+from shared.rounding import down, whole
 
 
 def scan(
@@ -85,11 +86,12 @@ def _tell(result: dict[str, Any]) -> None:
         console.print(f"Refused at α = {alpha}: {result['reason']}.")
         _tell_left_out(result)
         return
+    lower = down(result["certified_agreement_lower"], 3)
     console.print(
         f"Certified ({result['method']}, {result['evidence']}): a surrogate of "
         f"{result['n_traces']} traces may answer {result['certified_coverage']:.1%} of the "
-        f"traffic; its agreement there is at least {result['certified_agreement_lower']:.3f} "
-        f"(with probability {1 - delta:.0%})."
+        f"traffic; its agreement there is at least {lower:.3f} "
+        f"(with probability {whole(1 - delta)})."
     )
     if result["n_test"] and result["invalid_share"]:
         console.print(

@@ -28,6 +28,7 @@ from shared.clock import SystemClock
 from shared.contracts.topics import Topic
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
+from shared.rounding import whole
 
 DAYS = 5
 SAMPLE_ROWS = 6_000
@@ -174,7 +175,7 @@ def _tell(summary: dict[str, Any], path: Path) -> None:
         out.print(
             f"On the last day the surrogate answered {summary['coverage']:.1%} of the live "
             f"requests and agreed with the LLM on {agreement:.1%} of those "
-            f"(asked for: {summary['alpha']:.0%})."
+            f"(asked for: {whole(summary['alpha'])})."
         )
         out.print(
             f"Over all days {summary['calls_saved']} of {summary['requests']} LLM calls were "

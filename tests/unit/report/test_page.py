@@ -20,6 +20,7 @@ from shared.contracts.report import (
 )
 from shared.contracts.topics import schemas_folder
 from shared.reporting.page import REASONS, breakable, dollars, render, script_json
+from shared.rounding import at_least, at_most
 from shared.web import VENDOR
 from tests.artifacts import make_report
 from tests.unit.report.hostile import HOSTILE, hostile
@@ -130,7 +131,7 @@ def test_figures_have_units_and_intervals() -> None:
         assert said in money
     changes = part(page, "changes")
     for said in (
-        "Coverage, certified 76.1% 75.1% to 77.1% 79.3% 78.4% to 80.1% +3.2 points",
+        "Coverage, certified 76.1% 75.1% to 77.1% 79.3% 78.4% to 80.2% +3.2 points",
         "at least 95.5%", "Traces fitted on 7,200 9,003 +1,803",
         "refund_status: coverage 31.0%", " of 210 42.0%", "+11.0 points 0.003",
         "16 comparisons of labels were made; of the changes shown at most 5% are expected",
@@ -139,17 +140,17 @@ def test_figures_have_units_and_intervals() -> None:
     slices = part(page, "slices")
     assert "at most 5% are expected to be chance (Benjamini and Hochberg)" in slices
     first = typical().slices.found[0]
-    assert f"{100 * first.lower:.1f}% to {100 * first.upper:.1f}%" in slices
+    assert f"{at_least(first.lower)} to {at_most(first.upper)}" in slices
     assert f"{first.p_value:.2g}" in slices
     deferrals = part(page, "deferrals")
-    assert "of the traffic (10.6% to 11.9%), 1,010 traces" in deferrals
+    assert "of the traffic (10.5% to 11.9%), 1,010 traces" in deferrals
     curve = typical().curves.curves[0]
     curves = part(page, "curves")
     assert curve.verdict.replace("_", " ") in curves
     for point, kind in ((curve.points[0], "measured"), (curve.forecast[-1], "forecast")):
         assert (
-            f"{point.n:,} {100 * point.agreement:.1f}% {100 * point.lower:.1f}% to "
-            f"{100 * point.upper:.1f}% {kind}" in curves
+            f"{point.n:,} {100 * point.agreement:.1f}% {at_least(point.lower)} to "
+            f"{at_most(point.upper)} {kind}" in curves
         )
 
 
