@@ -45,3 +45,14 @@ def whole(share: float) -> str:
     ('97.5%', '99.9%')
     """
     return f"{round(100.0 * share, 8):.10g}%"
+
+
+def dollars(amount: float) -> str:
+    """Two digits after the point; two that say something for less than a cent, as a call costs.
+
+    >>> dollars(1234.5), dollars(0.0000225)
+    ('$1,234.50', '$0.000023')
+    """
+    if not 0 < amount < 0.01:
+        return f"${amount:,.2f}"
+    return f"${amount:.{1 - math.floor(math.log10(amount))}f}"

@@ -16,6 +16,7 @@ from services.console.words import word_of_reason
 from shared.contracts.events import Reason
 from shared.reporting.page import REASONS
 from shared.rounding import at_least, down, up, whole
+from shared.rounding import dollars as rounded_dollars
 
 HERE = Path(__file__).parent
 NOTHING = "–"
@@ -68,9 +69,7 @@ def dollars(amount: float | None) -> str:
     """Two digits after the point, more for less than a cent."""
     if amount is None:
         return NOTHING
-    if 0 < amount < 0.01:
-        return f"${amount:.4f}"
-    return f"${amount:,.2f}" if amount < 1_000 else f"${amount:,.0f}"
+    return rounded_dollars(amount) if amount < 1_000 else f"${amount:,.0f}"
 
 
 def moment(at: datetime | None) -> Markup | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.ctl.output import console, messages, print_table
-from shared.rounding import at_least, at_most, whole
+from shared.rounding import at_least, at_most, dollars, whole
 
 SHOWN_SLICES = 12
 _WHY = {
@@ -105,8 +105,8 @@ def _money(replay: dict[str, Any]) -> str:
     if replay["saved_per_day"] is None:
         return f"{saved}, audits taken off. In money: no price is known, give one with --price."
     return (
-        f"{saved}, ${replay['saved_per_day']:,.2f} of ${replay['spent_per_day']:,.2f} a day, "
-        f"${replay['saved_per_month']:,.2f} a month (audits taken off; "
+        f"{saved}, {dollars(replay['saved_per_day'])} of {dollars(replay['spent_per_day'])} a day, "
+        f"{dollars(replay['saved_per_month'])} a month (audits taken off; "
         f"prices: {replay['price_from']})."
     )
 

@@ -19,8 +19,8 @@ from shared.contracts.report import (
     decode_report,
 )
 from shared.contracts.topics import schemas_folder
-from shared.reporting.page import REASONS, breakable, dollars, render, script_json
-from shared.rounding import at_least, at_most
+from shared.reporting.page import REASONS, breakable, render, script_json
+from shared.rounding import at_least, at_most, dollars
 from shared.web import VENDOR
 from tests.artifacts import make_report
 from tests.unit.report.hostile import HOSTILE, hostile
@@ -178,8 +178,8 @@ def test_a_report_of_before_intervals_were_told_is_still_shown() -> None:
 
 
 def test_small_money_says_something() -> None:
-    assert [dollars(each) for each in (None, 0.0, 0.00042, 3.057, 12345.0)] == [
-        "–", "$0.00", "$0.00042", "$3.06", "$12,345.00",
+    assert [dollars(each) for each in (0.0, 0.0000225, 0.00042, 0.05, 3.057, 12345.0)] == [
+        "$0.00", "$0.000023", "$0.00042", "$0.05", "$3.06", "$12,345.00",
     ]  # fmt: skip
 
 
