@@ -26,7 +26,7 @@ from shared.rounding import down, whole
 
 
 def scan(
-    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line.")],
+    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line; - is stdin.")],
     alpha: Annotated[float, typer.Option(help="Agreement to certify.", min=0.01, max=0.999)] = 0.95,
     delta: Annotated[
         float, typer.Option(help="Risk of a wrong certificate.", min=0.001, max=0.5)

@@ -76,7 +76,7 @@ def what_if(
         "reason": candidate.reason if artifact is None else None,
         "certificate": None if artifact is None else summary_of(artifact.manifest),
         "replay": _totals(day) | figures | {"deferred": _deferred(day, replayed)},
-        "slices": _slices(day, replayed),
+        "slices": _slices(day, replayed, task),
         "frontier": _frontier(day, candidate.tried, task) if _usable(candidate) else [],
         "against": None,
         "notes": _notes(past, day, horizon, strays),
@@ -143,10 +143,12 @@ def _deferred(day: JudgedDay, replayed: Replayed) -> list[dict[str, Any]]:
     ]
 
 
-def _slices(day: JudgedDay, replayed: Replayed) -> dict[str, Any]:
+def _slices(day: JudgedDay, replayed: Replayed, task: Task) -> dict[str, Any]:
     """Where, of what is handled, agreement is credibly below the average."""
     rows = np.flatnonzero(replayed.handled)
     tried = slices_of(day.teacher[rows].tolist(), [day.texts[i] for i in rows.tolist()])
+    if not task.previews:  # names of the others are words of texts
+        tried = [one for one in tried if one.kind in ("label", "length")]
     agrees = np.asarray(replayed.label[rows] == day.teacher[rows], dtype=np.bool_)
     worst = worse_than_average(tried, agrees, day.weights[rows], day.groups[rows], risk=SLICE_RISK)
     return {
