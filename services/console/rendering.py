@@ -15,6 +15,8 @@ from services.console.assets import address
 from services.console.words import word_of_reason
 from shared.contracts.events import Reason
 from shared.reporting.page import REASONS
+from shared.rounding import at_least, down, up, whole
+from shared.rounding import dollars as rounded_dollars
 
 HERE = Path(__file__).parent
 NOTHING = "–"
@@ -32,6 +34,8 @@ def environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
+        "at_least": at_least,
+        "whole": whole,
         "count": count,
         "dollars": dollars,
         "moment": moment,
@@ -65,9 +69,7 @@ def dollars(amount: float | None) -> str:
     """Two digits after the point, more for less than a cent."""
     if amount is None:
         return NOTHING
-    if 0 < amount < 0.01:
-        return f"${amount:.4f}"
-    return f"${amount:,.2f}" if amount < 1_000 else f"${amount:,.0f}"
+    return rounded_dollars(amount) if amount < 1_000 else f"${amount:,.0f}"
 
 
 def moment(at: datetime | None) -> Markup | str:
@@ -102,4 +104,4 @@ def bounds(interval: Any) -> str:
 
 
 def between(lower: float, upper: float) -> str:
-    return f"{100 * lower:.1f} – {100 * upper:.1f}%"
+    return f"{down(100 * lower, 1):.1f} – {up(100 * upper, 1):.1f}%"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from shared.contracts.events import AnnouncementKind, CertificateSummary, Reason
 from shared.contracts.manifest import FrontierPoint, Manifest
 from shared.registry.base import State
+from shared.rounding import at_least, whole
 
 
 class Word(NamedTuple):
@@ -120,8 +121,8 @@ def certificate_sentence(certificate: CertificateSummary) -> str:
     """The certificate in one plain sentence."""
     return (
         f"This version answers {percent(certificate.coverage)} of the requests itself, and on at "
-        f"least {percent(certificate.alpha)} of those it gives the label the teacher would have "
-        f"given; such a certificate is wrong at most {percent(certificate.delta, 0)} of the time."
+        f"least {whole(certificate.alpha)} of those it gives the label the teacher would have "
+        f"given; such a certificate is wrong at most {whole(certificate.delta)} of the time."
     )
 
 
@@ -136,8 +137,8 @@ def certificate_in_full(manifest: Manifest) -> tuple[str, ...]:
     )
     said = [
         f"Agreement on the evidence was {percent(c.agreement, 2)} of what is handled; with "
-        f"probability {percent(1 - c.delta, 0)} or more it is no lower than "
-        f"{percent(c.agreement_lower, 2)}.",
+        f"probability {whole(1 - c.delta)} or more it is no lower than "
+        f"{at_least(c.agreement_lower, 2)}.",
         f"The evidence: {c.n_evidence:,} {evidence}.",
         f"It was fitted on {manifest.n_traces:,} traces up to the window of {manifest.window}.",
         "It holds for traffic like that of the evidence; audits watch whether it still is.",

@@ -14,6 +14,7 @@ from shared.clock import SystemClock
 from shared.contracts.manifest import FrontierPoint, Manifest, frontier_at
 from shared.registry.base import Active, Registry
 from shared.registry.glances import RegistryGlances
+from shared.rounding import down
 from shared.settings import ServiceSettings
 
 
@@ -105,7 +106,7 @@ def _show(asked: Asked, task: str, wanted: float | None) -> None:
         [
             (f"{p.alpha:g}", f"{p.coverage:.1%}" if p.coverage else "refused",
              f"{p.agreement:.4f}" if p.coverage else "",
-             f"{p.agreement_lower:.4f}" if p.coverage else "")
+             f"{down(p.agreement_lower, 4):.4f}" if p.coverage else "")
             for p in asked.manifest.frontier
         ],
     )  # fmt: skip

@@ -27,7 +27,10 @@ _CAUSES = (
 _EFFECTS = ("labels", "deferred_labels", "candidates", "families", "stages", "certificate")
 _SHOWN = 60
 # What to do about a cause.
-HINTS = {"libraries": "; a replay needs the same versions (docs/replay.md)"}
+HINTS = {
+    "libraries": "; a replay needs the same versions (docs/replay.md)",
+    "n_traces": "; does the range begin before all of its horizon (--from)?",
+}
 
 
 def first_difference(then: Artifact, now: Artifact) -> str | None:

@@ -6,14 +6,16 @@ import gzip
 import hashlib
 import io
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shared.sources.files import opened
 
+STANDARD_INPUT = Path("-")
 FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
 TEST_SPLIT = "test"
 _SPELLINGS = {"": None, "training": "train", "valid": "validation", "development": "dev",
@@ -42,9 +44,10 @@ class Row:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSON lines file, packed by gzip or not: `input` (a text, or two in a list) or
-    `premise` and `hypothesis`; `teacher`, or `label` where there is none. Raises InvalidFile."""
+    `premise` and `hypothesis`; `teacher`, or `label` where there is none. `-` is standard input.
+    Raises InvalidFile."""
     try:
-        with io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
+        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _row(line, f"{path}:{number}", number)
@@ -56,6 +59,13 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise InvalidFile(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidFile(f"{path}: not UTF-8: {error}") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path != STANDARD_INPUT:
+        return opened(path)
+    content = sys.stdin.buffer.read()  # rows are all held anyway
+    return io.BytesIO(gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
 
 
 def _row(line: str, where: str, number: int) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from shared.encoder.base import Encoder
 from shared.fitting.prices import Calls, calls
 from shared.fitting.stored import horizon_of, may_count
 from shared.onnx.cascade import Answers, CascadeSession
+from shared.rounding import down, up
 
 Labels = NDArray[np.object_]
 
@@ -150,11 +150,11 @@ def summary_of(manifest: Manifest) -> dict[str, Any]:
         "delta": certificate.delta,
         "n_evidence": certificate.n_evidence,
         "coverage": round(certificate.coverage, 4),
-        "agreement_lower": round(certificate.agreement_lower, 4),
+        "agreement_lower": down(certificate.agreement_lower, 4),
         "wrong_per_1000_at_most": wrong_at_most(certificate.coverage, certificate.agreement_lower),
     }
 
 
 def wrong_at_most(coverage: float, agreement_lower: float) -> float:
     """Wrong answers in 1,000 requests, by a certificate; rounded up, as a bound from above is."""
-    return math.ceil(10_000.0 * coverage * (1.0 - agreement_lower)) / 10.0
+    return up(1000.0 * coverage * (1.0 - agreement_lower), 1)

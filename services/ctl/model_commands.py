@@ -20,6 +20,7 @@ from shared.core.live import LiveCertificate
 from shared.registry.base import Registry, RegistryError, State, UnknownVersion
 from shared.registry.fit_note import FitNote
 from shared.registry.glances import Glance, RegistryGlances
+from shared.rounding import at_least, down
 
 app = typer.Typer(help="Versions of a task: list, show, retire.", no_args_is_help=True)
 app.command()(retire)
@@ -109,7 +110,7 @@ def _show_versions(
         [
             (v["version"], "●" if v["active"] else "", v["n_traces"] or "", v["alpha"] or "",
              _NOT_BELIEVED if v["damage"] else percent(v["coverage"]),
-             "" if v["damage"] else round(v["agreement_lower"], 4))
+             "" if v["damage"] else down(v["agreement_lower"], 4))
             for v in versions
         ],
     )  # fmt: skip
@@ -159,7 +160,7 @@ def _status(registry: Registry, task: Task, glance: Glance) -> dict[str, Any]:
         certificate = glance.manifest.certificate
         row |= {
             "coverage": round(certificate.coverage, 4),
-            "agreement_lower": round(certificate.agreement_lower, 4),
+            "agreement_lower": down(certificate.agreement_lower, 4),
         }
     return row
 
@@ -173,7 +174,7 @@ def _audits(registry: Registry, task: Task, version: str) -> dict[str, Any]:
     return {
         "n": live.n,
         "agreement": round(live.agreement, 4) if outcomes else None,
-        "agreement_lower": round(live.lower, 4) if outcomes else None,
+        "agreement_lower": down(live.lower, 4) if outcomes else None,
         "e_value": round(min(live.e_value, 1e12), 4),
     }
 
@@ -204,7 +205,7 @@ def _version(version: str, found: Manifest | RegistryError, active: str | None) 
 def _audited(audits: dict[str, Any] | None) -> str:
     if not audits or not audits["n"]:
         return ""
-    lower = percent(audits["agreement_lower"])
+    lower = at_least(audits["agreement_lower"])
     return f"{audits['n']}, {percent(audits['agreement'])} agree (≥ {lower})"
 
 

@@ -50,6 +50,11 @@ def print_json(result: Any) -> None:
     sys.stdout.write(text.translate(_IN_JSON) + "\n")
 
 
+def write_json(document: bytes) -> None:
+    """One that is JSON already, in UTF-8."""
+    sys.stdout.buffer.write((document.decode().translate(_IN_JSON) + "\n").encode())
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """What is too long for its column goes on in the next line, whole."""
     table = Table(title=title, title_justify="left")

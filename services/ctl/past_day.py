@@ -58,7 +58,10 @@ def stored_day(url: str, task: Task, day: date | None) -> Past:
             f"{url}: no such folder; name the trainer's store with --store or TRACER_STORE, "
             "or try a file with --data"
         )
-    store = WindowStore(url)
+    try:
+        store = WindowStore(url)
+    except ValueError as error:  # an address of no file system
+        raise NoSuchDay(f"--store {url}: {error}") from error
     windows = store.view(task.name)
     stored = windows.days(task.name)
     if not stored:

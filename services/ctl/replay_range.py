@@ -152,11 +152,14 @@ def _stored(url: str | None, manifest: Manifest, how: FitSettings) -> pa.Table |
     if url is None or ("://" not in url and not Path(url).is_dir()):
         return None
     window = date.fromisoformat(manifest.window)
-    store = WindowStore(url)
-    days = [d for d in store.days(manifest.task) if 0 <= (window - d).days < how.horizon_days]
-    if manifest.source:
-        days = [d for d in days if d.isoformat() in manifest.source]
-    return store.read(manifest.task, days)
+    try:
+        store = WindowStore(url)
+        days = [d for d in store.days(manifest.task) if 0 <= (window - d).days < how.horizon_days]
+        if manifest.source:
+            days = [d for d in days if d.isoformat() in manifest.source]
+        return store.read(manifest.task, days)
+    except (OSError, ValueError) as error:  # ValueError: an address of no file system
+        fail(f"--store {url}: {error}")
 
 
 def _tell(

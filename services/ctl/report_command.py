@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.ctl.output import console, fail
+from services.ctl.output import console, fail, write_json
 from services.ctl.registry_access import open_registry
+from shared.contracts.manifest import window_of
 from shared.contracts.report import Report, unpublished_key
 from shared.contracts.tasks import InvalidTasks, load_tasks
 from shared.registry.base import Registry
@@ -34,7 +35,7 @@ def report(
         found = find_report(registry, task, version)
     found = _as_the_task_wants_it(found, settings)
     if json:
-        sys.stdout.buffer.write(found.encode() + b"\n")
+        write_json(found.encode())
     if out is not None:
         write_page(found, out)
         if not json:
@@ -46,7 +47,7 @@ def find_report(registry: Registry, task: str, version: str | None) -> Report:
     keys = registry.reports(task)
     if version is None:
         active = registry.active(task).version
-        version = active if active in keys else (keys[-1] if keys else None)
+        version = active if active in keys else newest_of(keys)
     found = None if version is None else registry.report(task, version)
     if found is None and version is not None:
         found = registry.report(task, unpublished_key(version))  # a window alone will do
@@ -55,6 +56,17 @@ def find_report(registry: Registry, task: str, version: str | None) -> Report:
         there = f"there are {', '.join(keys)}" if keys else "the trainer makes one with each fit"
         fail(f"{task} has no report{wanted}; {there}")
     return found
+
+
+def newest_of(keys: Sequence[str]) -> str | None:
+    """By window; of one window's a version rather than what was not published."""
+    return max(reversed(keys), key=_window, default=None)
+
+
+def _window(key: str) -> str:
+    """Of a report's key, which is a version or an unpublished window."""
+    unpublished = unpublished_key("")
+    return key.removeprefix(unpublished) if key.startswith(unpublished) else window_of(key)
 
 
 def _as_the_task_wants_it(report: Report, settings: ServiceSettings) -> Report:

@@ -22,10 +22,11 @@ from shared.encoder.errors import EncoderError
 from shared.encoder.onnx_encoder import OnnxEncoder
 from shared.encoder.threads import usable_threads
 from shared.onnx.parity import ParityError
+from shared.rounding import down, whole
 
 
 def scan(
-    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line.")],
+    file: Annotated[Path, typer.Argument(help="Traces, one JSON object a line; - is stdin.")],
     alpha: Annotated[float, typer.Option(help="Agreement to certify.", min=0.01, max=0.999)] = 0.95,
     delta: Annotated[
         float, typer.Option(help="Risk of a wrong certificate.", min=0.001, max=0.5)
@@ -85,11 +86,12 @@ def _tell(result: dict[str, Any]) -> None:
         console.print(f"Refused at α = {alpha}: {result['reason']}.")
         _tell_left_out(result)
         return
+    lower = down(result["certified_agreement_lower"], 3)
     console.print(
         f"Certified ({result['method']}, {result['evidence']}): a surrogate of "
         f"{result['n_traces']} traces may answer {result['certified_coverage']:.1%} of the "
-        f"traffic; its agreement there is at least {result['certified_agreement_lower']:.3f} "
-        f"(with probability {1 - delta:.0%})."
+        f"traffic; its agreement there is at least {lower:.3f} "
+        f"(with probability {whole(1 - delta)})."
     )
     if result["n_test"] and result["invalid_share"]:
         console.print(

@@ -36,6 +36,7 @@ from shared.fitting.challenger import Challenger, Tried, fit_challenger
 from shared.fitting.graphs import export_cascade, unpublished
 from shared.fitting.horizon import Horizon, feature_kind, of_one_kind
 from shared.registry.base import Artifact
+from shared.rounding import down, up
 
 SLICE_RISK = 0.05  # the share of the slices listed that may be expected not to differ
 
@@ -75,7 +76,7 @@ def what_if(
         "reason": candidate.reason if artifact is None else None,
         "certificate": None if artifact is None else summary_of(artifact.manifest),
         "replay": _totals(day) | figures | {"deferred": _deferred(day, replayed)},
-        "slices": _slices(day, replayed),
+        "slices": _slices(day, replayed, task),
         "frontier": _frontier(day, candidate.tried, task) if _usable(candidate) else [],
         "against": None,
         "notes": _notes(past, day, horizon, strays),
@@ -104,12 +105,12 @@ def figures_of(day: JudgedDay, replayed: Replayed, task: Task) -> dict[str, Any]
         "n_handled": int(handled.sum()),
         "n_wrong": int(wrong.sum()),
         "agreement": None if of_handled is None else _rounded(1.0 - of_handled.share),
-        "agreement_lower": None if of_handled is None else _rounded(1.0 - of_handled.upper),
-        "agreement_upper": None if of_handled is None else _rounded(1.0 - of_handled.lower),
+        "agreement_lower": None if of_handled is None else down(1.0 - of_handled.upper, 4),
+        "agreement_upper": None if of_handled is None else up(1.0 - of_handled.lower, 4),
         "wrong_per_1000": None if errors is None else round(1000 * errors.share, 1),
         # Where nothing is handled nothing can be wrong, however few requests were seen.
         "wrong_per_1000_at_most": (
-            None if errors is None else round(1000 * errors.upper, 1) if handled.any() else 0.0
+            None if errors is None else up(1000 * errors.upper, 1) if handled.any() else 0.0
         ),
         **day.calls.saved(handled, task.audit_share),
     }
@@ -142,10 +143,12 @@ def _deferred(day: JudgedDay, replayed: Replayed) -> list[dict[str, Any]]:
     ]
 
 
-def _slices(day: JudgedDay, replayed: Replayed) -> dict[str, Any]:
+def _slices(day: JudgedDay, replayed: Replayed, task: Task) -> dict[str, Any]:
     """Where, of what is handled, agreement is credibly below the average."""
     rows = np.flatnonzero(replayed.handled)
     tried = slices_of(day.teacher[rows].tolist(), [day.texts[i] for i in rows.tolist()])
+    if not task.previews:  # names of the others are words of texts
+        tried = [one for one in tried if one.kind in ("label", "length")]
     agrees = np.asarray(replayed.label[rows] == day.teacher[rows], dtype=np.bool_)
     worst = worse_than_average(tried, agrees, day.weights[rows], day.groups[rows], risk=SLICE_RISK)
     return {
@@ -203,7 +206,7 @@ def _certified(point: Certified | Refused) -> dict[str, Any]:
         return {"coverage": 0.0, "agreement_lower": None, "wrong_per_1000_at_most": 0.0}
     return {
         "coverage": _rounded(point.coverage),
-        "agreement_lower": _rounded(point.agreement_lower),
+        "agreement_lower": down(point.agreement_lower, 4),
         "wrong_per_1000_at_most": wrong_at_most(point.coverage, point.agreement_lower),
     }
 

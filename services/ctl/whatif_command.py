@@ -19,6 +19,7 @@ from services.ctl.scan import ProgressEncoder
 from services.ctl.tasks_file import task_in
 from services.ctl.whatif import what_if
 from services.ctl.whatif_text import tell
+from shared.contracts.events import MOST_DOLLARS
 from shared.contracts.tasks import Task
 from shared.core.types import InvalidData
 from shared.encoder.base import Encoder
@@ -45,7 +46,8 @@ def whatif(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(help="US dollars a call; default: what traces, else the task, say.", min=0),
+        typer.Option(help="US dollars a call; default: what traces, else the task, say.", min=0,
+                     max=MOST_DOLLARS),
     ] = None,
     day: Annotated[
         datetime | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.ctl.output import console, messages, print_table
+from shared.rounding import at_least, at_most, dollars, whole
 
 SHOWN_SLICES = 12
 _WHY = {
@@ -52,9 +53,10 @@ def _certificate(result: dict[str, Any]) -> None:
         return
     console.print(
         f"Certified ({found['method']}, {found['kind']}): answers {found['coverage']:.1%} of the "
-        f"traffic and agrees with the teacher on at least {found['agreement_lower']:.1%} of that: "
-        f"at most {found['wrong_per_1000_at_most']} wrong answers per 1,000 requests "
-        f"(with probability {1 - found['delta']:.0%})."
+        "traffic and agrees with the teacher on at least "
+        f"{at_least(found['agreement_lower'])} of that: at most "
+        f"{found['wrong_per_1000_at_most']} wrong answers per 1,000 requests "
+        f"(with probability {whole(1 - found['delta'])})."
     )
 
 
@@ -68,10 +70,10 @@ def _day(replay: dict[str, Any], delta: float) -> None:
     if replay["n_handled"]:
         console.print(
             f"Agreement there {replay['agreement']:.1%} "
-            f"({replay['agreement_lower']:.1%} to {replay['agreement_upper']:.1%}): "
+            f"({at_least(replay['agreement_lower'])} to {at_most(replay['agreement_upper'])}): "
             f"{replay['n_wrong']:,} wrong answers, {replay['wrong_per_1000']} per 1,000 requests, "
             f"at most {replay['wrong_per_1000_at_most']} (each bound with probability "
-            f"{1 - delta:.0%})."
+            f"{whole(1 - delta)})."
         )
 
 
@@ -81,7 +83,7 @@ def _beside_the_certificate(replay: dict[str, Any], alpha: float, delta: float) 
         return
     if replay["agreement_upper"] < alpha:
         console.print(
-            f"That is credibly below α = {alpha} (with probability {1 - delta:.0%}): the day is "
+            f"That is credibly below α = {alpha} (with probability {whole(1 - delta)}): the day is "
             "not like the days before it. Find out why before you deploy."
         )
     else:
@@ -103,8 +105,8 @@ def _money(replay: dict[str, Any]) -> str:
     if replay["saved_per_day"] is None:
         return f"{saved}, audits taken off. In money: no price is known, give one with --price."
     return (
-        f"{saved}, ${replay['saved_per_day']:,.2f} of ${replay['spent_per_day']:,.2f} a day, "
-        f"${replay['saved_per_month']:,.2f} a month (audits taken off; "
+        f"{saved}, {dollars(replay['saved_per_day'])} of {dollars(replay['spent_per_day'])} a day, "
+        f"{dollars(replay['saved_per_month'])} a month (audits taken off; "
         f"prices: {replay['price_from']})."
     )
 
@@ -124,7 +126,7 @@ def _slices(slices: dict[str, Any]) -> None:
         ["slice", "", "handled", "agreement", "95% interval"],
         [
             (row["kind"], row["name"], row["n"], f"{row['agreement']:.1%}",
-             f"{row['lower']:.1%} to {row['upper']:.1%}")
+             f"{at_least(row['lower'])} to {at_most(row['upper'])}")
             for row in worst[:SHOWN_SLICES]
         ],
     )  # fmt: skip

@@ -34,6 +34,7 @@ from shared.registry.base import (
     TrippedVersion,
     UnknownVersion,
 )
+from shared.rounding import down
 from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ class Monitor:
                 figures={
                     "audits": float(live.n),
                     "agreement": round(live.agreement, 4),
-                    "agreement_lower": round(live.lower, 4),
+                    "agreement_lower": down(live.lower, 4),
                     "e_value": round(min(live.e_value, 1e12), 4),
                 },
             )

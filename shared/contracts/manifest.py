@@ -125,9 +125,16 @@ def decode_manifest(data: bytes) -> Manifest:
 
 
 def frontier_at(manifest: Manifest, alpha: float) -> FrontierPoint | None:
-    """What the fit behind a version certifies at `alpha`: the frontier's nearest point that asks
-    for no less; None beyond its end."""
-    points = [point for point in manifest.frontier if point.alpha >= alpha - 1e-9]
+    """What the fit behind a version certifies at `alpha`: the nearest point that asks for no less,
+    of the frontier or the certificate itself; None beyond their end."""
+    own = manifest.certificate
+    certified = FrontierPoint(
+        alpha=own.alpha,
+        coverage=own.coverage,
+        agreement=own.agreement,
+        agreement_lower=own.agreement_lower,
+    )
+    points = [point for point in (certified, *manifest.frontier) if point.alpha >= alpha - 1e-9]
     return min(points, key=lambda point: point.alpha, default=None)
 
 

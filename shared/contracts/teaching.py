@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from shared.contracts.events import MOST_DOLLARS
+
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 EnvironmentName = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{0,126}\Z")]
 
@@ -20,12 +22,15 @@ class Provider(StrEnum):
     ANTHROPIC = "anthropic"
 
 
+Dollars = Annotated[float, Meta(ge=0, le=MOST_DOLLARS)]
+
+
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a teacher's call costs, in US dollars. Traces that carry `cost` use that instead."""
 
-    per_call: float = 0.0
-    per_million_input_tokens: float = 0.0
-    per_million_output_tokens: float = 0.0
+    per_call: Dollars = 0.0
+    per_million_input_tokens: Dollars = 0.0
+    per_million_output_tokens: Dollars = 0.0
 
 
 class TeacherEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from shared.onnx.cascade import CascadeSession
 from shared.onnx.session import Scored
 from shared.registry.base import Artifact
 
-MOST_WORDS = 60  # so many are left out one by one
+MOST_WORDS = 60  # so many of a text are left out one by one
 MOST_ENOUGH = 3
 
 
@@ -170,8 +170,10 @@ def _would(
             "(`label_floor`); or a lower floor."
         )
     else:
+        digits = 3 if f"{last.accept:.3f}" != f"{last.threshold:.3f}" else 4
         sentences.append(
-            f"A score of {last.threshold:.3f} instead of {last.accept:.3f} at the last stage: more "
+            f"A score of {last.threshold:.{digits}f} instead of {last.accept:.{digits}f} at the "
+            "last stage: more "
             f"traces that tell {last.label} from {last.runner_up}, or a lower α."
         )
     without = _enough_without(texts, session, encoder, redacted)
@@ -190,13 +192,14 @@ def _would(
 def _enough_without(
     texts: tuple[str, ...], session: CascadeSession, encoder: Encoder, redacted: bool
 ) -> list[tuple[str, str]]:
-    """Words of the first text without any one of which it would be handled, and as what."""
-    words = [unit for unit in units_of(texts[0], redacted=redacted) if not unit.is_mark]
-    changed = [
-        (word.text, ((texts[0][: word.start] + texts[0][word.end :]).strip(), *texts[1:]))
-        for word in words[:MOST_WORDS]
-    ]
-    changed = [(word, rest) for word, rest in changed if rest[0]]
+    """Words of either text without any one of which it would be handled, and as what."""
+    changed = []
+    for at, text in enumerate(texts):
+        words = [unit for unit in units_of(text, redacted=redacted) if not unit.is_mark]
+        for word in words[:MOST_WORDS]:
+            rest = (text[: word.start] + text[word.end :]).strip()
+            if rest:
+                changed.append((word.text, (*texts[:at], rest, *texts[at + 1 :])))
     if not changed:
         return []
     inputs = [rest for _, rest in changed]

@@ -29,6 +29,7 @@ from shared.fitting.refit_state import State
 from shared.fitting.stored import since_trip
 from shared.onnx.parity import ParityError
 from shared.registry.base import Artifact, ArtifactTooLarge
+from shared.rounding import down
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def _challenger(
     return Challenger(
         artifact,
         f"certified: handles {certificate.coverage:.1%} of the traffic at agreement >= "
-        f"{certificate.agreement_lower:.3f} (delta {certificate.delta})"
+        f"{down(certificate.agreement_lower, 3):.3f} (delta {certificate.delta})"
         + ("" if state is None else f"; incremental, since the full refit {state.since}"),
         best,
     )

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from shared.contracts.report import Report
 from shared.reporting.charts import curve_options, frontier_options, label_options
+from shared.rounding import at_least, at_most, dollars, whole
 from shared.web import VENDOR
 
 # Why traces are deferred, as headings; the sentences below them say more.
@@ -52,21 +53,16 @@ def environment_of() -> Environment:
     environment.filters |= {
         "breakable": breakable,
         "reason": lambda reason: REASONS.get(reason, str(reason).replace("_", " ")),
-        "whole": lambda share: f"{100 * share:.0f}%",
+        "whole": whole,
+        "at_least": at_least,
+        "at_most": at_most,
         "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
         "count": lambda n: f"{n:,.0f}",
-        "dollars": dollars,
+        "dollars": lambda amount: "–" if amount is None else dollars(amount),
         "points": lambda change: f"{100 * change:+.1f} points",
         "words": lambda name: str(name).replace("_", " "),
     }
     return environment
-
-
-def dollars(amount: float | None) -> str:
-    """Two digits after the point, two that say something for less than a cent."""
-    if amount is None:
-        return "–"
-    return f"${amount:,.2f}" if amount >= 0.01 or amount <= 0 else f"${amount:.2g}"
 
 
 def breakable(name: str) -> Markup:

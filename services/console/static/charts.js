@@ -39,6 +39,11 @@
   }
 
   const percent = (share, digits = 1) => share === null ? "–" : `${(100 * share).toFixed(digits)}%`;
+  // Bounds are never rounded to more than was found; the sixth digit is floating point's.
+  const bound = (share, digits, round) =>
+    `${(round(+(100 * share * 10 ** digits).toFixed(6)) / 10 ** digits).toFixed(digits)}%`;
+  const atLeast = (share, digits = 1) => bound(share, digits, Math.floor);
+  const between = (lower, upper) => `${atLeast(lower)} to ${bound(upper, 1, Math.ceil)}`;
   const count = (n) => Math.round(n).toLocaleString("en-GB").replaceAll(",", "\u2009");
 
   function common(c) {
@@ -135,7 +140,7 @@
           const day = values[i];
           const { value, lower, upper, n } = day.agreement;
           return n
-            ? `${day.day}\nagreement ${percent(value)} on ${count(n)} audits\n95%: ${percent(lower)} to ${percent(upper)}`
+            ? `${day.day}\nagreement ${percent(value)} on ${count(n)} audits\n95%: ${between(lower, upper)}`
             : `${day.day}\nno audits`;
         },
       },
@@ -191,7 +196,7 @@
           const point = points.find((each) => each.alpha === list[0].value[0]);
           if (!point) return "";
           return point.coverage
-            ? `α = ${point.alpha}\ncoverage ${percent(point.coverage)}\nagreement ${percent(point.agreement, 2)}, at least ${percent(point.agreement_lower, 2)}`
+            ? `α = ${point.alpha}\ncoverage ${percent(point.coverage)}\nagreement ${percent(point.agreement, 2)}, at least ${atLeast(point.agreement_lower, 2)}`
             : `α = ${point.alpha}\nrefused: all would be deferred`;
         },
       },
@@ -234,7 +239,7 @@
         formatter: (list) => {
           const point = all.find((p) => p.n === list[0].value[0]);
           return point
-            ? `${count(point.n)} traces\nagreement ${percent(point.agreement)}\n${percent(point.lower)} to ${percent(point.upper)}`
+            ? `${count(point.n)} traces\nagreement ${percent(point.agreement)}\n${between(point.lower, point.upper)}`
             : "";
         },
       },

@@ -28,6 +28,7 @@ from shared.clock import SystemClock
 from shared.contracts.topics import Topic
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
+from shared.rounding import whole
 
 DAYS = 5
 SAMPLE_ROWS = 6_000
@@ -45,7 +46,8 @@ def demo(
         str | None, typer.Option(help="A running Kafka; default: the embedded broker.")
     ] = None,
     last_day_share: Annotated[
-        float | None, typer.Option(help="Share of the live requests kept for the last day.")
+        float | None,
+        typer.Option(help="Share of the live requests kept for the last day.", min=0, max=1),
     ] = None,
     kill_router_on: Annotated[
         int | None, typer.Option(help="Kill -9 a router amid this day's requests.", min=1, max=DAYS)
@@ -158,7 +160,7 @@ def _sample(folder: Path) -> list[Row]:
 def _task(data: Path | None) -> str:
     if data is None:
         return "support"
-    name = "".join(c if c.isalnum() else "-" for c in data.stem.lower()).strip("-")
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in data.stem.lower()).strip("-")
     return name[:63] or "demo"
 
 
@@ -167,14 +169,19 @@ def _tell(summary: dict[str, Any], path: Path) -> None:
     last = summary["days"][-1]
     agreement = summary["agreement"]
     out.print()
-    if last["verdict"] != "published" and agreement is None:
+    if last["verdict"] != "published" and not summary["calls_saved"]:
         out.print(f"Nothing could be certified at α = {summary['alpha']}: {last['reason']}")
         out.print(f"All {summary['requests']} live requests went to the LLM, as they should.")
     else:
+        agreed = (
+            "none of the live requests"
+            if agreement is None
+            else f"{summary['coverage']:.1%} of the live requests and agreed with the LLM on "
+            f"{agreement:.1%} of those"
+        )
         out.print(
-            f"On the last day the surrogate answered {summary['coverage']:.1%} of the live "
-            f"requests and agreed with the LLM on {agreement:.1%} of those "
-            f"(asked for: {summary['alpha']:.0%})."
+            f"On the last day the surrogate answered {agreed} "
+            f"(asked for: {whole(summary['alpha'])})."
         )
         out.print(
             f"Over all days {summary['calls_saved']} of {summary['requests']} LLM calls were "

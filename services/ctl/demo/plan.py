@@ -53,7 +53,9 @@ def make_plan(
     live ones. Live requests are dealt evenly, or the last day gets `last_day_share` of them.
     Raises InvalidFile when there are too few rows.
     """
-    usable = [row for row in rows if row.split in FIT_SPLITS | {TEST_SPLIT}]
+    given = [row for row in rows if row.split in FIT_SPLITS | {TEST_SPLIT}]
+    # As ingest drops repeats; a request sent twice would seem to be decided twice.
+    usable = list({row.id: row for row in reversed(given)}.values())[::-1]
     live = [row for row in usable if row.split == TEST_SPLIT]
     if not live:
         live = [row for row in usable if _hash(row.id) % 1000 < LIVE_SHARE * 1000]
@@ -61,9 +63,9 @@ def make_plan(
     logged = sorted((r for r in usable if r.id not in chosen), key=lambda r: _hash(r.id))
     live.sort(key=lambda r: _hash(r.id))
     if len(logged) < (days + 1) * HEAD or len(live) < days + 1:
-        ids = len({row.id for row in usable})
-        of = "" if ids == len(usable) else f" of {ids} different `id`s (leave the field out?)"
-        raise InvalidFile(f"{len(usable)} rows{of} are too few for {days} days of traffic")
+        ids = len(usable)
+        of = "" if ids == len(given) else f" of {ids} different `id`s (leave the field out?)"
+        raise InvalidFile(f"{len(given)} rows{of} are too few for {days} days of traffic")
     head, logged = logged[:HEAD], logged[HEAD:]
     before, *lives = _deal_live(live, days, last_day_share)
     windows = [logged[i * len(logged) // days : (i + 1) * len(logged) // days] for i in range(days)]

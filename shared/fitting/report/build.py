@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ from shared.fitting.report.parts import (
 )
 from shared.fitting.report.sentences import certificate_in_full, certificate_sentence, summary
 from shared.fitting.report.texts import Redact, Texts
+from shared.rounding import down, up
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,9 @@ def certificate_part(verdict: Certified, method: str) -> Certificate:
         n_evidence=verdict.n_evidence,
         coverage=round(verdict.coverage, 4),
         agreement=round(verdict.agreement, 4),
-        agreement_lower=round(verdict.agreement_lower, 4),
-        wrong_per_1000_at_most=_rounded_up(
-            1000.0 * verdict.coverage * (1.0 - verdict.agreement_lower)
-        ),
+        agreement_lower=down(verdict.agreement_lower, 4),
+        wrong_per_1000_at_most=up(1000.0 * verdict.coverage * (1.0 - verdict.agreement_lower), 1),
     )
-
-
-def _rounded_up(bound: float) -> float:
-    """To a tenth; what floating point added is no part of it."""
-    return math.ceil(round(10.0 * bound, 6)) / 10.0
 
 
 def _empty(
@@ -171,5 +164,5 @@ def _point(point: Certified | Refused) -> Point:
         alpha=point.alpha,
         coverage=round(point.coverage, 4),
         agreement=round(point.agreement, 4),
-        agreement_lower=round(point.agreement_lower, 4),
+        agreement_lower=down(point.agreement_lower, 4),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared.contracts.report import Certificate, Money
 from shared.fitting.prices import DAYS_PER_MONTH, Calls
+from shared.rounding import dollars
 
 
 def money_part(calls: Calls, certificate: Certificate, audit_share: float) -> Money | None:
@@ -54,4 +55,4 @@ def _sentence(requests: float, saved: float, per_month: float | None, source: st
     calls = f"Saves about {requests * saved:,.0f} of {requests:,.0f} calls a day"
     if per_month is None:
         return f"{calls}; give the task a `price` to see what that is worth."
-    return f"{calls}, ${per_month:,.2f} a month (prices from the {source or 'task'})."
+    return f"{calls}, {dollars(per_month)} a month (prices from the {source or 'task'})."

@@ -8,12 +8,7 @@ from collections.abc import Sequence
 from shared.contracts.report import Certificate, CurvePoint, LabelPair
 from shared.core.gate import Certified
 from shared.core.report.curves import Needs, Verdict
-
-
-def percent(share: float) -> str:
-    """86% or 86.4%: a tenth of a point where it matters."""
-    points = 100.0 * share
-    return f"{points:.1f}%" if points % 1 and (points < 10 or points > 90) else f"{points:.0f}%"
+from shared.rounding import at_least, down, whole
 
 
 def exactly(share: float) -> str:
@@ -48,8 +43,8 @@ def summary(certificate: Certificate | None, reason: str) -> str:
 
 def certificate_sentence(verdict: Certified) -> str:
     return (
-        f"With {percent(1 - verdict.delta)} confidence the surrogate agrees with the teacher on at "
-        f"least {exactly(verdict.agreement_lower)} of the {exactly(verdict.coverage)} of the "
+        f"With {whole(1 - verdict.delta)} confidence the surrogate agrees with the teacher on at "
+        f"least {at_least(verdict.agreement_lower)} of the {exactly(verdict.coverage)} of the "
         "traffic that it answers."
     )
 
@@ -61,7 +56,7 @@ def certificate_in_full(verdict: Certified) -> tuple[str, ...]:
         f"with probability 1 - δ = {1 - verdict.delta:g} over the evidence drawn.",
         f"Found: of {verdict.n_evidence:,} traces of evidence {exactly(verdict.coverage)} are "
         f"handled; on those agreement is {verdict.agreement:.4f} and, by an exact binomial bound, "
-        f"at least {verdict.agreement_lower:.4f}.",
+        f"at least {down(verdict.agreement_lower, 4):.4f}.",
         "Evidence: held-out rows, used for nothing else, so the bound is exact."
         if verdict.kind == "holdout"
         else "Evidence: every trace, answered by a surrogate fitted without it and its "
@@ -139,9 +134,15 @@ def curve_sentence(
             return f"Plateaued: {told}; more traces are not what is missing."
         case "cannot_tell":
             return f"One cannot tell yet: {told}."
-    wanted = percent(target)
+    wanted = whole(target)
     if needs is None:
-        there = "is reached" if now >= target else "is not within reach of traces alone"
+        # Measured on four fifths of the traces; what is served is fitted on all of them.
+        if now >= target:
+            there = "is reached"
+        elif twice.agreement >= target:
+            there = "is about reached"
+        else:
+            there = "is not within reach of traces alone"
         return f"Still growing: {told}; {wanted} {there}."
     until = number(needs.upper) if needs.upper is not None else "far more"
     return (

@@ -40,7 +40,7 @@ class Texts:
     def marked(self, first: int, second: int) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
         """Two traces, the words that differ marked; empty without previews."""
         a, b = (BETWEEN.join(self.previews_of(row)) for row in (first, second))
-        marked = differing_words(preview(a), preview(b))
+        marked = differing_words(a, b)
         return tuple(_words(marked[0])), tuple(_words(marked[1]))
 
 

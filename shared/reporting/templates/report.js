@@ -4,6 +4,10 @@
   const drawn = [];
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const percent = (share) => (100 * share).toFixed(1) + "%";
+  // Bounds are never rounded to more than was found; the sixth digit is floating point's.
+  const bound = (share, round) => (round(+(1000 * share).toFixed(6)) / 10).toFixed(1) + "%";
+  const atLeast = (share) => bound(share, Math.floor);
+  const between = (lower, upper) => " (" + atLeast(lower) + " to " + bound(upper, Math.ceil) + ")";
   const whole = (share) => Math.round(100 * share) + "%";
   const thousands = (n) => Number(n).toLocaleString("en");
   // Tooltips are HTML to ECharts; names are text to us.
@@ -68,7 +72,7 @@
           const point = points.find((p) => p.alpha === all[0].value[0]);
           if (!point) { return ""; }
           return "α " + point.alpha + "<br>coverage " + percent(point.coverage) +
-            (point.coverage ? "<br>agreement at least " + percent(point.lower) : "<br>refused");
+            (point.coverage ? "<br>agreement at least " + atLeast(point.lower) : "<br>refused");
         },
       }),
       series: [{
@@ -97,7 +101,7 @@
         formatter: (all) => {
           const row = rows[all[0].dataIndex];
           return safe(row.label) + "<br>" + thousands(row.n) + " traces<br>coverage " +
-            percent(row.coverage) + " (" + percent(row.lower) + " to " + percent(row.upper) + ")" +
+            percent(row.coverage) + between(row.lower, row.upper) +
             (row.agreement === null ? "" : "<br>agreement " + percent(row.agreement));
         },
       }),
@@ -134,7 +138,7 @@
           if (!point) { return ""; }
           const ahead = options.measured.indexOf(point) < 0 ? "forecast for " : "fitted on ";
           return ahead + thousands(at) + " traces<br>agreement " + percent(point[1]) +
-            " (" + percent(point[2]) + " to " + percent(point[3]) + ")";
+            between(point[2], point[3]);
         },
       }),
       series: [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
 import os
 import re
@@ -119,6 +120,15 @@ class TestScan:
         file = tmp_path / "powershell.jsonl"
         file.write_bytes(codecs.BOM_UTF8 + traces.read_bytes())
         assert list(read_rows(file)) == list(read_rows(traces))
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_a_dash_is_standard_input(
+        self, monkeypatch: pytest.MonkeyPatch, traces: Path, packed: bool
+    ) -> None:
+        content = traces.read_bytes()
+        given = io.TextIOWrapper(io.BytesIO(gzip.compress(content) if packed else content))
+        monkeypatch.setattr("sys.stdin", given)
+        assert list(read_rows(Path("-"))) == list(read_rows(traces))
 
     def test_a_pipe_is_told_as_one(self, tmp_path: Path) -> None:
         pipe = tmp_path / "pipe"

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from services.ctl.demo.report import write_last_report
 from services.ctl.main import app
+from services.ctl.report_command import newest_of
 from shared.contracts.events import Trace
 from shared.contracts.report import decode_report
 from shared.contracts.topics import schemas_folder
@@ -86,6 +87,14 @@ class TestReport:
         assert result.exit_code == 0, result.output
         assert decode_report(result.stdout_bytes) == report
 
+    def test_moves_no_cursor(self, bench: Bench) -> None:
+        report = make_report(bench.task, bench.version)
+        report = msgspec.structs.replace(report, summary="a\x9b31m \u202e b")
+        bench.registry.put_report(report)
+        result = run("report", "--task", bench.task, "--json")
+        assert not set(result.stdout) & {"\x9b", "\u202e"}
+        assert decode_report(result.stdout_bytes) == report
+
     def test_is_written_as_a_page(self, bench: Bench) -> None:
         bench.registry.put_report(make_report(bench.task, bench.version))
         page = bench.folder / "report.html"
@@ -100,6 +109,10 @@ class TestReport:
         assert decode_report(result.stdout_bytes) == refused
         result = run("report", "--task", bench.task, "--json")  # the newest there is
         assert decode_report(result.stdout_bytes) == refused
+        older, later = "2026-01-05-0123456789ab", "2026-01-07-0123456789ab"
+        assert newest_of([refused.key, older]) == refused.key  # though versions come last
+        assert newest_of([refused.key, later]) == later
+        assert newest_of([]) is None
         result = run("report", "--task", bench.task, "--version", "2026-01-07", "--json")
         assert result.exit_code == 1
         assert "unpublished-2026-01-06" in result.stderr

@@ -143,6 +143,17 @@ def test_a_planted_bad_slice_is_found_and_noise_is_not() -> None:
     assert found["n_tested"] > 10
 
 
+def test_without_previews_no_word_of_a_text_is_told() -> None:
+    day = [
+        msgspec.structs.replace(one, input=f"{one.input} urgent", teacher="account")
+        if i % 10 == 0 else one
+        for i, one in enumerate(traces(900, SECOND, seed=4, noise=0.04))
+    ]  # fmt: skip
+    found = ask(day, task=msgspec.structs.replace(TASK, previews=False))["slices"]
+    assert found["n_tested"] <= 6
+    assert {row["kind"] for row in found["worst"]} <= {"label", "length"}
+
+
 def test_audits_stand_for_the_requests_nobody_saw() -> None:
     """A tenth of 400 handled requests was audited, 100 were deferred: 500 requests."""
     sure = traces(40, SECOND, seed=5)
@@ -492,6 +503,7 @@ class TestTheCommand:
             (("--task", "suport"), 2, "it has support"),
             (("--task", "support", "--day", "2026-02-01"), 1, "it has 2 days"),
             (("--task", "support", "--store", "/nowhere"), 1, "no such folder"),
+            (("--task", "support", "--store", "s4://bucket"), 1, "--store s4://bucket"),
             (("--task", "support", "--against", "x"), 1, "TRACER_REDIS_URL"),
             (("--data", "/nowhere.jsonl"), 1, "no such file"),
             (("--data", "/nowhere.jsonl", "--against", "x"), 1, "no such file"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from shared.core.lexical import Features
 from shared.core.tokens import Tokens
-from shared.explain.explain import explain
+from shared.explain.explain import _enough_without, explain
 from shared.explain.explanation import Explanation
 from shared.explain.lexical_words import linear_of, words_of
 from shared.explain.neighbours import Trace
@@ -251,3 +252,22 @@ def test_a_tokenizer_across_words_tells_no_words(artifact: Artifact, encoder: Ha
     stage = artifact.manifest.stages[0]
     linear = linear_of(artifact.blobs[stage.blob], stage, len(LABELS))
     assert words_of(["two words"], Merging(), linear, 0, 1) is None
+
+
+def test_words_of_either_text_of_a_pair_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the second nothing was ever tried."""
+    asked: list[tuple[str, ...]] = []
+
+    def encode(inputs: list[tuple[str, ...]], encoder: object) -> np.ndarray:
+        asked.extend(inputs)
+        return np.zeros((len(inputs), 4))
+
+    def answer(n: int, tokens: object, features: object) -> SimpleNamespace:
+        stage = np.asarray([-1 if "never" in second else 0 for _, second in asked])
+        return SimpleNamespace(stage=stage, label=np.zeros(n, np.int64))
+
+    monkeypatch.setattr("shared.explain.explain.encode_inputs", encode)
+    session = SimpleNamespace(manifest=SimpleNamespace(labels=("entailed",)), answer=answer)
+    texts = ("the parcel came", "it never came")
+    found = _enough_without(texts, session, HashEncoder(), False)  # type: ignore[arg-type]
+    assert found == [("never", "entailed")]

@@ -19,7 +19,8 @@ from shared.contracts.report import (
     decode_report,
 )
 from shared.contracts.topics import schemas_folder
-from shared.reporting.page import REASONS, breakable, dollars, render, script_json
+from shared.reporting.page import REASONS, breakable, render, script_json
+from shared.rounding import at_least, at_most, dollars
 from shared.web import VENDOR
 from tests.artifacts import make_report
 from tests.unit.report.hostile import HOSTILE, hostile
@@ -130,7 +131,7 @@ def test_figures_have_units_and_intervals() -> None:
         assert said in money
     changes = part(page, "changes")
     for said in (
-        "Coverage, certified 76.1% 75.1% to 77.1% 79.3% 78.4% to 80.1% +3.2 points",
+        "Coverage, certified 76.1% 75.1% to 77.1% 79.3% 78.4% to 80.2% +3.2 points",
         "at least 95.5%", "Traces fitted on 7,200 9,003 +1,803",
         "refund_status: coverage 31.0%", " of 210 42.0%", "+11.0 points 0.003",
         "16 comparisons of labels were made; of the changes shown at most 5% are expected",
@@ -139,17 +140,17 @@ def test_figures_have_units_and_intervals() -> None:
     slices = part(page, "slices")
     assert "at most 5% are expected to be chance (Benjamini and Hochberg)" in slices
     first = typical().slices.found[0]
-    assert f"{100 * first.lower:.1f}% to {100 * first.upper:.1f}%" in slices
+    assert f"{at_least(first.lower)} to {at_most(first.upper)}" in slices
     assert f"{first.p_value:.2g}" in slices
     deferrals = part(page, "deferrals")
-    assert "of the traffic (10.6% to 11.9%), 1,010 traces" in deferrals
+    assert "of the traffic (10.5% to 11.9%), 1,010 traces" in deferrals
     curve = typical().curves.curves[0]
     curves = part(page, "curves")
     assert curve.verdict.replace("_", " ") in curves
     for point, kind in ((curve.points[0], "measured"), (curve.forecast[-1], "forecast")):
         assert (
-            f"{point.n:,} {100 * point.agreement:.1f}% {100 * point.lower:.1f}% to "
-            f"{100 * point.upper:.1f}% {kind}" in curves
+            f"{point.n:,} {100 * point.agreement:.1f}% {at_least(point.lower)} to "
+            f"{at_most(point.upper)} {kind}" in curves
         )
 
 
@@ -177,8 +178,8 @@ def test_a_report_of_before_intervals_were_told_is_still_shown() -> None:
 
 
 def test_small_money_says_something() -> None:
-    assert [dollars(each) for each in (None, 0.0, 0.00042, 3.057, 12345.0)] == [
-        "–", "$0.00", "$0.00042", "$3.06", "$12,345.00",
+    assert [dollars(each) for each in (0.0, 0.0000225, 0.00042, 0.05, 3.057, 12345.0)] == [
+        "$0.00", "$0.000023", "$0.00042", "$0.05", "$3.06", "$12,345.00",
     ]  # fmt: skip
 
 

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from shared.contracts.report import MAX_REPORT_BYTES, PREVIEW_CHARS, Report, decode_report
+from shared.contracts.report import (
+    MAX_REPORT_BYTES,
+    PREVIEW_CHARS,
+    CurvePoint,
+    Report,
+    decode_report,
+)
 from shared.contracts.tasks import Price
 from shared.core.gate import Certified
 from shared.core.report.reasons import REASONS
@@ -17,7 +23,8 @@ from shared.core.training import TrainingSet
 from shared.fitting.challenger import Tried
 from shared.fitting.prices import calls
 from shared.fitting.report.build import Before, Subject, certificate_part, make_report
-from shared.fitting.report.sentences import summary
+from shared.fitting.report.sentences import curve_sentence, summary
+from shared.fitting.report.texts import Texts
 from tests.reports import LABELS, trained
 
 SUBJECT = Subject(
@@ -55,6 +62,38 @@ def test_a_bound_from_above_is_rounded_up(
     certificate = certificate_part(verdict, "global")
     assert certificate.wrong_per_1000_at_most == most
     assert f"at most {said} of them" in summary(certificate, "")
+
+
+def test_a_bound_from_below_is_rounded_down_and_a_level_not_at_all() -> None:
+    verdict = Certified(
+        alpha=0.875, delta=0.001, next_sample=0.0, kind="crossfit", threshold=0.5, coverage=0.9,
+        agreement=0.97, agreement_lower=0.95678, n_evidence=900,
+    )  # fmt: skip
+    certificate = certificate_part(verdict, "global")
+    assert certificate.agreement_lower == 0.9567
+    assert "With 99.9% confidence" in certificate.sentence
+    assert "at least 95.6% of the 90.0%" in certificate.sentence
+    assert "at least 0.9567." in " ".join(certificate.in_full)
+    twice = CurvePoint(n=10, agreement=0.86, lower=0.85, upper=0.87)
+    assert "; 87.5% " in curve_sentence("everything", "growing", 0.8, twice, None, 0.875)
+
+
+def test_a_target_that_the_forecast_passes_is_not_out_of_reach() -> None:
+    """Measured below it on four fifths of the traces, reached by the law on all of them."""
+    twice = CurvePoint(n=2_000, agreement=0.96, lower=0.95, upper=0.97)
+    for now, target, said in (
+        (0.951, 0.95, "95% is reached"),
+        (0.949, 0.95, "95% is about reached"),
+        (0.949, 0.99, "99% is not within reach of traces alone"),
+    ):
+        assert said in curve_sentence("everything", "growing", now, twice, None, target)
+
+
+def test_of_long_pairs_both_texts_are_shown() -> None:
+    texts = Texts([("a" * 300, "the premise holds"), ("a" * 300, "the premise fails")])
+    first, second = texts.marked(0, 1)
+    assert [w.text for w in first if w.differs] == ["holds"]
+    assert [w.text for w in second if w.differs] == ["fails"]
 
 
 @pytest.mark.parametrize("evidence", ["crossfit", "holdout"])
