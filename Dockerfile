@@ -77,6 +77,6 @@ CMD ["python", "-m", "services.console.main"]
 FROM base AS ctl
 COPY --from=build-ctl /encoder /encoder
 COPY --from=build-ctl /venv /venv
-ENV TRACER_ENCODER=/encoder
+ENV TRACER_ENCODER=/encoder TRACER_CACHE=/tmp/cache
 HEALTHCHECK NONE
 ENTRYPOINT ["tracerctl"]

@@ -13,6 +13,7 @@ from shared.bus.errors import Fatal
 from shared.bus.runner import stop_on_signals
 from shared.clock import Clock, SystemClock
 from shared.contracts.tasks import InvalidTasks
+from shared.encoder.errors import EncoderError
 from shared.invalid_settings import InvalidRedisUrl, told
 from shared.redaction.load import InvalidRedactor
 from shared.settings import ServiceSettings
@@ -71,6 +72,9 @@ def run_service(
         run(settings, Surroundings(stop, clock, health))
     except (InvalidTasks, InvalidRedactor) as error:
         log.error("%s", error)
+        return MISCONFIGURED
+    except EncoderError as error:
+        log.error("TRACER_ENCODER: %s; `tracerctl encoder export --out FOLDER` makes one", error)
         return MISCONFIGURED
     except InvalidRedisUrl as error:
         log.error("TRACER_REDIS_URL: %s", error)

@@ -22,6 +22,7 @@ from rich.text import Text
 _OBEYED = (*range(9), *range(11, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F),
            *range(0x2066, 0x206A))  # fmt: skip
 _SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _OBEYED}
+_MANY_COLUMNS, _LEAST_WIDTH = 9, 12
 _IN_JSON = {code: f"\\u{code:04x}" for code in _OBEYED if code >= 0x7F}
 
 
@@ -56,7 +57,16 @@ def write_json(document: bytes) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """What is too long for its column goes on in the next line, whole."""
+    """What is too long for its column goes on in the next line, whole. Where a terminal is too
+    narrow for many columns, each row is a paragraph: strips of four letters nobody reads."""
+    if len(columns) > _MANY_COLUMNS and console.width < _LEAST_WIDTH * len(columns):
+        console.print(title)
+        for row in rows:
+            console.print(f"{columns[0]} {row[0]}", soft_wrap=True)
+            for name, cell in zip(columns[1:], row[1:], strict=True):
+                if str(cell):
+                    console.print(f"  {name}: {cell}", soft_wrap=True)
+        return
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")

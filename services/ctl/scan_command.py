@@ -32,7 +32,10 @@ def scan(
         float, typer.Option(help="Risk of a wrong certificate.", min=0.001, max=0.5)
     ] = 0.1,
     evidence: Annotated[str, typer.Option(help="crossfit or holdout.")] = "crossfit",
-    encoder: Annotated[Path | None, typer.Option(help="Encoder artifact; default: MiniLM.")] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(envvar="TRACER_ENCODER", help="Encoder artifact; default: MiniLM."),
+    ] = None,
     next_sample: Annotated[
         float, typer.Option(help="New samples, times the evidence, that must agree too.", min=0)
     ] = NEXT_SAMPLE,

@@ -71,6 +71,8 @@ class Models:
 
     def start_from_copies(self) -> None:
         """Load what was served last, before the registry has been asked."""
+        # From now on, or alerts would not see a registry that is away from the start.
+        metrics.REGISTRY_ANSWERED.labels("router").set_to_current_time()
         for task, following in self._following.items():
             try:
                 if following.begin():

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import NewType
 
 from services.teacher.answers import Answer, Ask, CannotAnswer, EndpointRefuses, PassingFault
-from services.teacher.budget import Unavailable
+from services.teacher.budget import BudgetWaits, Unavailable
 from services.teacher.retries import CutShort, Interrupted, Policy, Wait, with_retries
 from shared.bus.base import Headers
 from shared.bus.errors import Retryable
@@ -154,6 +154,9 @@ class Panel:
                     result = "answered"
                 except Unavailable:
                     result = "unavailable"
+                    raise
+                except BudgetWaits:  # nobody was asked: no fault of the endpoint's
+                    result = "waits"
                     raise
                 except CannotAnswer:
                     result = "failed"

@@ -120,7 +120,7 @@ LOAD_SECONDS = Histogram(
 )
 REGISTRY_ANSWERED = Gauge(
     "tracer_registry_answered_timestamp_seconds",
-    "Unix time at which the registry last told what is active",
+    "Unix time at which the registry last told what is active; of the start before it did",
     ["service"],
 )
 SWAPS = Counter("tracer_router_swaps_total", "Versions swapped in", ["task"])
@@ -149,7 +149,10 @@ DOOR_BATCH_SIZE = Histogram(
 
 # --- teacher
 TEACHER_CALLS = Counter(
-    "tracer_teacher_calls_total", "Calls to the LLM by result", ["task", "result"]
+    "tracer_teacher_calls_total",
+    "Calls to the LLM by result: answered; failed, for good; fault, which passes; unavailable and "
+    "waits, which were not made for the budget's sake",
+    ["task", "result"],
 )
 TEACHER_SECONDS = Histogram(
     "tracer_teacher_call_seconds", "Duration of a call to the LLM", ["task"], buckets=_LATENCY

@@ -235,6 +235,37 @@ def test_only_the_trainer_is_given_the_signing_key(production: list[Resource]) -
         assert "TRACER_TRUSTED_KEYS" not in environment(pod)
 
 
+def test_the_trainer_signs_already_while_unsigned_versions_are_believed() -> None:
+    """The step before keys, in docs/upgrading.md: else the last version before it is unsigned."""
+    for secret, signs in (("tracer-signing", True), ("", False)):
+        unsigned = f"signing.existingSecret={secret}", "signing.allowUnsigned=true"
+        resources = render(SMALL, *unsigned)
+        assert [problem for resource in resources for problem in problems(resource)] == []
+        for service, pod in pods(resources).items():
+            mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+            holds = signs and service == "trainer"
+            assert ("signing" in mounts) is holds
+            assert ("TRACER_SIGNING_KEY_FILE" in environment(pod)) is holds
+            assert "keys" not in mounts
+
+
+def test_the_runbook_copies_a_pod_that_has_what_operators_need(small: list[Resource]) -> None:
+    """`kubectl debug` of the trainer's, with the image of tracerctl."""
+    said = (ROOT / "docs" / "runbook.md").read_text()
+    asked = re.search(
+        r"kubectl debug (\S+)-0 .*--container=(\w+) \\\s+--set-image=(\w+)=(\S+) -- sh", said
+    )
+    assert asked
+    assert of_kind(small, "StatefulSet")["trainer"]["metadata"]["name"] == asked[1]
+    pod = pods(small)["trainer"]
+    assert {pod["containers"][0]["name"]} == {asked[2], asked[3]}
+    assert job_of_topics(small)["containers"][0]["image"] == asked[4]
+    needed = {"TRACER_BOOTSTRAP_SERVERS", "TRACER_REDIS_URL", "TRACER_TRUSTED_KEYS", "TRACER_STORE"}
+    assert needed <= set(environment(pod))
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert {"/config", "/data", "/keys", "/tmp"} <= mounts
+
+
 def test_routers_follow_the_lag_of_their_own_group(production: list[Resource]) -> None:
     scaled = of_kind(production, "ScaledObject")["router"]["spec"]
     trigger = scaled["triggers"][0]["metadata"]

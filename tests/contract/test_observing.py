@@ -15,6 +15,9 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from services.ingest.stream import _LONGEST_BACKOFF_SECONDS
+from services.trainer.worker import LONGEST_PAUSE
+from shared.bus.retry import Backoff
 from shared.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,15 +120,35 @@ def test_the_runbook_has_no_section_too_many() -> None:
 
 
 def test_every_service_of_ours_is_scraped() -> None:
+    """Docker's DNS forgets a container that is stopped: what every profile runs is named, so that
+    it goes on being a target, which is down."""
     (job,) = SCRAPING["scrape_configs"]
     (found,) = job["dns_sd_configs"]
+    (named,) = job["static_configs"]
     built = {
-        name for name, service in COMPOSE["services"].items()
+        name: "profiles" in service for name, service in COMPOSE["services"].items()
         if service.get("build", {}).get("target", "ctl") != "ctl"
     }  # fmt: skip
-    assert set(found["names"]) == built
+    assert set(found["names"]) == {name for name, optional in built.items() if optional}
+    always = {name for name, optional in built.items() if not optional}
+    assert set(named["targets"]) == {f"{name}:{found['port']}" for name in always}
     assert f"TRACER_HEALTH_PORT={found['port']}" in (ROOT / "Dockerfile").read_text()
     assert re.fullmatch(r".*tracer.*", job["job_name"])  # TracerDown looks for it
+
+
+def test_instances_are_called_as_their_services() -> None:
+    (job,) = SCRAPING["scrape_configs"]
+
+    def instance(**labels: str) -> str:
+        for rule in job["relabel_configs"]:
+            (source,) = rule["source_labels"]
+            match = re.fullmatch(rule["regex"], labels.get(source, ""))
+            if match and rule["target_label"] == "instance":
+                labels["instance"] = match[1]
+        return labels["instance"]
+
+    assert instance(__address__="router:8080") == "router"
+    assert instance(__address__="172.18.0.5:8080", __meta_dns_name="router-2") == "router-2"
 
 
 def test_observing_is_a_profile_on_this_machine_alone() -> None:
@@ -148,34 +171,26 @@ def test_promtool_accepts_them(check: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_alert_says_which_source_s_calls_are_refused(tmp_path: Path) -> None:
-    """On series of an hour: most refused, few refused, nothing said."""
+def holds(
+    alert: str, series: dict[str, str], at: str, labels: dict[str, str], value: str, folder: Path
+) -> None:
+    """That of these series, a value a minute, `alert` is raised at `at` for `labels` and no other.
+    Skips without promtool."""
     if PROMTOOL is None:
         pytest.skip("no promtool: apt-get install prometheus, or set PROMTOOL")
-    counts = {
-        ("otlp_proto", "taken"): "0+10x60",
-        ("otlp_proto", "refused"): "0+30x60",
-        ("openai", "taken"): "0+30x60",
-        ("openai", "refused"): "0+10x60",
-        ("langfuse", "refused"): "7+0x60",
-    }
-    (rule,) = [rule for rule in RULES if rule["alert"] == "TracerCallsRefused"]
-    said = rule["annotations"]["summary"].replace("{{ $labels.format }}", "otlp_proto")
+    (rule,) = [rule for rule in RULES if rule["alert"] == alert]
+    said = re.sub(r"{{ \$labels\.(\w+) }}", lambda m: labels[m[1]], rule["annotations"]["summary"])
+    said = re.sub(r"{{ \$value.*? }}", value, said)
     expected = {
-        "exp_labels": {"severity": "warning", "format": "otlp_proto"},
+        "exp_labels": {"severity": rule["labels"]["severity"], **labels},
         "exp_annotations": {**rule["annotations"], "summary": said},
     }
     test = {
         "interval": "1m",
-        "input_series": [
-            {"series": f'tracer_source_calls_total{{format="{f}",result="{r}"}}', "values": values}
-            for (f, r), values in counts.items()
-        ],
-        "alert_rule_test": [
-            {"eval_time": "45m", "alertname": rule["alert"], "exp_alerts": [expected]}
-        ],
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [{"eval_time": at, "alertname": alert, "exp_alerts": [expected]}],
     }
-    file = tmp_path / "test.yml"
+    file = folder / "test.yml"
     rules = str(ROOT / "deploy/prometheus/alerts.yml")
     file.write_text(yaml.safe_dump({"rule_files": [rules], "tests": [test]}))
     done = subprocess.run(
@@ -183,3 +198,37 @@ def test_an_alert_says_which_source_s_calls_are_refused(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_alert_says_which_source_s_calls_are_refused(tmp_path: Path) -> None:
+    """On series of an hour: most refused, few refused, nothing said."""
+    counts = {
+        ("otlp_proto", "taken"): "0+10x60",
+        ("otlp_proto", "refused"): "0+30x60",
+        ("openai", "taken"): "0+30x60",
+        ("openai", "refused"): "0+10x60",
+        ("langfuse", "refused"): "7+0x60",
+    }
+    series = {
+        f'tracer_source_calls_total{{format="{f}",result="{r}"}}': values
+        for (f, r), values in counts.items()
+    }
+    holds("TracerCallsRefused", series, "45m", {"format": "otlp_proto"}, "", tmp_path)
+
+
+def test_one_instance_that_tries_again_and_again_is_told_of(tmp_path: Path) -> None:
+    """The teacher waits half a minute between two tries by then; a router had a bad minute."""
+    series = {
+        'tracer_retries_total{service="teacher"}': "0+2x60",
+        'tracer_retries_total{service="router"}': "0x20 9x40",
+    }
+    holds("TracerRetries", series, "45m", {"service": "teacher"}, "10", tmp_path)
+
+
+def test_the_longest_pauses_between_retries_are_short_enough_for_the_alert() -> None:
+    (rule,) = [rule for rule in RULES if rule["alert"] == "TracerRetries"]
+    asked = re.fullmatch(r".*\[(\d+)m\]\)\) > (\d+)", rule["expr"])
+    assert asked
+    minutes, most = int(asked[1]), int(asked[2])
+    longest = max(Backoff().longest, _LONGEST_BACKOFF_SECONDS, LONGEST_PAUSE)
+    assert 60 * minutes / longest > most

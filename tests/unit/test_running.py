@@ -12,6 +12,7 @@ from services.router.config import RouterSettings
 from services.teacher.config import TeacherSettings
 from shared.bus.errors import Fatal
 from shared.contracts.tasks import InvalidTasks
+from shared.encoder.errors import BrokenEncoder
 from shared.redaction.load import InvalidRedactor
 from shared.redis_clients import client
 from shared.running import Surroundings, run_service
@@ -40,6 +41,7 @@ def test_stopped_by_a_signal_it_ends_well() -> None:
         (Fatal("fenced"), 1),
         (InvalidTasks("tasks.yaml: no such file"), 2),
         (InvalidRedactor("task a: redact"), 2),
+        (BrokenEncoder("data/encoder/encoder.json is missing"), 2),
     ],
 )
 def test_what_cannot_be_repaired_by_waiting_ends_it(error: Exception, code: int) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclOperation
 
 from services.ctl.doctor.broker import said, used_topics
-from services.ctl.doctor.findings import Finding, Patient, failed, ok, skipped
+from services.ctl.doctor.findings import Finding, Patient, Service, failed, ok, skipped
 
 # No group yet: who may make one cannot be asked.
 _UNKNOWN_GROUP = {KafkaError.GROUP_ID_NOT_FOUND}
@@ -56,9 +56,10 @@ def of_groups(admin: AdminClient, patient: Patient) -> Iterator[Finding]:
         request_timeout=patient.patience,
     )
     for service, group in groups.items():
-        yield _judged(
-            f"may.group.{service}", "group", group, asked[group], {AclOperation.READ}, patient
-        )
+        needed = {AclOperation.READ}
+        # A trainer that has lost its store deletes its group, to read all that Kafka has kept.
+        needed |= {AclOperation.DELETE} if service is Service.TRAINER else set()
+        yield _judged(f"may.group.{service}", "group", group, asked[group], needed, patient)
 
 
 def _judged(

@@ -81,6 +81,14 @@ class TestScan:
         alphas = [point["coverage"] for point in found["frontier"]]
         assert alphas == sorted(alphas, reverse=True)
 
+    def test_it_fits_on_the_encoder_that_trainer_and_routers_are_given(
+        self, traces: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TRACER_ENCODER", str(traces.parent / "another"))
+        result = run("scan", str(traces), "--alpha", "0.7")
+        assert result.exit_code == 1
+        assert "another/encoder.json is missing" in "".join(result.stderr.split("\n"))
+
     def test_says_it_to_people_too(self, traces: Path) -> None:
         result = run("scan", str(traces), "--alpha", "0.7", "--evidence", "holdout")
         assert result.exit_code == 0, result.output

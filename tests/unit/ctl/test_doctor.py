@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import redis
+from confluent_kafka.admin import AclOperation, AdminClient
 from typer.testing import CliRunner
 
-from services.ctl.doctor import files, probe, redis_checks
+from services.ctl.doctor import files, permissions, probe, redis_checks
 from services.ctl.doctor.findings import (
     DoctorSettings,
     Finding,
@@ -29,7 +32,7 @@ from services.ctl.embedded.ports import free_port
 from services.ctl.embedded.redis_server import EmbeddedRedis
 from services.ctl.key_commands import KEYRING, SIGNING_KEY, make_key
 from services.ctl.main import app
-from shared.contracts.topics import Topic
+from shared.contracts.topics import Topic, load_topics
 from shared.registry.redis import connect
 from tests.artifacts import make_artifact
 from tests.redis_topologies import cluster
@@ -363,3 +366,36 @@ def test_redis_of_another_time(redis_url: str, monkeypatch: pytest.MonkeyPatch) 
 def test_trouble_needs_a_fix() -> None:
     with pytest.raises(ValueError, match="names no fix"):
         Finding("x", State.FAILED, "broken")
+
+
+class Groups:
+    """An admin client of a broker that lets this user read every group, and no more."""
+
+    def describe_consumer_groups(self, names: list[str], **_: Any) -> dict[str, Any]:
+        may = SimpleNamespace(authorized_operations=[AclOperation.READ, AclOperation.DESCRIBE])
+        return {name: SimpleNamespace(result=lambda _: may) for name in names}
+
+
+def test_the_trainer_must_be_able_to_begin_anew() -> None:
+    """It deletes its group where its store is lost; without the right it would go on where it was,
+    and the windows of before would be gone."""
+    patient = Patient(DoctorSettings(), (Service.TRAINER, Service.ROUTER))
+    found = {
+        each.check: each for each in permissions.of_groups(cast(AdminClient, Groups()), patient)
+    }
+    assert found["may.group.router"].state is State.OK
+    assert found["may.group.trainer"].state is State.FAILED
+    assert "--operation Delete --group tracer-trainer" in found["may.group.trainer"].fix
+
+
+def test_the_guide_names_the_rights_that_services_need() -> None:
+    """Of topics: what schemas/topics say, which doctor asks for."""
+    text = (ROOT / "docs" / "connections.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) \| (.*)$", text, re.M))
+    for spec in load_topics().values():
+        for service in Service:
+            reads, writes, *_ = rows[service].split(" | ")
+            if service in spec.consumers:
+                assert f"`{spec.topic}`" in reads, f"{service} reads {spec.topic}"
+            if service in spec.producers:
+                assert f"`{spec.topic}`" in writes, f"{service} writes {spec.topic}"

@@ -197,3 +197,17 @@ def test_a_property_that_kafka_does_not_know_or_that_is_ours_is_no_traceback(
     assert "TRACER_KAFKA" in said
     assert name in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("width", "said"), [(80, "  active version: v1"), (160, "│ v1")])
+def test_many_columns_on_a_narrow_terminal_are_a_paragraph_a_row(
+    width: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`status` at 80 columns was strips of four letters."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(output, "console", output.PlainConsole())
+    columns = ["task", "active version", *(f"more {i}" for i in range(9))]
+    output.print_table("tasks", columns, [["support", "v1", *[""] * 9]])
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert ("more 3" in shown) is (width == 160)  # what is empty is left out of paragraphs

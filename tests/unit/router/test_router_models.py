@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from services.router.serving import NOBODY, Serving
 from shared.clock import FakeClock
 from shared.contracts.events import Reason
 from shared.registry.base import (
+    Active,
     Artifact,
     CorruptArtifact,
     RegistryError,
@@ -62,6 +63,28 @@ def serving(models: Models) -> str | None:
 def version_in(snapshot: Mapping[str, Serving]) -> str | None:
     version = snapshot.get("support", NOBODY).version
     return version.version if version else None
+
+
+class Away(MemoryRegistry):
+    """From the start."""
+
+    def pointers(self, tasks: Sequence[str]) -> Mapping[str, Active | RegistryError]:
+        raise RegistryUnavailable("away")
+
+
+def test_a_registry_that_never_answered_is_silent_since_the_start(bench: Bench) -> None:
+    """Without a value the alert TracerRegistryAway would see nothing: a router with a disk copy
+    serves on, and is ready."""
+    models = Models(bench.tasks, Away(), DiskCopy(bench.folder), Loading(bench.encoder, threads=1))
+    before = time.time()
+    models.start_from_copies()
+    with pytest.raises(RegistryUnavailable):
+        models.refresh()
+    told = REGISTRY.get_sample_value(
+        "tracer_registry_answered_timestamp_seconds", {"service": "router"}
+    )
+    assert told is not None
+    assert before <= told <= time.time()
 
 
 def test_answers_are_remembered_of_one_version_only(bench: Bench) -> None:

@@ -7,14 +7,17 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.ctl.recorded_llm import RecordedLLM
 from services.teacher.answers import Answer, CannotAnswer, EndpointRefuses, PassingFault
+from services.teacher.budget import BudgetWaits, Unavailable
 from services.teacher.client import OpenAITeacher
 from services.teacher.panel import Limits, Panel, Question
 from services.teacher.retries import CutShort, Interrupted, Policy, with_retries
@@ -153,6 +156,36 @@ def panel(ask: Any, **changes: Any) -> Panel:
         limits=Limits(**{**limits, **changes}),
         seed=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [
+        (BudgetWaits("used up"), "waits"),
+        (Unavailable("used up"), "unavailable"),
+        (CannotAnswer("no"), "failed"),
+        (PassingFault("down"), "fault"),
+        (EndpointRefuses("the key"), "fault"),
+    ],
+)
+def test_what_a_budget_holds_back_is_no_fault_of_the_endpoint(
+    error: Exception, result: str
+) -> None:
+    """TracerTeacherFails counts `fault` and `failed`: it was raised for each budget that waits."""
+    task = Task(name=f"counted-{type(error).__name__.lower()}")
+
+    def ask(*_: Any, **__: Any) -> Answer:
+        raise error
+
+    with suppress(Retryable):
+        panel(ask, policy=Policy(max_attempts=1)).ask_all([question(1, task=task)])
+    counted = {
+        sample.labels["result"]: sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "tracer_teacher_calls_total" and sample.labels["task"] == task.name
+    }
+    assert counted == {result: 1}
 
 
 def test_many_questions_at_once_but_not_too_many() -> None:

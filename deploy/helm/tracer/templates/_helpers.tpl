@@ -45,6 +45,11 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* Whether the service signs: the trainer, also while unsigned versions are still believed. */}}
+{{- define "tracer.signs" -}}
+{{- if and (eq .service "trainer") .root.Values.signing.existingSecret }}yes{{ end }}
+{{- end }}
+
 {{/* What every service is told. */}}
 {{- define "tracer.env" -}}
 {{- $values := .root.Values -}}
@@ -71,9 +76,11 @@ labels: {{- include "tracer.labels" . | nindent 2 }}
   value: /keys/trusted.json
 {{- if eq .service "trainer" }}
 {{- $_ := required "signing.existingSecret: what does the trainer sign with?" $values.signing.existingSecret }}
+{{- end }}
+{{- end }}
+{{- if include "tracer.signs" . }}
 - name: TRACER_SIGNING_KEY_FILE
   value: /signing/signing.pem
-{{- end }}
 {{- end }}
 - name: TRACER_TOPIC_PREFIX
   value: {{ $values.kafka.topicPrefix | quote }}
@@ -173,9 +180,9 @@ spec:
         {{- end }}
         {{- if not .root.Values.signing.allowUnsigned }}
         - { name: keys, mountPath: /keys, readOnly: true }
-        {{- if eq .service "trainer" }}
-        - { name: signing, mountPath: /signing, readOnly: true }
         {{- end }}
+        {{- if include "tracer.signs" . }}
+        - { name: signing, mountPath: /signing, readOnly: true }
         {{- end }}
   volumes:
     {{- with .root.Values.certificates.existingSecret }}
@@ -185,10 +192,10 @@ spec:
     {{- if not .root.Values.signing.allowUnsigned }}
     - name: keys
       configMap: { name: {{ .root.Values.signing.keysConfigMap }} }
-    {{- if eq .service "trainer" }}
+    {{- end }}
+    {{- if include "tracer.signs" . }}
     - name: signing
       secret: { secretName: {{ .root.Values.signing.existingSecret }}, defaultMode: 0440 }
-    {{- end }}
     {{- end }}
     - name: tasks
       configMap: { name: {{ include "tracer.tasksConfigMap" .root }} }
