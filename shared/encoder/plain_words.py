@@ -18,6 +18,7 @@ _PLAIN = re.compile(r"[ -Z\\-~\t\n\r]*")
 _WORD = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
 _MOST_WORDS = 50_000  # remembered; then it begins anew. A language's everyday words are fewer
 _LONGEST_WORD = 64
+_LEARNED_AT_ONCE = 4096  # the tokenizer takes 132 bytes for a character until it is done
 
 
 class PlainWords:
@@ -47,8 +48,10 @@ class PlainWords:
         return [None if words is None else self._joined(known, words) for words in cut]
 
     def _learn(self, known: dict[str, list[int]], words: list[str]) -> None:
-        found = self._tokenizer.encode_batch_fast(words, add_special_tokens=False)
-        known.update((word, one.ids) for word, one in zip(words, found, strict=True))
+        for start in range(0, len(words), _LEARNED_AT_ONCE):
+            some = words[start : start + _LEARNED_AT_ONCE]
+            found = self._tokenizer.encode_batch_fast(some, add_special_tokens=False)
+            known.update((word, one.ids) for word, one in zip(some, found, strict=True))
         if len(known) > _MOST_WORDS:
             self._known = {}
 
