@@ -79,12 +79,17 @@ def copies(groups: Ints, weights: Floats) -> Floats:
     w_g is a group's weight. 1 for rows that are all different, 5 where each is there five times:
     by Kish's effective size n rows say as much as n / copies different ones.
     """
-    order = np.argsort(groups, kind="stable")
-    w = weights[order]
-    running = np.cumsum(w)
-    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-    offset = np.repeat(running[starts] - w[starts], np.diff(np.append(starts, len(w))))
-    before = np.empty(len(w))  # the weight a row's group had before the row came
-    before[order] = np.maximum(running - w - offset, 0.0)
     squares = np.cumsum(weights**2)
-    return np.asarray(1.0 + 2.0 * np.cumsum(weights * before) / squares)
+    return np.asarray(1.0 + 2.0 * np.cumsum(weights * before(groups, weights)) / squares)
+
+
+def before(groups: Ints, amounts: Floats) -> Floats:
+    """Of each row, the sum of its group's amounts in the rows before it, float64[n]."""
+    order = np.argsort(groups, kind="stable")
+    some = amounts[order]
+    running = np.cumsum(some)
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    offset = np.repeat(running[starts] - some[starts], np.diff(np.append(starts, len(some))))
+    found = np.empty(len(some))
+    found[order] = running - some - offset
+    return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.core.cascade import Outputs
-from shared.core.grouping import copies
+from shared.core.grouping import before, copies
 from shared.core.training import TrainingSet
 from shared.core.types import Floats, Ints, Kind, Mask
 from shared.core.weighted_counts import Sums
@@ -107,7 +107,8 @@ def policies(evidence: Evidence) -> Policies:
     last = np.unique(np.searchsorted(-levels, -levels[stops], side="right")) - 1
     last = last[last < n_handled]
     threshold = np.where(last == n_handled - 1, 0.0, levels[last])
-    reached, errors, error_squares = _errors(evidence)
+    there = copies(evidence.groups[order], weights)[last]
+    reached, errors, error_squares, by_group = _errors(evidence)
     seen = np.searchsorted(-reached, -threshold, side="right") - 1
     return Policies(
         threshold=threshold,
@@ -116,9 +117,9 @@ def policies(evidence: Evidence) -> Policies:
             weight=traffic[last],
             squares=np.cumsum(weights**2)[last],
             errors=np.maximum(errors[seen], 0.0),
-            error_squares=np.maximum(error_squares[seen], 0.0),
+            error_squares=np.maximum(error_squares[seen], by_group[seen] / there),
             heaviest=np.full(len(last), max(evidence.heaviest, weights.max())),
-            copies=copies(evidence.groups[order], weights)[last],
+            copies=there,
         ),
     )
 
@@ -135,9 +136,10 @@ def _reach(evidence: Evidence) -> Floats:
     return np.where(able, evidence.scores, -1.0)
 
 
-def _errors(evidence: Evidence) -> tuple[Floats, Floats, Floats]:
+def _errors(evidence: Evidence) -> tuple[Floats, Floats, Floats, Floats]:
     """As the threshold falls: where something changes, and from there on the sums of the weights
-    and of their squares over the rows that are answered wrongly.
+    and of their squares over the rows that are answered wrongly; and, with the weights of each
+    group summed up first, the sum of their squares.
 
     A row changes hands when an earlier stage comes within its reach.
     """
@@ -146,18 +148,22 @@ def _errors(evidence: Evidence) -> tuple[Floats, Floats, Floats]:
     order = np.argsort(-reach, axis=1, kind="stable")
     current = np.full(n, s)
     counted = np.zeros(n)
-    at, weight, change = [], [], []
+    at, row, change = [], [], []
     for rank in range(s):
         stage = order[:, rank]
         level = reach[np.arange(n), stage]
         takes_over = (stage < current) & (level >= 0)
         wrong = 1.0 - evidence.agrees[np.arange(n), stage]
         at.append(level[takes_over])
-        weight.append(evidence.weights[takes_over])
+        row.append(np.flatnonzero(takes_over))
         change.append((wrong - counted)[takes_over])
         counted = np.where(takes_over, wrong, counted)
         current = np.where(takes_over, stage, current)
-    levels, weights, changes = (np.concatenate(each) for each in (at, weight, change))
+    levels, changes = np.concatenate(at), np.concatenate(change)
     falling = np.argsort(-levels, kind="stable")
-    weights, changes = weights[falling], changes[falling]
-    return levels[falling], np.cumsum(weights * changes), np.cumsum(weights**2 * changes)
+    rows, changes = np.concatenate(row)[falling], changes[falling]
+    weights = evidence.weights[rows]
+    steps = weights * changes
+    by_group = steps**2 + 2.0 * steps * before(evidence.groups[rows], steps)
+    squares = weights**2 * changes
+    return levels[falling], np.cumsum(steps), np.cumsum(squares), np.cumsum(by_group)

@@ -17,7 +17,8 @@ of y - r W is v (1 - 2r) + r² Σ w², so θ is at least what makes that of a bi
     ((v + M²)(1 - 2r) + r² Σ w²) / ((y + M)(1 - 2r) + r² W).
 
 Both are 1 for rows of weight 1: their counts are exactly the rows and the errors. Near-duplicates
-are copies of each other: all rows are taken for `copies` times as heavy as they are.
+are copies of each other: all rows are taken for `copies` times as heavy as they are, and errors for
+heavier where they have more copies than that.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Sums:
 
     weight: Σ w. squares: Σ w². errors, error_squares: the same over rows whose label is not the
     teacher's. heaviest: the largest w of any row. copies: how many times over near-duplicates make
-    the rows be there (`grouping.copies`), 1 without.
+    the rows be there (`grouping.copies`), 1 without. copies * error_squares is at least what the
+    squares of the errors' groups come to.
     """
 
     weight: Floats

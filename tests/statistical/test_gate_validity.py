@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from simulation import ALPHA, JUST_BELOW, REPEATS, allowed, certified, wrong_certificates
-from worlds import CASCADES, World, true_agreement, world
+from worlds import CASCADES, World, copied_errors, true_agreement, world
 
 from shared.core import gate
 from shared.core.gate import GRID, NEXT_SAMPLE
@@ -37,6 +37,18 @@ def test_wrong_certificates_stay_below_delta(n: int, agreement_at: tuple[float, 
 @pytest.mark.parametrize("duplicates", [2, 5])
 def test_copies_of_a_trace_are_no_evidence(duplicates: int) -> None:
     assert wrong(600, (JUST_BELOW, JUST_BELOW), duplicates) <= allowed()
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "copies"),
+    [(600, 0.2, (5, 5)), (600, 0.3, (2, 5)), (2_000, 0.1, (20, 30)), (2_000, 0.02, (20, 30))],
+)
+def test_nor_are_they_where_those_with_copies_err(
+    n: int, share: float, copies: tuple[int, int]
+) -> None:
+    """By the average copies of all rows, a fifth of the last world's certificates are wrong."""
+    world = partial(copied_errors, n, share=share, copies=copies)
+    assert wrong_certificates(world, lambda threshold: JUST_BELOW) <= allowed()
 
 
 @pytest.mark.parametrize("n", [200, 600, 2_000])

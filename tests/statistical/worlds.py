@@ -40,6 +40,21 @@ def world(
     )
 
 
+def copied_errors(n: int, seed: int, *, share: float, copies: tuple[int, int]) -> Evidence:
+    """n different rows. A `share` of them is there so many times and makes all the errors;
+    agreement is just below α, whatever the score."""
+    rng = np.random.default_rng(seed)
+    least, most = copies
+    copied = rng.uniform(size=n) < share
+    times = np.where(copied, rng.integers(least, most + 1, size=n), 1)
+    of_traffic = share * (least + most) / 2.0
+    errs = (1.0 - JUST_BELOW) * (of_traffic + 1.0 - share) / of_traffic
+    agrees = ~(copied & (rng.uniform(size=n) < errs))
+    rows = np.repeat(np.arange(n), times)
+    scores = rng.uniform(size=n)
+    return Evidence(scores[rows], agrees[rows], rows, np.ones(len(rows)), "holdout")
+
+
 def agreement_given(scores: Floats, agreement_at: tuple[float, float]) -> Floats:
     low, high = agreement_at
     return low + (high - low) * scores

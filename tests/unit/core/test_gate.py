@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
@@ -14,6 +16,7 @@ from shared.core.gate import (
     frontier,
     p_values,
 )
+from shared.core.grouping import copies
 from shared.core.policies import NEVER, START_COVERAGE, Evidence, answers, policies
 from shared.core.weighted_counts import Counts
 
@@ -212,6 +215,29 @@ def test_so_it_does_with_weights(floor: float) -> None:
         assert sums.errors[0] == pytest.approx(weights[wrong].sum())
         assert sums.error_squares[0] == pytest.approx((weights[wrong] ** 2).sum())
         assert sums.heaviest[0] == 20.0
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5])
+def test_copies_that_err_weigh_what_their_groups_do(floor: float) -> None:
+    """Where they have more copies than the rows have on average."""
+    rng = np.random.default_rng(6)
+    groups = rng.integers(0, 90, size=400) ** 2 // 90
+    weights = rng.choice([0.5, 1.0, 20.0], size=400)
+    evidence = composite(400, 3, floor, weights)
+    agrees = evidence.agrees & (groups > 0)[:, None]  # the largest group
+    evidence = replace(evidence, groups=groups, agrees=agrees)
+    walked = policies(evidence)
+    more = 0
+    for i in range(0, len(walked), 7):
+        stage = answers(evidence, walked.threshold[i])
+        handled = np.flatnonzero(stage >= 0)
+        wrong = handled[~evidence.agrees[handled, stage[handled]]]
+        by_group = (np.bincount(groups[wrong], weights[wrong]) ** 2).sum()
+        average = copies(groups[handled], weights[handled])[-1] * (weights[wrong] ** 2).sum()
+        sums = walked.handled[i : i + 1]
+        assert (sums.copies * sums.error_squares)[0] == pytest.approx(max(by_group, average))
+        more += by_group > average
+    assert more > 0
 
 
 def test_the_first_stage_that_is_sure_enough_answers() -> None:
