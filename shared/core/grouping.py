@@ -80,7 +80,8 @@ def copies(groups: Ints, weights: Floats) -> Floats:
     by Kish's effective size n rows say as much as n / copies different ones.
     """
     squares = np.cumsum(weights**2)
-    return np.asarray(1.0 + 2.0 * np.cumsum(weights * before(groups, weights)) / squares)
+    earlier = np.maximum(before(groups, weights), 0.0)
+    return np.asarray(1.0 + 2.0 * np.cumsum(weights * earlier) / squares)
 
 
 def before(groups: Ints, amounts: Floats) -> Floats:

@@ -117,7 +117,7 @@ def policies(evidence: Evidence) -> Policies:
             weight=traffic[last],
             squares=np.cumsum(weights**2)[last],
             errors=np.maximum(errors[seen], 0.0),
-            error_squares=np.maximum(error_squares[seen], by_group[seen] / there),
+            error_squares=np.maximum(np.maximum(error_squares, 0.0)[seen], by_group[seen] / there),
             heaviest=np.full(len(last), max(evidence.heaviest, weights.max())),
             copies=there,
         ),

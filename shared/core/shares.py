@@ -21,6 +21,7 @@ from scipy.optimize import brentq
 from scipy.special import betainc, betaincinv
 
 from shared.core.types import Floats, Ints, Mask
+from shared.core.weighted_counts import scale
 
 HALF = 0.5
 
@@ -91,16 +92,10 @@ def _counts(hits: Mask, weights: Floats, groups: Ints) -> tuple[_Count, _Count]:
     _, group = np.unique(groups, return_inverse=True)
     mass = np.bincount(group, weights)
     hit = np.bincount(group, weights * hits)
-    total, y, v, heaviest = mass.sum(), hit.sum(), float(hit @ hit), mass.max()
-    rate = y / total
-    spread = rate**2 * float(mass @ mass)  # of the total's part in y - rate · total
-
-    def scale(y: float, v: float) -> float:
-        both = ((1.0 - 2.0 * rate) * v + spread) / ((1.0 - 2.0 * rate) * y + rate**2 * total)
-        return float(max(v / y, both))
-
-    low = scale(y, v) if y > 0 else 1.0
-    high = scale(y + heaviest, v + heaviest**2)
+    total, y, v, heaviest = float(mass.sum()), float(hit.sum()), float(hit @ hit), float(mass.max())
+    squares = float(mass @ mass)
+    low = scale(y, v, total, squares, y / total) if y > 0 else 1.0
+    high = scale(y + heaviest, v + heaviest**2, total, squares, y / total)
     # All hit: the scaled count of the upper bound must not exceed its size.
     most = min((y + heaviest) / high - 1.0, total / high)
     return _Count(y / low, total / low), _Count(most, total / high)

@@ -24,10 +24,13 @@ heavier where they have more copies than that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from shared.core.types import Floats
+
+Number = TypeVar("Number", float, Floats)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,19 @@ class Sums:
 
     def counts(self, alpha: float) -> Counts:
         """For a test of "agreement is below alpha"."""
-        rate = min(1.0 - alpha, 0.5)
         next_error = self.copies * self.heaviest
         errors = self.errors + next_error
         error_squares = self.copies * self.error_squares + next_error**2
-        gamma = error_squares / errors
-        both = (1.0 - 2.0 * rate) * error_squares + rate**2 * self.copies * self.squares
-        both /= (1.0 - 2.0 * rate) * errors + rate**2 * self.weight
-        scale = np.maximum(gamma, both)
-        return Counts(errors=errors / scale - 1.0, size=self.weight / scale)
+        squares = self.copies * self.squares
+        unit = scale(errors, error_squares, self.weight, squares, min(1.0 - alpha, 0.5))
+        return Counts(errors=errors / unit - 1.0, size=self.weight / unit)
+
+
+def scale(
+    errors: Number, error_squares: Number, weight: Number, squares: Number, rate: float
+) -> Number:
+    """θ, the unit in which errors are counted; `rate`: of errors, at most a half."""
+    variance = (1.0 - 2.0 * rate) * error_squares + rate**2 * squares
+    binomial = (1.0 - 2.0 * rate) * errors + rate**2 * weight
+    larger: Number = np.maximum(error_squares / errors, variance / binomial)
+    return larger
