@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokenizers import Tokenizer
 
@@ -18,16 +18,20 @@ _PLAIN = re.compile(r"[ -Z\\-~\t\n\r]*")
 _WORD = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
 _MOST_WORDS = 50_000  # remembered; then it begins anew. A language's everyday words are fewer
 _LONGEST_WORD = 64
-_LEARNED_AT_ONCE = 4096  # the tokenizer takes 132 bytes for a character until it is done
 
 
 class PlainWords:
     """Safe to share between threads."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
-        """Of a tokenizer that `is_plain`."""
-        self._tokenizer = tokenizer
-        self._first, self._last = tokenizer.encode("").ids
+    def __init__(
+        self,
+        cut: Callable[[list[str]], list[list[int]]],
+        ends: tuple[int, int],
+        max_tokens: int,
+    ) -> None:
+        """cut: by a tokenizer that `is_plain`, without its special tokens; `ends`: those."""
+        self._cut = cut
+        self._first, self._last = ends
         self._most = max_tokens - 2
         self._known: dict[str, list[int]] = {}
 
@@ -48,10 +52,7 @@ class PlainWords:
         return [None if words is None else self._joined(known, words) for words in cut]
 
     def _learn(self, known: dict[str, list[int]], words: list[str]) -> None:
-        for start in range(0, len(words), _LEARNED_AT_ONCE):
-            some = words[start : start + _LEARNED_AT_ONCE]
-            found = self._tokenizer.encode_batch_fast(some, add_special_tokens=False)
-            known.update((word, one.ids) for word, one in zip(some, found, strict=True))
+        known.update(zip(words, self._cut(words), strict=True))
         if len(known) > _MOST_WORDS:
             self._known = {}
 

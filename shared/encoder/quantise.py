@@ -238,11 +238,11 @@ def _rewrite(
             product = _product(name, plan, index, dense, constants)
             replaced[output] = [product]
         replaced[first] = [*nodes, *replaced[first]]
+    for node in graph.node:
+        if node.op_type == "Gelu" and (output := node.output[0]) in chosen:
+            replaced[output] = [_microsoft("FastGelu", list(node.input), output)]
     fresh = [part for node in graph.node for part in replaced.get(node.output[0], [node])]
     fresh = [onnx.NodeProto.FromString(node.SerializeToString()) for node in fresh]
-    for node in fresh:
-        if node.op_type == "Gelu" and node.output[0] in chosen:
-            node.CopyFrom(_microsoft("FastGelu", list(node.input), node.output[0]))
     del graph.node[:]
     graph.node.extend(fresh)
     used = {name for node in fresh for name in node.input}

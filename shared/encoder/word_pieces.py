@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -26,8 +27,11 @@ class WordPieces:
         self._tokenizer = Tokenizer.from_buffer(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
-        plain = is_plain(self._tokenizer, tokenizer)
-        self._plain = PlainWords(self._tokenizer, max_tokens) if plain else None
+        self._plain: PlainWords | None = None
+        if is_plain(self._tokenizer, tokenizer):
+            alone = partial(self._cut, add_special_tokens=False)
+            first, last = self._tokenizer.encode("").ids
+            self._plain = PlainWords(alone, (first, last), max_tokens)
         # Once: the tokenizer copies its vocabulary into Python, 15 ms in which no thread runs.
         self.vocabulary = 1 + max(self._tokenizer.get_vocab().values())
 
@@ -46,13 +50,15 @@ class WordPieces:
         rest = iter(self._cut(others))
         return [next(rest) if ids is None else ids for ids in found]
 
-    def _cut(self, texts: Sequence[str]) -> list[list[int]]:
+    def _cut(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         return [
             encoding.ids
             for some in _parts(clean)
-            for encoding in self._tokenizer.encode_batch_fast(some)
+            for encoding in self._tokenizer.encode_batch_fast(
+                some, add_special_tokens=add_special_tokens
+            )
         ]
 
 

@@ -111,9 +111,9 @@ def test_long_texts_are_cut_into_word_pieces_a_few_at_a_time(tiny_encoder, monke
     tokenizer, given = pieces._tokenizer, []
 
     class Watched:
-        def encode_batch_fast(self, some):
+        def encode_batch_fast(self, some, **how):
             given.append(some)
-            return tokenizer.encode_batch_fast(some)
+            return tokenizer.encode_batch_fast(some, **how)
 
     monkeypatch.setattr(pieces, "_tokenizer", Watched())
     assert pieces.tokenize(texts) == alone
