@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from services.console.actions import Refused
-from shared.bus.base import Message, Publisher, size_of
+from shared.bus.base import Message, Publisher
 from shared.bus.redriving import StoredLetter, letters_of, plan, put_back
 from shared.clock import Clock
 from shared.http.tokens import Caller
@@ -71,9 +71,10 @@ class DeadLetters:
     def take(self, message: Message) -> None:
         with self._lock:
             self._messages.append(message)
-            self._bytes += _size(message)
+            # A letter may have as many bytes in its original's headers or key as in its value.
+            self._bytes += message.size
             while len(self._messages) > MAX_LETTERS or self._bytes > MAX_BYTES:
-                self._bytes -= _size(self._messages.popleft())
+                self._bytes -= self._messages.popleft().size
 
     def of(self, caller: Caller, tasks: Container[str]) -> list[StoredLetter]:
         """Oldest first; all to who may use all tasks, otherwise those of `tasks` that the caller
@@ -152,11 +153,6 @@ def redrive(
     reasons = [f"{stored.place}: {why}" for stored, why in made.refused]
     missing = sorted(wanted - {stored.place for stored in chosen})
     return done, (*reasons, *(f"{place}: there is no such letter" for place in missing))
-
-
-def _size(message: Message) -> int:
-    """A letter may have as many bytes in its original's headers or key as in its value."""
-    return len(message.key or b"") + len(message.value) + size_of(message.headers)
 
 
 def _view(stored: StoredLetter, caller: Caller) -> LetterView:

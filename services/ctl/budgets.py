@@ -12,6 +12,7 @@ from shared.clock import SystemClock
 from shared.contracts.spending import LedgerAway, Spent, left
 from shared.contracts.tasks import Budget, Task
 from shared.registry.ledger import RedisLedger, open_ledger
+from shared.rounding import dollars
 from shared.settings import ServiceSettings
 
 # By state, what people read of it.
@@ -70,7 +71,7 @@ def budgeted(budget: dict[str, Any] | None) -> str:
         return str(budget["state"])
     parts = []
     if budget["usd_per_day"] is not None:
-        parts.append(f"${budget['usd']:.2f} of ${budget['usd_per_day']:.2f}")
+        parts.append(f"{dollars(budget['usd'])} of {dollars(budget['usd_per_day'])}")
     if budget["calls_per_day"] is not None:
         parts.append(f"{budget['calls']} of {budget['calls_per_day']} calls")
     return f"{', '.join(parts)}; {percent(budget['left'])} left"

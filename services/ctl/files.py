@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shared.sources.files import opened
+from shared.sources.files import GZIP, opened
 
 STANDARD_INPUT = Path("-")
 FIT_SPLITS = frozenset({None, "train", "val", "dev", "validation"})
@@ -65,7 +65,7 @@ def _opened(path: Path) -> IO[bytes]:
     if path != STANDARD_INPUT:
         return opened(path)
     content = sys.stdin.buffer.read()  # rows are all held anyway
-    return io.BytesIO(gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
+    return io.BytesIO(gzip.decompress(content) if content.startswith(GZIP) else content)
 
 
 def _row(line: str, where: str, number: int) -> Row:

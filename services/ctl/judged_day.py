@@ -19,9 +19,10 @@ from shared.core.grouping import independent_groups, near_duplicate_groups
 from shared.core.types import Floats, Ints, Mask
 from shared.encoder.base import Encoder
 from shared.fitting.prices import Calls, calls
+from shared.fitting.report.build import wrong_at_most
 from shared.fitting.stored import horizon_of, may_count
 from shared.onnx.cascade import Answers, CascadeSession
-from shared.rounding import down, up
+from shared.rounding import down
 
 Labels = NDArray[np.object_]
 
@@ -153,8 +154,3 @@ def summary_of(manifest: Manifest) -> dict[str, Any]:
         "agreement_lower": down(certificate.agreement_lower, 4),
         "wrong_per_1000_at_most": wrong_at_most(certificate.coverage, certificate.agreement_lower),
     }
-
-
-def wrong_at_most(coverage: float, agreement_lower: float) -> float:
-    """Wrong answers in 1,000 requests, by a certificate; rounded up, as a bound from above is."""
-    return up(1000.0 * coverage * (1.0 - agreement_lower), 1)

@@ -22,7 +22,6 @@ from services.ctl.judged_day import (
     nothing_handled,
     replay_day,
     summary_of,
-    wrong_at_most,
 )
 from services.ctl.past_day import UNDATED, Past
 from services.ctl.version_comparison import compare
@@ -35,6 +34,7 @@ from shared.encoder.base import Encoder
 from shared.fitting.challenger import Challenger, Tried, fit_challenger
 from shared.fitting.graphs import export_cascade, unpublished
 from shared.fitting.horizon import Horizon, feature_kind, of_one_kind
+from shared.fitting.report.build import wrong_at_most
 from shared.registry.base import Artifact
 from shared.rounding import down, up
 

@@ -26,6 +26,11 @@ class Message:
     headers: Headers = ()
     timestamp_ms: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        return len(self.key or b"") + len(self.value) + size_of(self.headers)
+
 
 # The topics take 1,048,576; Kafka's own framing of a record needs the rest.
 MAX_RECORD_BYTES = 1_045_000

@@ -23,7 +23,7 @@ from shared.contracts.mapping import Format
 MAX_LINE_BYTES = 16_000_000
 MAX_WHOLE_BYTES = 1_000_000_000
 _MAX_FIELD_CHARS = 1_000_000
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 # Tried in this order on a header without a comma: spreadsheets of many countries write semicolons.
 _OTHER_DELIMITERS = "\t;|"
 
@@ -74,7 +74,7 @@ def opened(path: Path) -> IO[bytes]:
     if not file.seekable():
         file.close()
         raise OSError(errno.ESPIPE, "a pipe, which cannot be read twice; name a file", str(path))
-    packed = file.read(len(_GZIP)) == _GZIP
+    packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
     if not packed:
         return file

@@ -28,7 +28,7 @@ from shared.clock import SystemClock
 from shared.contracts.topics import Topic
 from shared.encoder.default import ensure_default_encoder
 from shared.encoder.errors import EncoderError
-from shared.rounding import whole
+from shared.rounding import dollars, whole
 
 DAYS = 5
 SAMPLE_ROWS = 6_000
@@ -185,7 +185,7 @@ def _tell(summary: dict[str, Any], path: Path) -> None:
         )
         out.print(
             f"Over all days {summary['calls_saved']} of {summary['requests']} LLM calls were "
-            f"saved, ${summary['dollars_saved']:.2f}; at the last day's coverage "
+            f"saved, {dollars(summary['dollars_saved'])}; at the last day's coverage "
             f"${summary['dollars_saved_per_million_requests']:,.0f} per million requests."
         )
     out.print(

@@ -120,8 +120,13 @@ def certificate_part(verdict: Certified, method: str) -> Certificate:
         coverage=round(verdict.coverage, 4),
         agreement=round(verdict.agreement, 4),
         agreement_lower=down(verdict.agreement_lower, 4),
-        wrong_per_1000_at_most=up(1000.0 * verdict.coverage * (1.0 - verdict.agreement_lower), 1),
+        wrong_per_1000_at_most=wrong_at_most(verdict.coverage, verdict.agreement_lower),
     )
+
+
+def wrong_at_most(coverage: float, agreement_lower: float) -> float:
+    """Wrong answers in 1,000 requests, by a certificate; rounded up, as a bound from above is."""
+    return up(1000.0 * coverage * (1.0 - agreement_lower), 1)
 
 
 def _empty(
